@@ -1,0 +1,108 @@
+"""Django's settings, in sections. What a deployment may choose is read from the environment by env.py."""
+
+from config import env
+
+# --- Mode and secrets -----------------------------------------------------------------------------
+
+DEBUG = env.boolean("DEBUG", default=False)
+SECRET_KEY = env.secret(
+    "SECRET_KEY",
+    # 256 bits, if each character held a byte. `manage.py check --deploy` asks for 50 characters.
+    shortest=1 if DEBUG else 32,
+    example='"$(openssl rand -base64 48)"',
+    default="development-only-key-that-signs-nothing-of-value" if DEBUG else None,
+)
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", default=["*"] if DEBUG else None)
+
+# --- Application ----------------------------------------------------------------------------------
+
+INSTALLED_APPS = ["api.apps.ApiConfig", "products.apps.ProductsConfig"]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+APPEND_SLASH = False  # a path has one spelling; a redirect would cost a round trip and lose a POST's body
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False  # an API has one language; translated strings would be looked up lazily for each use
+
+# None: each of Django's costs an API request two thread hops under ASGI. What they do belongs in pure ASGI.
+MIDDLEWARE: list[str] = []
+SILENCED_SYSTEM_CHECKS = [
+    "security.W001",  # no SecurityMiddleware: headers are set in pure ASGI, TLS is the proxy's
+    "security.W002",  # no XFrameOptionsMiddleware: the same
+    "security.W003",  # no CsrfViewMiddleware: writes carry a key in a header, which no browser adds by itself
+]
+
+# Django spools and parses no body beyond this. 1,000 products, the largest bulk write, take 250 kB.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+# --- Postgres -------------------------------------------------------------------------------------
+
+DATABASE = env.database_url("DATABASE_URL")
+DATABASES = {
+    "default": {
+        **DATABASE,
+        "CONN_MAX_AGE": 0,  # the pool keeps connections; under ASGI any other value leaks them
+        "CONN_HEALTH_CHECKS": True,  # the pool then checks a connection before it lends it
+        "OPTIONS": {
+            "application_name": "sub10",  # as pg_stat_activity shows it
+            "connect_timeout": 2,  # seconds; libpq's least
+            # A dead peer is noticed after 5 + 3 x 2 = 11 s of silence, unacknowledged data after 5 s.
+            # libpq ignores these four on a unix socket.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 5000,  # milliseconds
+            # psycopg's own default, which Django switches off. For compiled queries: the ORM binds its
+            # parameters on the client and never prepares.
+            "prepare_threshold": 5,
+            # Set as the session starts, so that no SET costs a round trip. The lock timeout holds for
+            # migrations too: behind one that waits for a lock, every request queues.
+            "options": "-c TimeZone=UTC -c lock_timeout=500",
+            # The sync ORM's: admin, commands, sync views. Requests read through a pool of their own.
+            "pool": {
+                "min_size": 0,  # many workers: an idle one holds no connection
+                "max_size": 4,  # workers x pools x 4 must stay below max_connections - 13
+                "timeout": 2.0,  # seconds, as connect_timeout: a first connection gets its whole chance
+                "max_waiting": 8,  # beyond that a queue only makes everyone late
+                "max_lifetime": 1800.0,  # seconds: a new replica or password takes hold within half an hour
+                "reconnect_timeout": 3.0,  # seconds; psycopg's own 300 s would back off for minutes
+            },
+            **DATABASE["OPTIONS"],
+        },
+    }
+}
+
+# --- Redis ----------------------------------------------------------------------------------------
+
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": [env.redis_url("REDIS_URL")],  # a list: a string would be split at a password's comma
+        "OPTIONS": {
+            "CONNECTION_POOL_KWARGS": {
+                # A cache that takes longer than the database is of no use. Seconds.
+                "socket_connect_timeout": 0.05,
+                "socket_timeout": 0.05,
+                "retry": None,
+                "max_connections": 16,  # as many as a worker has requests in flight
+            },
+            "IGNORE_EXCEPTIONS": True,  # the cache is optional: without it a read is a miss
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # unpickling runs what it finds
+        },
+    }
+}
+DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
+
+# --- Logging --------------------------------------------------------------------------------------
+
+LOG_LEVEL = env.choice("LOG_LEVEL", ["debug", "info", "warning", "error", "critical"], default="info").upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    # Django's own handlers (console in DEBUG, mail to ADMINS) would say everything twice.
+    "loggers": {"django": {"handlers": [], "level": "NOTSET", "propagate": True}},
+}

@@ -1,7 +1,7 @@
 """Typed readers of environment variables that refuse what they cannot vouch for.
 
 Each reader returns a value of its type, or stops the process with one line that names the variable, what is
-wrong with it and an example. An empty variable counts as missing. A value that can hold a secret is never quoted.
+wrong with it and an example. An empty variable counts as missing. What can hold a secret is never quoted.
 """
 
 import os
@@ -33,19 +33,19 @@ LIBPQ_PARAMETERS = {
     **dict.fromkeys(["application_name", "passfile", "require_auth"], r".+"),
     **dict.fromkeys(["sslcert", "sslkey", "sslrootcert", "sslcrl", "ssl_min_protocol_version"], r".+"),
 }
-# And redis-py's, the ones that have a meaning for a cache.
-REDIS_PARAMETERS = {
-    "db": r"\d+",
+# And redis-py's, the same way. It would fail on those of TLS without TLS, at the first command only.
+REDIS_PARAMETERS = {"db": r"\d+", "username": r".+", "password": r".+"}
+REDIS_TLS_PARAMETERS = {
     "ssl_cert_reqs": r"none|optional|required",
-    **dict.fromkeys(["ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "username", "password"], r".+"),
+    **dict.fromkeys(["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"], r".+"),
 }
 
 
 class ConfigurationError(SystemExit):
     """A variable is missing or bad.
 
-    A SystemExit, because Python then prints its text as one line to stderr and exits with status 1: manage.py,
-    gunicorn and pytest catch any Exception and print a traceback, but let this one through.
+    A SystemExit, because Python then prints its text as one line to stderr and exits with status 1. Of any
+    other exception manage.py, gunicorn and pytest would print a traceback.
     """
 
 
@@ -123,7 +123,7 @@ def database_url(name: str) -> dict[str, Any]:
     """
 
     def parse(value: str) -> dict[str, Any]:
-        url = _split(value, {"postgresql", "postgres"})
+        url = _split(value, ["postgresql", "postgres"])
         query = _query(url, {"host": rf"/.*|{HOST_NAME}", "port": r"\d+", **LIBPQ_PARAMETERS})
         host = query.pop("host", url.hostname)
         database = _decode(url.path.removeprefix("/"))
@@ -148,8 +148,9 @@ def redis_url(name: str) -> str:
     """Read a URL that redis-py takes: redis://, rediss:// (TLS) or unix:///path/of/socket."""
 
     def parse(value: str) -> str:
-        url = _split(value, {"redis", "rediss", "unix"})
-        _query(url, REDIS_PARAMETERS)
+        url = _split(value, ["redis", "rediss", "unix"])
+        _query(url, REDIS_PARAMETERS | (REDIS_TLS_PARAMETERS if url.scheme == "rediss" else {}))
+        _decode(url.password or "")
         if url.scheme == "unix" and not url.path.strip("/"):
             raise BadValueError("names no socket")
         if url.scheme != "unix" and not url.hostname:
@@ -182,15 +183,11 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     except ValueError:
         raise BadValueError("is not a URL (percent-encode special characters in a password)") from None
     if url.scheme not in schemes:
-        raise BadValueError(
-            f"does not begin with {' or '.join(f'{scheme}://' for scheme in sorted(schemes))}"
-        )
+        raise BadValueError(f"begins with none of {', '.join(f'{scheme}://' for scheme in schemes)}")
     if url.fragment or re.search(r"\s", value):
         raise BadValueError("has a '#' or a blank that is not percent-encoded")
-    if not re.fullmatch(HOST_NAME, url.hostname or "none"):
-        raise BadValueError(
-            "has a host that is not a name or an address (a socket's directory goes to ?host=)"
-        )
+    if url.hostname and not re.fullmatch(HOST_NAME, url.hostname):
+        raise BadValueError("has a host that is neither a name nor an address")
     return url
 
 

@@ -1,0 +1,29 @@
+"""How gunicorn runs the service. It reads this file by itself from the directory it starts in.
+
+Importing the settings checks the whole environment before anything starts, in the arbiter: a bad value would
+otherwise stop one worker after another.
+"""
+
+from pathlib import Path
+
+from config import settings
+
+wsgi_app = "config.asgi:application"
+bind = f"0.0.0.0:{settings.PORT}"
+workers = settings.WEB_CONCURRENCY
+worker_class = "ops.asgi.worker.Worker"
+
+# One import for all workers: they share its memory, and one that dies is replaced in milliseconds.
+# Nothing may connect or start a thread at import; the lifespan's startup is the place for that.
+preload_app = True
+
+timeout = 20  # seconds without a sign of life until a blocked worker is killed; no request takes 10 ms of CPU
+graceful_timeout = 25  # seconds to finish requests on a stop; Kubernetes kills after 30
+keepalive = 65  # seconds; longer than the 60 that nginx and AWS's load balancer keep an idle connection
+max_requests = 0  # recycling a worker that runs an event loop cuts its other connections
+
+# The sign of life is a file's timestamp: on a disk the write can block for seconds. macOS has no /dev/shm.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  gunicorn uses mkstemp there
+control_socket_disable = True  # nobody uses it, and it needs a writable home
+
+loglevel = settings.LOG_LEVEL.lower()

@@ -98,12 +98,11 @@ CACHES = {
                 "retry": None,
                 "max_connections": 16,  # as many as a worker has requests in flight
             },
-            "IGNORE_EXCEPTIONS": True,  # the cache is optional: without it a read is a miss
+            "IGNORE_EXCEPTIONS": True,  # the cache is optional: without it each read is a miss, not an error
             "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # unpickling runs what it finds
         },
     }
 }
-DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
 
 # --- Logging --------------------------------------------------------------------------------------
 

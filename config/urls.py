@@ -1,5 +1,22 @@
-"""Every route of the service, on one screen."""
+"""Every route on one screen."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from api.ninja import Api
+from products.api import router as products
+
+api = Api(
+    title="sub10",
+    version="0.1.0",
+    description="Products, over ten million of them, in under ten milliseconds.",
+)
+api.add_router("", products)
+
+urlpatterns = [
+    path("api/", api.urls),
+]
+
+handler400 = "api.problems.bad_request"
+handler403 = "api.problems.forbidden"
+handler404 = "api.problems.not_found"
+handler500 = "api.problems.internal_error"

@@ -1,0 +1,29 @@
+"""The NinjaAPI that carries every resource: its errors, its OpenAPI document, its documentation page."""
+
+from functools import partial
+from typing import Any
+
+from ninja import NinjaAPI
+
+from api import docs, openapi, problems
+
+
+class Api(NinjaAPI):
+    """NinjaAPI whose errors are problem details and whose documentation needs no foreign host."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(docs=docs.Docs(), **options)
+        problems.handle_errors(self)
+
+    def _get_urls(self) -> list[Any]:
+        for router in self._get_bound_routers():
+            for view in router.path_operations.values():
+                methods = {method for operation in view.operations for method in operation.methods}
+                # Ninja's own answer is plain text; a PathView has no other seam.
+                setattr(view, "_not_allowed", partial(problems.not_allowed, methods))  # noqa: B010
+        return docs.urls + super()._get_urls()
+
+    def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
+        document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
+        openapi.complete(document)
+        return document

@@ -1,0 +1,88 @@
+"""What the OpenAPI document says of a listing, made from the listing itself so that it cannot drift from it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ninja import Schema
+from pydantic import ConfigDict, create_model
+
+from api.kinds import Kind
+from api.listing import Listing
+from api.problems import CONTENT_TYPE, ProblemDetails
+
+MEANINGS = {
+    "limit": "How many results a page has at most.",
+    "fields": "The fields to answer, separated by commas.",
+    "layout": "`rows`: one object a result. `columns`: one array a field, a third of the bytes.",
+    "cursor": "Where the page begins: taken from `next` or `previous`, and valid for the same sort and filters.",
+}
+PROBLEM = "#/components/schemas/ProblemDetails"
+
+
+def describe_list(listing: Listing) -> dict[str, Any]:
+    """The `response` and `openapi_extra` of an endpoint that answers pages of `listing`."""
+    item = _item(listing)
+    arrays: dict[str, Any] = {
+        field: (list[info.annotation], ...)  # type: ignore[name-defined]
+        for field, info in listing.schema.model_fields.items()
+    }
+    table = create_model(f"{item.__name__}Columns", __base__=_Partial, **arrays)
+    page = create_model(
+        f"{item.__name__}Page",
+        __base__=Schema,
+        next=(str | None, ...),
+        previous=(str | None, ...),
+        results=(list[item] | table, ...),  # type: ignore[valid-type,arg-type]
+    )
+    return {"response": page, "openapi_extra": _extra(listing.kinds, _meanings(listing))}
+
+
+def describe_item(listing: Listing) -> dict[str, Any]:
+    """The same for an endpoint that answers one resource."""
+    return {"response": _item(listing), "openapi_extra": _extra(listing.item_kinds, MEANINGS)}
+
+
+class _Partial(Schema):
+    """Any of its properties may be missing, since `fields` chooses."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
+
+
+def _item(listing: Listing) -> type[Schema]:
+    name = listing.schema.__name__.removesuffix("Out")
+    return create_model(name, __base__=(listing.schema, _Partial))
+
+
+def _meanings(listing: Listing) -> dict[str, str]:
+    meanings = MEANINGS | {"sort": f"The order; `-` reverses it. The default is `{listing.paths[0].sort}`."}
+    for path in listing.paths:
+        for name, wanted in path.filters.items():
+            meanings[name] = (
+                f"Filter: {wanted.meaning.format(sort=path.sort)}. Served with sort `[-]{path.sort}`."
+            )
+    return meanings
+
+
+def _extra(kinds: Mapping[str, Kind], meanings: Mapping[str, str]) -> dict[str, Any]:
+    parameters = [
+        {"in": "query", "name": name, "required": False, "description": meanings[name], "schema": kind.schema}
+        for name, kind in kinds.items()
+    ]
+    return {"parameters": parameters, "responses": {422: problem("A parameter cannot be understood.")}}
+
+
+def problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {CONTENT_TYPE: {"schema": {"$ref": PROBLEM}}}}
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Add what every operation shares: the schema of problems, and the error answers that any of them may give."""
+    schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"] |= schema.pop("$defs") | {"ProblemDetails": schema}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "{" in path:
+                responses.setdefault(404, problem("There is no such resource."))
+            responses.setdefault(503, problem("The database did not answer in time."))
+            responses.setdefault("default", problem("Any other error."))

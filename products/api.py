@@ -1,0 +1,43 @@
+"""The endpoints: parse, one call, respond."""
+
+from typing import Annotated
+
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import Path, Router
+
+from api.openapi import describe_item, describe_list
+from api.pages import respond
+from api.rendering import item
+from products import queries
+from products.queries import CATEGORIES, PRODUCTS
+
+router = Router()
+
+ProductId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The product's id.", example=1)]
+
+
+@router.get("/products", tags=["products"], **describe_list(PRODUCTS))
+async def list_products(request: HttpRequest) -> HttpResponse:
+    """A page of products.
+
+    Follow `next` and `previous`; every page costs the same, however deep it lies.
+    """
+    page = PRODUCTS.parse(request)
+    return respond(request, page, await queries.list_products(page))
+
+
+@router.get("/products/{int:product_id}", tags=["products"], **describe_item(PRODUCTS))
+async def get_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
+    """One product, with all its fields unless `fields` names some."""
+    fields = PRODUCTS.parse_fields(request)
+    row = await queries.get_product(product_id, fields)
+    if row is None:
+        raise Http404
+    return HttpResponse(item(PRODUCTS, fields, row), content_type="application/json")
+
+
+@router.get("/categories", tags=["categories"], **describe_list(CATEGORIES))
+async def list_categories(request: HttpRequest) -> HttpResponse:
+    """A page of categories."""
+    page = CATEGORIES.parse(request)
+    return respond(request, page, await queries.list_categories(page))

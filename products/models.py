@@ -1,0 +1,56 @@
+"""The tables.
+
+What must always hold is a constraint in the database, and each access path of the API has its index. The seven
+fields of Product are those of the benchmark that this project started from; Category gives it a join.
+"""
+
+from django.db import models
+from django.db.models import F, Q
+
+
+class Category(models.Model):
+    slug = models.SlugField(max_length=50, unique=True)
+    name = models.CharField(max_length=100)
+
+    class Meta:
+        verbose_name_plural = "categories"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Product(models.Model):
+    low_price = models.DecimalField(max_digits=7, decimal_places=2)
+    high_price = models.DecimalField(max_digits=7, decimal_places=2)
+    demand_qty = models.IntegerField()
+    offers_qty = models.IntegerField()
+    bought_qty = models.IntegerField()
+    sold_qty = models.IntegerField()
+    time_created = models.DateTimeField()
+    category = models.ForeignKey(
+        Category,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="products",
+        db_index=False,  # product_category_time serves it
+    )
+
+    class Meta:
+        ordering = ("time_created", "id")
+        indexes = (
+            models.Index("time_created", "id", name="product_time"),
+            models.Index("category", "time_created", "id", name="product_category_time"),
+            models.Index("low_price", "id", name="product_low_price"),
+            models.Index("high_price", "id", name="product_high_price"),
+        )
+        constraints = (
+            models.CheckConstraint(condition=Q(low_price__lte=F("high_price")), name="product_price_order"),
+            models.CheckConstraint(condition=Q(demand_qty__gte=0), name="product_demand_qty_positive"),
+            models.CheckConstraint(condition=Q(offers_qty__gte=0), name="product_offers_qty_positive"),
+            models.CheckConstraint(condition=Q(bought_qty__gte=0), name="product_bought_qty_positive"),
+            models.CheckConstraint(condition=Q(sold_qty__gte=0), name="product_sold_qty_positive"),
+        )
+
+    def __str__(self) -> str:
+        return f"Product {self.pk}"

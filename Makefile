@@ -1,0 +1,41 @@
+# The commands of this repository, the same for people and CI. They need make and Python 3.11 or newer, no more.
+
+SHELL := /bin/sh
+RUN = python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.embedded
+LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	--custom-compile-command 'make lock' $(ARGS)
+
+.PHONY: help up test check format manage venv lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+up: ## the service with 100,000 products on http://127.0.0.1:8000 (PORT=8001 make up: on 8001)
+	@$(RUN) up
+
+test: ## everything that has to pass before a change goes in: make check, then all tests
+	@$(RUN) test
+
+check: ## the fast part of it: format, lint, types, import directions, migrations, deployment
+	@$(RUN) check
+
+format: ## bring the code into its format
+	@$(RUN) venv runtime dev
+	@.venv/bin/ruff check --fix && .venv/bin/ruff format
+
+manage: ## manage.py on the servers of make up: make manage ARGS="seed_products --rows 1000000"
+	@$(RUN) manage $(ARGS)
+
+venv: ## .venv with all dependency groups, for an editor
+	@$(RUN) venv
+
+lock: ## renew requirements/*.txt after a change of pyproject.toml (ARGS=--upgrade: to the newest versions)
+	@$(RUN) venv runtime dev
+	@set -e; $(LOCK) -o requirements/runtime.txt; known='-c requirements/runtime.txt'; \
+	for group in embedded dev profile lab; do \
+		$(LOCK) --group $$group $$known -o requirements/$$group.txt; \
+		known="$$known -c requirements/$$group.txt"; \
+	done
+
+clean: ## stop leftover servers; remove .venv, .local (with the data) and caches
+	@$(RUN) clean

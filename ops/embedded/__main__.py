@@ -1,0 +1,53 @@
+"""The commands behind the Makefile: `python3 -m ops.embedded COMMAND`."""
+
+import shutil
+import signal
+import subprocess
+import sys
+
+from ops.embedded import console, environment, gate, locks, servers, up, venv
+from ops.embedded.paths import LOCAL, PYTHON, ROOT, VENV
+
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
+
+
+def make_venv() -> int:
+    """`venv [GROUP...]`: bring .venv up to date, with all groups if none is named."""
+    venv.ensure(VENV, sys.argv[2:] or venv.GROUPS, sys.executable)
+    return 0
+
+
+def manage() -> int:
+    """`manage ARGUMENT...`: run manage.py on the servers of `make up`, whether they are running or not."""
+    venv.ensure(VENV, ("runtime", "embedded"), sys.executable)
+    with servers.Servers(LOCAL / "servers") as running:
+        signal.signal(signal.SIGINT, lambda *_: None)  # a shell of manage.py lives on after Ctrl-C
+        command = [PYTHON, "manage.py", *sys.argv[2:]]
+        return subprocess.run(command, cwd=ROOT, env=environment.complete(running), check=False).returncode
+
+
+def clean() -> int:
+    """`clean`: stop leftover servers, and remove environments, data and caches."""
+    LOCAL.mkdir(exist_ok=True)
+    with locks.only(LOCAL / "up.lock", "`make up` is running: stop it first"):
+        up.Gunicorn({}).stop()
+        servers.remove_leftovers()
+        servers.Servers(LOCAL / "servers").stop_unused()
+        for path in (LOCAL, *ROOT.glob(".venv*"), *(ROOT / name for name in CACHES)):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (*ROOT.glob("__pycache__"), *ROOT.glob("*/**/__pycache__")):
+            shutil.rmtree(path, ignore_errors=True)
+    return 0
+
+
+COMMANDS = {
+    "up": up.up,
+    "test": gate.test,
+    "check": gate.check,
+    "manage": manage,
+    "venv": make_venv,
+    "clean": clean,
+}
+
+if __name__ == "__main__":
+    console.run(COMMANDS[sys.argv[1]])

@@ -1,0 +1,33 @@
+"""The variables that the service is run with: what the user set, and a default for what they did not."""
+
+import os
+import secrets
+
+from ops.embedded.console import Failure
+from ops.embedded.paths import LOCAL
+from ops.embedded.servers import Servers
+
+GREATEST_PORT = 65535
+
+
+def complete(servers: Servers) -> dict[str, str]:
+    """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
+    defaults = {"SECRET_KEY": _secret_key(), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]", "PORT": "8000"}
+    return defaults | {name: value for name, value in os.environ.items() if value} | servers.environment
+
+
+def port() -> int:
+    """Return PORT."""
+    text = os.environ.get("PORT") or "8000"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= GREATEST_PORT):
+        raise Failure(f"PORT is {text!r}, not a number from 1 to {GREATEST_PORT}")
+    return int(text)
+
+
+def _secret_key() -> str:
+    """Return the checkout's own key, made once: sessions and cursors outlive a restart."""
+    path = LOCAL / "secret_key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(64))
+    return path.read_text()

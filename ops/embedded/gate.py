@@ -1,0 +1,80 @@
+"""`make check` and `make test`: what people and CI run before a change goes in.
+
+On throwaway servers, so that neither needs or touches those of `make up`.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ops.embedded import environment, venv
+from ops.embedded.console import Failure
+from ops.embedded.paths import LOCAL, ROOT, VENV
+from ops.embedded.servers import Servers, remove_leftovers
+
+GROUPS = ("runtime", "embedded", "dev")
+TESTED = ("3.11", "3.13")  # the oldest and the newest Python; where one is missing the other has to do
+# The linter's command, without the linter among the service's INSTALLED_APPS.
+LINT_MIGRATIONS = """
+import django; django.setup()
+from django.core.management import call_command
+from django_migration_linter.management.commands.lintmigrations import Command
+call_command(Command(), project_root_path=".", no_cache=True)
+"""
+CHECKS = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+    ("lint-imports",),
+    ("python", "manage.py", "makemigrations", "--check"),
+    ("python", "manage.py", "check", "--deploy", "--fail-level", "WARNING"),
+    ("python", "-c", LINT_MIGRATIONS),
+)
+
+
+def check() -> int:
+    venv.ensure(VENV, GROUPS, sys.executable)
+    _run(_in(VENV, command) for command in CHECKS)
+    return 0
+
+
+def test() -> int:
+    venv.ensure(VENV, GROUPS, sys.executable)
+    tests = [_in(each, ("pytest", "-n", "2")) for each in (VENV, *_other_venvs())]
+    _run([*(_in(VENV, command) for command in CHECKS), *tests])
+    return 0
+
+
+def _in(directory: Path, command: Sequence[str]) -> list[str]:
+    return [str(directory / "bin" / command[0]), *command[1:]]
+
+
+def _run(commands: Iterable[list[str]]) -> None:
+    """Run each, until one fails."""
+    remove_leftovers()
+    with Servers(LOCAL / f"test-{os.getpid()}", durable=False) as servers:
+        variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
+        for command in commands:
+            shown = shlex.join([Path(command[0]).name, *command[1:]]).replace(LINT_MIGRATIONS, "...")
+            print(f"\n$ {shown}", flush=True)
+            if subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode:
+                raise Failure(f"{shown} failed")
+
+
+def _other_venvs() -> Iterable[Path]:
+    """Build an environment for each tested Python that is here and is not .venv's."""
+    for version in TESTED:
+        if (VENV / "lib" / f"python{version}").exists():
+            continue
+        found = subprocess.run(
+            ["sh", ROOT / "ops/embedded/find-python.sh", version], capture_output=True, text=True, check=False
+        )
+        if found.returncode:
+            print(f"Python {version} is not here: not tested with it", flush=True)
+            continue
+        directory = ROOT / f".venv-{version}"
+        venv.ensure(directory, GROUPS, found.stdout.strip())
+        yield directory

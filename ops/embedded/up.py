@@ -1,0 +1,103 @@
+"""`make up`: the service on real servers, from nothing, until Ctrl-C."""
+
+import errno
+import http.client
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, closing
+from typing import IO
+
+from ops.embedded import environment, locks, venv
+from ops.embedded.console import Failure, step
+from ops.embedded.daemon import Daemon
+from ops.embedded.paths import LOCAL, PYTHON, ROOT, VENV
+from ops.embedded.servers import Servers
+
+ROWS = 100_000
+RUNNING = """
+    curl http://127.0.0.1:{port}/api/products
+
+The documentation is at http://127.0.0.1:{port}/api/docs. Ctrl-C stops everything; the data stays in .local/.
+"""
+
+
+class Gunicorn(Daemon):
+    """The service. A session of its own keeps Ctrl-C from it, so that it ends its requests first."""
+
+    name = "gunicorn"
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        super().__init__(LOCAL)
+        self.variables = variables
+        self.hint = "its last lines above say why"
+
+    def launch(self, lock: IO[bytes]) -> None:
+        self.process = subprocess.Popen(
+            [PYTHON, "-m", "gunicorn", "--pid", str(self.pid_file), "config.asgi:application"],
+            cwd=ROOT,
+            env=self.variables,
+            pass_fds=[lock.fileno()],
+            start_new_session=True,
+        )
+
+    def answers(self) -> bool:
+        with closing(http.client.HTTPConnection("127.0.0.1", environment.port(), timeout=1)) as client:
+            try:
+                client.request("GET", "/livez")
+                return bool(client.getresponse().status)
+            except (OSError, http.client.HTTPException):
+                return False
+
+
+def up() -> int:
+    """Start everything, serve until told to stop, and stop what was started."""
+    LOCAL.mkdir(exist_ok=True)
+    with locks.only(LOCAL / "up.lock", "`make up` of this checkout is running already"):
+        Gunicorn({}).stop()  # one whose supervisor was killed
+        check_port(environment.port())
+        venv.ensure(VENV, ("runtime", "embedded"), sys.executable)
+        with ExitStack() as stack:
+            servers = Servers(LOCAL / "servers")
+            with step(f"Start {' and '.join(server.name for server in servers.wanted()) or 'no server'}"):
+                stack.enter_context(servers)
+            return _serve(environment.complete(servers))
+
+
+def check_port(port: int) -> None:
+    """Fail if gunicorn could not bind `port`: better now than after a minute of work."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Failure(f"PORT {port} is in use; another one: `PORT=8001 make up`") from None
+            raise Failure(f"PORT {port} cannot be used: {error.strerror}") from None
+
+
+def _serve(variables: dict[str, str]) -> int:
+    _manage("Migrate", variables, "migrate")
+    _manage(f"Seed {ROWS:,} products", variables, "seed_products", "--rows", str(ROWS))
+    gunicorn = Gunicorn(variables)
+    try:
+        gunicorn.start()
+        print(RUNNING.format(port=variables["PORT"]), flush=True)
+        return gunicorn.process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        gunicorn.stop()
+
+
+def _manage(label: str, variables: dict[str, str], *arguments: str) -> None:
+    """Run manage.py, and show what it said only if it failed."""
+    command = [PYTHON, "manage.py", *arguments]
+    with step(label):
+        done = subprocess.run(
+            command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        sys.stdout.buffer.write(done.stdout)
+        raise Failure(f"manage.py {arguments[0]} failed")

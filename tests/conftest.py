@@ -1,0 +1,76 @@
+"""What the tests stand on: real Postgres and Valkey, a database of products, and the service on a socket.
+
+Without DATABASE_URL and REDIS_URL, private servers are started once for all test processes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import django
+import httpx
+import pytest
+
+from ops.embedded.paths import LOCAL
+from ops.embedded.servers import Servers
+from tests.service import Service, serve
+from tests.wiretap import Wiretap, tap
+
+ROWS = 10_000
+
+_servers = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
+    os.environ.setdefault("ALLOWED_HOSTS", "127.0.0.1,localhost,testserver")
+    if not hasattr(config, "workerinput"):  # xdist's workers inherit this process's environment
+        servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
+        os.environ |= _servers.enter_context(servers).environment
+    django.setup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "service" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.django_db)
+
+
+def pytest_unconfigure() -> None:
+    _servers.close()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: "pytest.FixtureRequest") -> None:
+    """The test database, with products whose every sort key has ties."""
+    from django.core.management import call_command
+    from django.db.models.functions import TruncMinute
+
+    from products.models import Product
+
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]  # pytest-django's
+        call_command("seed_products", rows=ROWS, verbosity=0)
+        Product.objects.update(time_created=TruncMinute("time_created"))
+
+
+@pytest.fixture(scope="session")
+def wiretap(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiretap]:
+    """What the service says to Postgres."""
+    from django.conf import settings
+
+    with tap(settings.DATABASES["default"], tmp_path_factory.mktemp("tap")) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="session")
+def service(wiretap: Wiretap, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service as it is deployed, with one worker, on a real socket."""
+    with serve({"DATABASE_URL": wiretap.url}, tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture
+def api(service: Service) -> httpx.Client:
+    """An HTTP client of the service."""
+    return service.client

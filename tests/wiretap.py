@@ -1,0 +1,114 @@
+"""Listens in on the Postgres protocol, to count exactly what a request costs the database.
+
+A proxy on a unix socket that passes bytes through and notes the client's messages. It sees what a mock or a hook
+in the driver would not: every statement of every process, preparations, transactions, health checks.
+https://www.postgresql.org/docs/current/protocol-message-formats.html
+"""
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+
+class Message(NamedTuple):
+    """One message of the client: Q (simple query), P (parse), B (bind), E (execute), S (sync), X (terminate), ..."""
+
+    kind: str
+    sql: str  # of Q and P
+
+
+class Wiretap:
+    """The messages since `clear`; `url` is for the client that is listened to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.messages: list[Message] = []
+
+    def clear(self) -> None:
+        self.messages.clear()
+
+    @property
+    def statements(self) -> list[str]:
+        """The SQL of simple queries and preparations; a health check's empty query is none."""
+        return [message.sql for message in self.messages if message.sql]
+
+    @property
+    def executions(self) -> int:
+        """How many statements ran, prepared before or not."""
+        return sum(
+            message.kind == "E" or (message.kind == "Q" and bool(message.sql)) for message in self.messages
+        )
+
+
+@contextmanager
+def tap(database: Mapping[str, Any], directory: Path) -> Iterator[Wiretap]:
+    """Listen in on the connections that go through the returned URL to `database` (an entry of DATABASES)."""
+    parameters = urlencode({"host": directory, "port": 1})
+    credentials = f"{quote(database['USER'])}:{quote(database['PASSWORD'])}"
+    wire = Wiretap(f"postgresql://{credentials}@/{quote(database['NAME'])}?{parameters}")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / ".s.PGSQL.1"))
+        listener.listen(64)
+        threading.Thread(target=_accept, args=(listener, database, wire), daemon=True).start()
+        try:
+            yield wire
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket, database: Mapping[str, Any], wire: Wiretap) -> None:
+    with suppress(OSError):  # shut down
+        while True:
+            client, _ = listener.accept()
+            server = _connect(database)
+            threading.Thread(target=_upstream, args=(client, server, wire), daemon=True).start()
+            threading.Thread(target=_downstream, args=(server, client), daemon=True).start()
+
+
+def _connect(database: Mapping[str, Any]) -> socket.socket:
+    host, port = str(database["HOST"]), database["PORT"] or 5432
+    if not host.startswith("/"):
+        return socket.create_connection((host, int(port)))
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(f"{host}/.s.PGSQL.{port}")
+    return server
+
+
+def _downstream(server: socket.socket, client: socket.socket) -> None:
+    with client, suppress(OSError):
+        while data := server.recv(65536):
+            client.sendall(data)
+
+
+def _upstream(client: socket.socket, server: socket.socket, wire: Wiretap) -> None:
+    with server, suppress(OSError):
+        try:
+            started, buffer = False, b""
+            while data := client.recv(65536):
+                # Noted before it is passed on: whoever has the answer finds the question here.
+                started, buffer = _note(started, buffer + data, wire)
+                server.sendall(data)
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # close alone would wait for the other direction's recv
+
+
+def _note(started: bool, buffer: bytes, wire: Wiretap) -> tuple[bool, bytes]:  # noqa: FBT001
+    """Note the whole messages in `buffer`; return what is left. Only a connection's first has no type byte."""
+    while len(buffer) > 4:
+        head = 1 if started else 0
+        end = head + int.from_bytes(buffer[head : head + 4])
+        if len(buffer) < max(end, head + 4):
+            break
+        if started:
+            wire.messages.append(_message(chr(buffer[0]), buffer[5:end]))
+        started, buffer = True, buffer[end:]
+    return started, buffer
+
+
+def _message(kind: str, body: bytes) -> Message:
+    texts = body.split(b"\0")
+    return Message(kind, {"Q": texts[0], "P": texts[1] if kind == "P" else b""}.get(kind, b"").decode())

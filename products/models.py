@@ -39,10 +39,10 @@ class Product(models.Model):
     class Meta:
         ordering = ("time_created", "id")
         indexes = (
-            models.Index("time_created", "id", name="product_time"),
-            models.Index("category", "time_created", "id", name="product_category_time"),
-            models.Index("low_price", "id", name="product_low_price"),
-            models.Index("high_price", "id", name="product_high_price"),
+            models.Index(fields=("time_created", "id"), name="product_time"),
+            models.Index(fields=("category", "time_created", "id"), name="product_category_time"),
+            models.Index(fields=("low_price", "id"), name="product_low_price"),
+            models.Index(fields=("high_price", "id"), name="product_high_price"),
         )
         constraints = (
             models.CheckConstraint(condition=Q(low_price__lte=F("high_price")), name="product_price_order"),

@@ -52,10 +52,14 @@ def _candidates() -> Iterator[Account]:
         raise Failure("there is no user `nobody` for Postgres, which refuses to run as root") from None
     become = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
     yield Account(user.pw_uid, user.pw_gid, become)
-    # The checkout lies in a directory closed to others (/root): keep the one capability that opens it.
-    yield Account(
-        user.pw_uid, user.pw_gid, (*become, "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    # The checkout lies in a directory closed to others (/root): keep the one capability that opens it, also for
+    # access(2), which Postgres calls and which would ignore it.
+    keep = (
+        "--securebits=+no_setuid_fixup",
+        "--inh-caps=-all,+dac_override",
+        "--ambient-caps=-all,+dac_override",
     )
+    yield Account(user.pw_uid, user.pw_gid, (*become, *keep))
     # A sandbox whose only user is root: be called someone else, in a user namespace.
     yield Account(0, 0, ("unshare", "--user", f"--map-user={user.pw_uid}"))
 
@@ -64,5 +68,5 @@ def _works(account: Account, parent: Path) -> bool:
     """Try it, rather than reason about modes, capabilities, namespaces and security modules."""
     if not shutil.which(account.prefix[0]):
         return False
-    trial = ["sh", "-c", '"$0" --version && test -x "$1"', str(postgres_program("postgres")), str(parent)]
+    trial = ("sh", "-c", '"$0" --bindir && test -x "$1"', str(postgres_program("pg_config")), str(parent))
     return subprocess.run([*account.prefix, *trial], capture_output=True, check=False).returncode == 0

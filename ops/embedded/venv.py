@@ -89,6 +89,7 @@ def _install(venv: Path, groups: Sequence[str]) -> None:
         _write_stamp(venv, installed)
         network = "the package index cannot be reached: " if "Retrying (" in done.stderr else ""
         raise Failure(f"pip failed: {network}{_last_line(done.stderr)} (more in {log})")
+    log.unlink()
     _write_stamp(venv, installed | {group: _digest(group) for group in groups})
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
-from django.db.models import Max
+from django.db.models import Index, Max
 
 from products.models import Category, Product
 
@@ -58,6 +58,7 @@ class Command(BaseCommand):
     def top_up(self, rows: int, seed: int) -> None:
         present = Product.objects.count()
         if present >= rows:
+            self.add_missing_indexes()
             self.stdout.write(
                 f"There are {present:,} products already, {rows:,} were asked for: nothing to add."
             )
@@ -67,11 +68,31 @@ class Command(BaseCommand):
         )
         started = time.monotonic()
         first = (Product.objects.aggregate(last=Max("id"))["last"] or 0) + 1
+        if rows - present > max(present, BATCH):
+            self.drop_indexes()
         self.insert(first, first + rows - present, seed)
+        self.add_missing_indexes()
         self.finish()
-        self.stdout.write(
-            f"Added {rows - present:,} products in {time.monotonic() - started:.1f} s; there are {rows:,} now."
-        )
+        seconds = time.monotonic() - started
+        self.stdout.write(f"Added {rows - present:,} products in {seconds:.1f} s; there are {rows:,} now.")
+
+    def drop_indexes(self) -> None:
+        """For a load that more than doubles the table: 10 million rows took 150 s with them, 70 s without."""
+        with connection.schema_editor() as editor:
+            for index in self.indexes(present=True):
+                editor.remove_index(Product, index)
+
+    def add_missing_indexes(self) -> None:
+        """Also those that an interrupted run has left out."""
+        for index in self.indexes(present=False):
+            self.stdout.write(f"Building the index {index.name} ...")
+            with connection.schema_editor() as editor:
+                editor.add_index(Product, index)
+
+    def indexes(self, *, present: bool) -> list[Index]:
+        with connection.cursor() as cursor:
+            names = connection.introspection.get_constraints(cursor, Product._meta.db_table)
+        return [index for index in Product._meta.indexes if (index.name in names) == present]
 
     def insert(self, first: int, end: int, seed: int) -> None:
         categories = [

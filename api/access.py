@@ -29,6 +29,14 @@ class Filter:
     column: str = ""  # empty: the path's sort key
     by: str = ""  # the unique field of the related model that names the related row
 
+    def bounds_start(self, *, descending: bool) -> bool:
+        """Whether it only says where reading begins, so that a cursor, which lies within it, says it better.
+
+        Given both, Postgres may begin at the filter's end of the index: 26 ms instead of 0.1 ms for a page 9 million
+        rows away from it.
+        """
+        return self.lookup in ({"lt", "lte"} if descending else {"gt", "gte"})
+
 
 def at_least() -> Filter:
     return Filter("gte", "{sort} at or above this value")

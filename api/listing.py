@@ -173,11 +173,13 @@ class Page:
     def select(self, rows: "QuerySet[Any]") -> "QuerySet[Any, tuple[Any, ...]]":
         """Of `rows`, those of this page and one more, as tuples of `names`, in the order they are read."""
         descending = self.sort.startswith("-") != self.backward
+        key = self.cursor and self.cursor.key
         for name, value in self.filters.items():
-            rows = rows.filter(self.path.condition(self.listing.model, name, value))
-        if self.cursor and self.cursor.key is not None:
+            if not (key and self.path.filters[name].bounds_start(descending=descending)):
+                rows = rows.filter(self.path.condition(self.listing.model, name, value))
+        if key:
             beyond = TupleLessThan if descending else TupleGreaterThan
-            rows = rows.filter(beyond(Tuple(*map(F, self.key)), self.cursor.key))
+            rows = rows.filter(beyond(Tuple(*map(F, self.key)), key))
         order = [F(name).desc() if descending else F(name).asc() for name in self.key]
         return rows.order_by(*order).values_list(*self.names)[: self.limit + 1]
 

@@ -46,6 +46,8 @@ class Postgres(SocketServer):
     def launch(self, lock: IO[bytes]) -> None:
         if not self.data.exists():
             self._create(lock)
+        # Of a server that was killed. Postgres itself would believe a pid that nobody reaped, or that is another's.
+        (self.sockets / f"{self.socket_name}.lock").unlink(missing_ok=True)
         settings = self.settings | {"unix_socket_directories": f'"{self.sockets}"'}
         options = shlex.join(f"--{name}={value}" for name, value in settings.items())
         self.run(lock, postgres_program("pg_ctl"), "start", "-D", self.data, "-o", options)

@@ -32,7 +32,8 @@ def clean() -> int:
     with locks.only(LOCAL / "up.lock", "`make up` is running: stop it first"):
         up.Gunicorn({}).stop()
         servers.remove_leftovers()
-        servers.Servers(LOCAL / "servers").stop_unused()
+        if not servers.Servers(LOCAL / "servers", durable=False).stop_unused():
+            raise console.Failure("`make manage` is running: wait for its end")
         for path in (LOCAL, *ROOT.glob(".venv*"), *(ROOT / name for name in CACHES)):
             shutil.rmtree(path, ignore_errors=True)
         for path in (*ROOT.glob("__pycache__"), *ROOT.glob("*/**/__pycache__")):

@@ -51,5 +51,5 @@ def run(command: Callable[[], int]) -> None:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """Stop in order, once: the terminal, make and a service manager may all say it, and more than once."""
     for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt

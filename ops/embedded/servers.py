@@ -59,18 +59,19 @@ class Servers:
             self._use.close()
         self.stop_unused()
 
-    def stop_unused(self) -> None:
-        """Stop the servers unless someone uses them."""
+    def stop_unused(self) -> bool:
+        """Stop the servers, unless someone uses them: then return False."""
         with locks.turn(self._turn):
             last = locks.hold(self._users)
             if not last:
-                return
+                return False
             with last:
                 self.valkey.stop()
                 self.postgres.stop()
                 if not self.durable:
                     shutil.rmtree(self.postgres.sockets)
                     shutil.rmtree(self.directory)
+        return True
 
     def wanted(self) -> list[SocketServer]:
         """Return those that the environment names no replacement for."""

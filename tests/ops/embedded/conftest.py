@@ -1,0 +1,67 @@
+"""Checkouts of the tests' own: the same files, without data or a virtual environment."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ops.embedded.paths import ROOT
+
+
+@dataclass
+class Checkout:
+    """A copy of the repository, and its commands."""
+
+    root: Path
+
+    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+        """Start a command as make does, in a process group of its own."""
+        private = {"DATABASE_URL": "", "REDIS_URL": "", "DJANGO_SETTINGS_MODULE": "config.settings"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "ops.embedded", *arguments],
+            cwd=self.root,
+            env=os.environ | private | variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        """Run a command to its end, and return its exit status and what it said."""
+        with self.start(*arguments, **variables) as process:
+            said, _ = process.communicate(timeout=60)
+        return process.returncode, said
+
+
+def copy(target: Path) -> Checkout:
+    for name in ("config", "api", "products", "ops", "requirements"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("manage.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, target / name)
+    return Checkout(target)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return copy(tmp_path)
+
+
+@pytest.fixture
+def used_port() -> Iterator[int]:
+    """A port on which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,135 @@
+"""Postgres and Valkey through starts, stops, kills and what these leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from ops.embedded.console import until
+from ops.embedded.paths import ROOT
+from ops.embedded.servers import Servers
+
+SUPERVISOR = """
+import sys; from pathlib import Path; from ops.embedded.servers import Servers
+with Servers(Path(sys.argv[1])):
+    print("started", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with Servers(tmp_path / "servers") as running:
+        yield running
+
+
+def query(servers: Servers, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(servers.environment["DATABASE_URL"], autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_both_answer_and_leave_nothing(tmp_path: Path) -> None:
+    with Servers(tmp_path / "servers", durable=False) as servers:
+        assert query(servers, "show fsync") == [("off",)]
+        with redis.Redis.from_url(servers.environment["REDIS_URL"]) as client:
+            assert client.ping()
+    assert not servers.postgres.alive()
+    assert not servers.valkey.alive()
+    assert not servers.directory.exists()
+
+
+def test_others_cannot_open_the_sockets(servers: Servers) -> None:
+    assert servers.postgres.sockets.stat().st_mode & 0o077 == 0
+    assert query(servers, "show listen_addresses") == [("",)]
+    with redis.Redis.from_url(servers.environment["REDIS_URL"], decode_responses=True) as client:
+        assert client.config_get("port") == {"port": "0"}
+
+
+def test_data_outlive_a_restart(servers: Servers) -> None:
+    query(servers, "create table kept as select 1 as x")
+    servers.postgres.stop()
+    servers.postgres.start()
+    assert query(servers, "select x from kept") == [(1,)]
+
+
+def test_the_last_user_stops_the_servers(servers: Servers) -> None:
+    with Servers(servers.directory) as second:
+        assert second.postgres.pid == servers.postgres.pid
+    assert query(servers, "select 1") == [(1,)]
+
+
+def test_servers_of_a_killed_supervisor_are_adopted(tmp_path: Path) -> None:
+    directory = tmp_path / "servers"
+    command = [sys.executable, "-c", SUPERVISOR, str(directory)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout
+        assert supervisor.stdout.readline() == b"started\n"
+        supervisor.kill()
+    left = Servers(directory)
+    assert left.postgres.alive()
+    pids = left.postgres.pid, left.valkey.pid
+    with Servers(directory) as adopter:
+        assert (adopter.postgres.pid, adopter.valkey.pid) == pids
+    assert not left.postgres.alive()
+    assert not left.valkey.alive()
+
+
+def test_killed_servers_start_again(servers: Servers) -> None:
+    query(servers, "create table kept as select 1 as x")
+    for server in (servers.postgres, servers.valkey):
+        os.kill(server.pid, signal.SIGKILL)
+        until(lambda server=server: not server.answers(), "the kill")  # type: ignore[misc]
+        server.start()
+    assert query(servers, "select x from kept") == [(1,)]
+
+
+def test_a_pid_that_is_now_another_process_is_stale(servers: Servers) -> None:
+    """As after a restart of a container, where the few first pids are always taken."""
+    postgres = servers.postgres
+    lines = postgres.pid_file.read_text().splitlines(keepends=True)
+    postgres.stop()
+    stale = "".join([f"{os.getpid()}\n", *lines[1:]])
+    postgres.pid_file.write_text(stale)
+    (postgres.sockets / f"{postgres.socket_name}.lock").write_text(stale)
+    postgres.start()
+    assert postgres.pid != os.getpid()
+    assert query(servers, "select 1") == [(1,)]
+
+
+def test_a_half_made_cluster_is_made_anew(tmp_path: Path) -> None:
+    unfinished = tmp_path / "servers/postgres.unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18\n")
+    with Servers(tmp_path / "servers") as servers:
+        assert query(servers, "select 1") == [(1,)]
+    assert not unfinished.exists()
+
+
+def test_a_server_that_the_environment_names_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://somewhere/else")
+    with Servers(tmp_path / "servers") as servers:
+        assert servers.environment["DATABASE_URL"] == "postgresql://somewhere/else"
+        assert not servers.postgres.alive()
+        assert servers.valkey.alive()
+
+
+def test_a_long_path_puts_the_sockets_elsewhere(tmp_path: Path) -> None:
+    directory = tmp_path / ("long " * 20) / "servers"
+    with Servers(directory, durable=False) as servers:
+        assert query(servers, "select 1") == [(1,)]
+        sockets = servers.postgres.sockets
+        assert not sockets.is_relative_to(directory)
+    assert not sockets.exists()

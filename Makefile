@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 RUN = python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.embedded
-LOCK = .venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 	--custom-compile-command 'make lock' $(ARGS)
 
 .PHONY: help up test check format manage venv lock clean
@@ -31,7 +31,7 @@ venv: ## .venv with all dependency groups, for an editor
 
 lock: ## renew requirements/*.txt after a change of pyproject.toml (ARGS=--upgrade: to the newest versions)
 	@$(RUN) venv runtime dev
-	@set -e; $(LOCK) -o requirements/runtime.txt; known='-c requirements/runtime.txt'; \
+	@set -e; $(LOCK) pyproject.toml -o requirements/runtime.txt; known='-c requirements/runtime.txt'; \
 	for group in embedded dev profile lab; do \
 		$(LOCK) --group $$group $$known -o requirements/$$group.txt; \
 		known="$$known -c requirements/$$group.txt"; \

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import orjson
 from django.conf import settings
@@ -25,7 +24,7 @@ class Cursor:
     """The rows after `key`, or before it. Without a key: from that direction's outermost row."""
 
     before: bool
-    key: tuple[Any, ...] | None
+    key: tuple[str, ...] | None
 
 
 def seal(cursor: Cursor, continues: bytes) -> str:

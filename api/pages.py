@@ -12,59 +12,103 @@ from django.http import HttpRequest, HttpResponse
 
 from api.cursors import Cursor, seal
 from api.listing import DEFAULT_LIMIT, Page
-from api.rendering import columns, items
-
-Row = tuple[Any, ...]
+from ops.postgres.compiled import SEPARATOR
 
 
-def respond(request: HttpRequest, page: Page, rows: Sequence[Row]) -> HttpResponse:
-    """`rows` are those of `page.select`, in its order: one more than the page's limit tells of a further page."""
-    more, rows = len(rows) > page.limit, rows[: page.limit]
-    rows = rows[::-1] if page.backward else rows
-    following, previous = _neighbours(page, rows, more=more)
-    urls = {
-        "next": following and _url(request, page, following),
-        "prev": previous and _url(request, page, previous),
-    }
-    render = items if page.layout == "rows" else columns
-    results = render(page.listing, page.fields, page.names, rows)
-    body = b'{"next":%b,"previous":%b,"results":%b}' % (*map(orjson.dumps, urls.values()), results)
+def respond(request: HttpRequest, page: Page, columns: Sequence[bytes]) -> HttpResponse:
+    """`columns` are those of `page.fetch`."""
+    columns, more = _settle(page, columns)
+    after, before = _neighbours(page, columns, more=more)
+    following, previous = after and _url(request, page, after), before and _url(request, page, before)
+    body = b'{"next":%b,"previous":%b,"results":%b}' % (
+        orjson.dumps(following),
+        orjson.dumps(previous),
+        _results(page, columns),
+    )
     response = HttpResponse(body, content_type="application/json")
-    if link := ", ".join(f'<{url}>; rel="{rel}"' for rel, url in urls.items() if url):
+    if link := ", ".join(
+        f'<{url}>; rel="{rel}"' for url, rel in ((following, "next"), (previous, "prev")) if url
+    ):
         response["Link"] = link
     return response
+
+
+def _settle(page: Page, columns: Sequence[bytes]) -> tuple[Sequence[bytes], bool]:
+    """Take off the row that only tells of a further page, and bring the rest into the sort's order."""
+    more = columns[0].count(SEPARATOR) == page.shape.limit
+    if more:
+        columns = [column[: column.rindex(SEPARATOR)] for column in columns]
+    if page.backward:
+        columns = [SEPARATOR.join(column.split(SEPARATOR)[::-1]) for column in columns]
+    return columns, more
+
+
+def _results(page: Page, columns: Sequence[bytes]) -> bytes:
+    if page.shape.layout == "rows":
+        return b"[%b]" % columns[0]
+    arrays = (
+        b'"%b":[%b]' % (field.encode(), column)
+        for field, column in zip(page.shape.fields, columns, strict=False)
+    )
+    return b"{%b}" % SEPARATOR.join(arrays)
 
 
 FIRST, LAST = Cursor(before=False, key=None), Cursor(before=True, key=None)
 
 
-def _neighbours(page: Page, rows: Sequence[Row], *, more: bool) -> tuple[Cursor | None, Cursor | None]:
+def _neighbours(page: Page, columns: Sequence[bytes], *, more: bool) -> tuple[Cursor | None, Cursor | None]:
     """The cursors of the next and the previous page.
 
     Where this page came from there was a row, so that side has a page. If all its rows have gone since, this page
     lies beyond an end of the list, and its neighbour is the outermost page there.
     """
     came_from = page.cursor is not None and page.cursor.key is not None
-    if not rows:
+    if not columns[0]:
         return (FIRST, None) if came_from and page.backward else (None, LAST if came_from else None)
-    after = Cursor(before=False, key=rows[-1][: len(page.key)])
-    before = Cursor(before=True, key=rows[0][: len(page.key)])
-    if page.backward:
-        return after if came_from else None, before if more else None
-    return after if more else None, before if came_from else None
+    has_next, has_previous = (came_from, more) if page.backward else (more, came_from)
+    after = (
+        Cursor(before=False, key=_key(page, [c[c.rfind(SEPARATOR) + 1 :] for c in columns]))
+        if has_next
+        else None
+    )
+    before = (
+        Cursor(before=True, key=_key(page, [c.partition(SEPARATOR)[0] for c in columns]))
+        if has_previous
+        else None
+    )
+    return after, before
+
+
+def _key(page: Page, row: Sequence[bytes]) -> tuple[str, ...]:
+    """The key of a row, as text, from what was selected of it."""
+    shape, key = page.shape, page.listing.keys[page.shape.path]
+    texts = [text.lstrip(b"\n") for text in row]
+    if shape.layout == "rows":
+        values: dict[str, Any] = orjson.loads(texts[0])
+        texts = texts[1:]
+    else:
+        values = {field: orjson.loads(text) for field, text in zip(shape.fields, texts, strict=False)}
+        texts = texts[len(shape.fields) :]
+    lacking = [field for field in key if field not in shape.fields]
+    values |= {field: orjson.loads(text) for field, text in zip(lacking, texts, strict=True)}
+    return tuple(_text(values[field]) for field in key)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _url(request: HttpRequest, page: Page, cursor: Cursor) -> str:
-    listing = page.listing
-    parameters: dict[str, Any] = {name: listing.filters[name].spell(v) for name, v in page.filters.items()}
+    listing, shape = page.listing, page.shape
+    parameters = dict(page.spelled)
     if page.sort != listing.paths[0].sort:
         parameters["sort"] = page.sort
-    if page.limit != DEFAULT_LIMIT:
-        parameters["limit"] = page.limit
-    if page.fields != listing.default_fields:
-        parameters["fields"] = ",".join(page.fields)
-    if page.layout != "rows":
-        parameters["layout"] = page.layout
+    if shape.limit != DEFAULT_LIMIT:
+        parameters["limit"] = str(shape.limit)
+    if shape.fields != listing.default_fields:
+        parameters["fields"] = ",".join(shape.fields)
+    if shape.layout != "rows":
+        parameters["layout"] = shape.layout
     if cursor != FIRST:
-        parameters["cursor"] = seal(listing.spell_key(page.path, cursor), page.continues)
+        parameters["cursor"] = seal(cursor, page.continues)
     return f"{request.path}?{urlencode(parameters, safe=',:')}" if parameters else request.path

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from django.db import OperationalError
+import django.db
+import psycopg
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
@@ -103,7 +104,8 @@ def handle_errors(api: NinjaAPI) -> None:
     handle(Http404, lambda _: Problem(404, "There is no such resource."))
     handle(HttpError, lambda error: Problem(error.status_code, str(error)))
     handle(ValidationError, _from_ninja)
-    handle(OperationalError, lambda _: _database_unavailable())
+    for error in (django.db.OperationalError, psycopg.OperationalError):
+        handle(error, lambda _: _database_unavailable())
 
 
 def _from_ninja(error: ValidationError) -> Problem:

@@ -8,20 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from django.http import HttpRequest
-
 from api.kinds import Kind, Malformed
 from api.problems import Fault, invalid
 
 MOST_FAULTS = 10  # named in one answer; a query string may hold thousands
 
 
-def read(request: HttpRequest, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """The values of the request's parameters by name. Raises Problem 422 that names each parameter at fault."""
+def read(query_string: str, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """The values of the parameters by name. Raises Problem 422 that names each parameter at fault."""
     texts: dict[str, str] = {}
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    for pair in request.META["QUERY_STRING"].split("&"):
+    for pair in query_string.split("&"):
         if not pair or len(faults) == MOST_FAULTS:
             continue
         name, _, encoded = pair.partition("=")

@@ -2,6 +2,7 @@
 
 from config import env
 from ops import cpus
+from ops.postgres.options import PoolOptions
 
 # --- Mode and secrets -----------------------------------------------------------------------------
 
@@ -79,6 +80,19 @@ DATABASES = {
         },
     }
 }
+
+# Requests read through a pool of their own in each worker (ops/postgres/pool.py).
+NATIVE_POOL = PoolOptions(
+    prepare=True,
+    max_size=4,  # an event loop on one core keeps no more busy
+    max_waiting=8,  # beyond that a queue only makes everyone late
+    timeout=0.5,
+    connect_timeout=2.0,
+    deadline=2.0,  # statement_timeout ends what merely takes long; this is for a server that is gone or frozen
+    borrow=600.0,
+    max_lifetime=1800.0,
+    reconnect_timeout=3.0,  # psycopg_pool's own 300 s would back off for minutes
+)
 
 # What a request's session may do besides, in milliseconds; config/asgi.py applies it. Commands have no such
 # limits: a migration or a backfill over 10 million rows takes the time it takes.

@@ -7,7 +7,6 @@ from ninja import Path, Router
 
 from api.openapi import describe_item, describe_list
 from api.pages import respond
-from api.rendering import item
 from products import queries
 from products.queries import CATEGORIES, PRODUCTS
 
@@ -23,21 +22,21 @@ async def list_products(request: HttpRequest) -> HttpResponse:
     Follow `next` and `previous`; every page costs the same, however deep it lies.
     """
     page = PRODUCTS.parse(request)
-    return respond(request, page, await queries.list_products(page))
+    return respond(request, page, await page.fetch())
 
 
 @router.get("/products/{int:product_id}", tags=["products"], **describe_item(PRODUCTS))
 async def get_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
     """One product, with all its fields unless `fields` names some."""
     fields = PRODUCTS.parse_fields(request)
-    row = await queries.get_product(product_id, fields)
-    if row is None:
+    product = await queries.get_product(product_id, fields)
+    if product is None:
         raise Http404
-    return HttpResponse(item(PRODUCTS, fields, row), content_type="application/json")
+    return HttpResponse(product, content_type="application/json")
 
 
 @router.get("/categories", tags=["categories"], **describe_list(CATEGORIES))
 async def list_categories(request: HttpRequest) -> HttpResponse:
     """A page of categories."""
     page = CATEGORIES.parse(request)
-    return respond(request, page, await queries.list_categories(page))
+    return respond(request, page, await page.fetch())

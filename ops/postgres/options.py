@@ -1,0 +1,16 @@
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """The native pool of one worker. Times are in seconds."""
+
+    prepare: bool  # whether to prepare statements; PgBouncer before 1.21 breaks them
+    max_size: int  # connections
+    max_waiting: int  # requests that wait for a connection; the next one is refused
+    timeout: float  # for a connection to become free
+    connect_timeout: float  # for one to be opened
+    deadline: float  # for an answer, until the connection is given up
+    borrow: float  # until a connection goes back to psycopg_pool, which may renew it
+    max_lifetime: float  # until psycopg_pool renews it
+    reconnect_timeout: float  # until psycopg_pool stops trying and waits for the next demand

@@ -1,0 +1,170 @@
+"""The native async pool: a few connections a worker for the statements that requests run.
+
+psycopg_pool opens, replaces and retires the connections. This pool borrows them from it for minutes, so that a
+request only takes one off a list: its checkout costs 1 us where `AsyncConnectionPool.connection()` costs 20. All
+waits are bounded, in time and in number.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from psycopg import AsyncConnection, OperationalError, errors
+from psycopg.pq.abc import PGresult
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from ops.postgres.connection import Connection, ConnectionLost
+from ops.postgres.options import PoolOptions
+from ops.postgres.statement import Statement
+
+logger = logging.getLogger(__name__)
+
+WATCH = 0.5  # seconds between two looks at what takes too long
+# The prepared statement has gone or no longer fits the tables: a migration ran, or a pooler lent another session.
+STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
+
+
+class Pool:
+    """Belongs to one event loop: open and close it there."""
+
+    def __init__(self) -> None:
+        self.idle: list[Connection] = []  # the last used is taken first: few connections stay warm
+        self.waiting: deque[asyncio.Future[Connection]] = deque()
+        self.borrowed: dict[Connection, float] = {}  # since when, in loop time
+        self._source: AsyncConnectionPool[AsyncConnection[Any]] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._borrowing: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Open the pool and borrow a first connection. A database that is down is not waited for."""
+        self._loop = asyncio.get_running_loop()
+        self._options: PoolOptions = settings.NATIVE_POOL
+        self._source = AsyncConnectionPool(
+            kwargs=_parameters(),
+            min_size=1,
+            max_size=self._options.max_size,
+            timeout=self._options.connect_timeout,
+            max_lifetime=self._options.max_lifetime,
+            reconnect_timeout=self._options.reconnect_timeout,
+            open=False,
+            name="native",
+        )
+        await self._source.open()
+        self._run(self._watch())
+        await self._borrow()
+
+    async def close(self) -> None:
+        for task in [*self._tasks]:
+            task.cancel()
+        for connection in [*self.borrowed]:
+            connection.lose("the pool is closed")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._source:
+            await self._source.close()
+            self._source = None
+
+    async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        """Run a read. Raises psycopg.OperationalError where Postgres, or the queue for it, is not up to it.
+
+        A read whose connection was lost under it runs once more, on another.
+        """
+        try:
+            return await self._execute(statement, parameters)
+        except ConnectionLost:
+            return await self._execute(statement, parameters)
+
+    async def _execute(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        connection = self.idle.pop() if self.idle else await self._wait()
+        try:
+            return await connection.execute(statement, parameters)
+        except (OperationalError, *STALE) as error:
+            if isinstance(error, STALE) or connection.broken:
+                connection.lose(str(error))
+                raise ConnectionLost(str(error)) from error
+            raise
+        finally:
+            connection.release()
+
+    async def _wait(self) -> Connection:
+        """Wait for a connection that another request gives back, or for a new one."""
+        if not self._source:
+            await self.open()
+        if len(self.waiting) >= self._options.max_waiting:
+            raise TooManyRequests(f"{len(self.waiting)} requests wait for a connection already")
+        turn: asyncio.Future[Connection] = self._loop.create_future()
+        self.waiting.append(turn)
+        if len(self.borrowed) + len(self._borrowing) < self._options.max_size:
+            self._run(self._borrow(), self._borrowing)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await turn
+        except TimeoutError:
+            raise PoolTimeout(f"no connection within {self._options['timeout']} s") from None
+        finally:
+            if turn.cancelled():
+                with contextlib.suppress(ValueError):
+                    self.waiting.remove(turn)
+
+    async def _borrow(self) -> None:
+        """Take a connection from psycopg's pool and give it to whoever waits longest."""
+        if not self._source:
+            return
+        try:
+            source = await self._source.getconn()
+        except OperationalError as error:
+            logger.warning("no database connection: %s", error)
+            return
+        connection = Connection(source, self._give, self._return, prepare=self._options.prepare)
+        self.borrowed[connection] = self._loop.time()
+        self._give(connection)
+
+    def _give(self, connection: Connection) -> None:
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        self.idle.append(connection)
+
+    def _return(self, connection: Connection) -> None:
+        """Give a lost or long borrowed connection back to psycopg's pool, which replaces what is broken or old."""
+        del self.borrowed[connection]
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if self._source:
+            self._run(self._source.putconn(connection.source))
+
+    async def _watch(self) -> None:
+        """Give up connections whose statement takes too long, and return those borrowed long ago."""
+        while True:
+            await asyncio.sleep(WATCH)
+            now = self._loop.time()
+            for connection, since in [*self.borrowed.items()]:
+                if connection.busy and now - connection.started > self._options.deadline:
+                    await connection.source.close()
+                    connection.lose("no answer from Postgres in time")
+                elif connection in self.idle and now - since > self._options.borrow:
+                    connection.lose("borrowed long enough")
+
+    def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]] | None = None) -> None:
+        """Run `work` beside the requests; a task is kept until it ends."""
+        task = self._loop.create_task(work)
+        for kept in (self._tasks, tasks):
+            if kept is not None:
+                kept.add(task)
+                task.add_done_callback(kept.discard)
+
+
+def _parameters() -> dict[str, Any]:
+    """The libpq parameters of Django's default connection, for connections without transactions."""
+    parameters = connections["default"].get_connection_params()
+    own = ("cursor_factory", "context", "prepare_threshold", "server_side_binding")
+    return {name: value for name, value in parameters.items() if name not in own} | {"autocommit": True}
+
+
+pool = Pool()

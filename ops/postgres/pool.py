@@ -104,7 +104,7 @@ class Pool:
             async with asyncio.timeout(self._options.timeout):
                 return await turn
         except TimeoutError:
-            raise PoolTimeout(f"no connection within {self._options['timeout']} s") from None
+            raise PoolTimeout(f"no connection within {self._options.timeout} s") from None
         finally:
             if turn.cancelled():
                 with contextlib.suppress(ValueError):

@@ -17,16 +17,16 @@ DOCUMENTS = ["/api/openapi.json", "/api/docs", "/api/docs/favicon.svg"]
 Refused = Callable[..., Any]
 
 
-@pytest.mark.parametrize("number", [0, 2**63, 10**400], ids=["0", "2^63", "10^400"])
-def test_ids_out_of_range(refused: Refused, number: int) -> None:
-    (fault,) = refused(422, f"{LIST}/{number}")["errors"]
+def test_an_id_out_of_range(refused: Refused) -> None:
+    (fault,) = refused(422, f"{LIST}/{2**63}")["errors"]
     assert fault["parameter"] == "product_id"
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *("-1", "1" * 5000, "NaN", "Infinity", "1.0", "1e3", "%2B1", "%FF", "%00", "1%00", "%ED%A0%80"),
+        *("0", "-1", "1" * 20, "1" * 400, "1" * 5000),
+        *("NaN", "Infinity", "1.0", "1e3", "%2B1", "%FF", "%00", "1%00", "%ED%A0%80"),
         *("1%0A", "%201", "%D9%A1", "1/", "1/1", "..%2F1", "0x1", "1;a=1", "1,2"),
     ],
     ids=lambda name: name[:10],
@@ -35,7 +35,6 @@ def test_ids_that_are_none(refused: Refused, name: str) -> None:
     assert refused(404, f"{LIST}/{name}")["code"] == "not_found"
 
 
-@pytest.mark.xfail(reason="leading zeros are accepted")
 def test_an_id_has_one_spelling(refused: Refused) -> None:
     refused(404, f"{LIST}/01")
 
@@ -44,8 +43,8 @@ def test_an_id_has_one_spelling(refused: Refused) -> None:
     "path",
     [
         *("/", "/api", "/api/", f"{LIST}/", "/api/Products", "/API/products", "//api/products"),
-        *("/api//products", "/api/products%00", "/api/%FF", "/api/docs/", "/api/docs/nope"),
-        *("/api/docs/..%2Fninja.py", "/static/x"),
+        *("/api//products", "/api/products%00", "/api/%FF", "/api/docs/", "/static/x"),
+        *("/api/docs/..%2Fninja.py",),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
@@ -60,7 +59,6 @@ def test_methods(api: httpx.Client, refused: Refused, url: str, method: str) -> 
     assert api.request(method, url).headers["allow"] == "GET"
 
 
-@pytest.mark.xfail(reason="the documentation answers any method")
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("url", DOCUMENTS)
 def test_methods_of_documents(refused: Refused, url: str, method: str) -> None:
@@ -72,10 +70,9 @@ def test_a_body_where_none_is_taken(refused: Refused, body: bytes) -> None:
     refused(405, LIST, "POST", content=body, headers={"content-type": "application/json"})
 
 
-@pytest.mark.xfail(reason="nothing reads ALLOWED_HOSTS")
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "a b", "..", "'\"", "[", "x:y:z"])
 def test_hostile_hosts(refused: Refused, host: str) -> None:
-    assert refused(400, LIST, headers={"host": host})["code"] == "bad_request"
+    assert refused(400, LIST, headers={"host": host})["code"] == "bad_host"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost", "..", "\xff"])
@@ -98,7 +95,6 @@ def request(target: bytes, method: bytes = b"GET", host: bytes = b"127.0.0.1", m
     return b"%b %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n%b\r\n" % (method, target, host, more)
 
 
-@pytest.mark.xfail(reason="answers carry no Content-Length, so uvicorn sends chunks, even to HTTP/1.0")
 @pytest.mark.parametrize("target", [b"/api/products?limit=1", b"/api/products?limit=0", b"/nope"])
 def test_http_1_0_knows_no_chunks(service: Service, target: bytes) -> None:
     """RFC 9112, 6.1: a server must not send Transfer-Encoding to a client of HTTP/1.0."""

@@ -143,7 +143,7 @@ def test_links_agree_in_body_and_header(api: httpx.Client) -> None:
             "layout=columns&fields=id&limit=2&sort=-time_created&category=garden",
             "category=garden&sort=-time_created&limit=2&fields=id&layout=columns",
         ),
-        ("low_price_max=%34.5&limit=9", "low_price_max=4.5&sort=low_price&limit=9"),
+        ("low_price_max=%34.5&limit=9", "low_price_max=4.50&sort=low_price&limit=9"),
         (
             "created_before=2020-01-02T01:00:00-01:00&fields=category,id",
             "created_before=2020-01-02T02:00:00%2B00:00&fields=id,category",

@@ -1,7 +1,9 @@
 from django.apps import AppConfig
 from django.core.checks import register
+from django.urls import register_converter
 
 from api.checks import check_listings
+from api.paths import IdConverter
 
 
 class ApiConfig(AppConfig):
@@ -9,3 +11,4 @@ class ApiConfig(AppConfig):
 
     def ready(self) -> None:
         register(check_listings)
+        register_converter(IdConverter, "id")

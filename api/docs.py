@@ -14,6 +14,8 @@ from django.urls import URLPattern, path
 from ninja import NinjaAPI
 from ninja.openapi.docs import DocsBase
 
+from api.problems import safe_methods
+
 ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -46,6 +48,7 @@ class Docs(DocsBase):
         return HttpResponse(PAGE.format(title=api.title, settings=json.dumps(settings)))
 
 
+@safe_methods
 def asset(_request: HttpRequest, name: str) -> HttpResponse:
     if name not in ASSETS:
         raise Http404

@@ -54,9 +54,13 @@ def decimal(max_digits: int, decimal_places: int) -> Kind:
     """Decimal numbers as numeric(max_digits, decimal_places) holds them: 12 and 12.5 and 12.50 are one value."""
     whole = max_digits - decimal_places
     pattern = rf"-?[0-9]{{1,{whole}}}" + (rf"(\.[0-9]{{1,{decimal_places}}})?" if decimal_places else "")
+    unit = Decimal(1).scaleb(-decimal_places)
     expected = (
         f"must be a decimal number of at most {whole} digits before and {decimal_places} after the point"
     )
+
+    def spell(value: Decimal) -> str:
+        return str(value.quantize(unit) + 0)  # + 0: there is one zero
 
     def parse(text: str) -> Decimal:
         if not re.fullmatch(pattern, text):
@@ -64,9 +68,8 @@ def decimal(max_digits: int, decimal_places: int) -> Kind:
             raise Malformed("out_of_range" if number else "malformed", expected)
         return Decimal(text)
 
-    return Kind(
-        parse, str, {"type": "string", "pattern": f"^{pattern}$", "examples": ["499.99"[-max_digits:]]}
-    )
+    example = "499.99"[-max_digits:]
+    return Kind(parse, spell, {"type": "string", "pattern": f"^{pattern}$", "examples": [example]})
 
 
 def _timestamp(text: str) -> datetime.datetime:

@@ -12,7 +12,7 @@ class Api(NinjaAPI):
     """NinjaAPI whose errors are problem details and whose documentation needs no foreign host."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(docs=docs.Docs(), **options)
+        super().__init__(docs=docs.Docs(), docs_decorator=problems.safe_methods, **options)
         problems.handle_errors(self)
 
     def _get_urls(self) -> list[Any]:

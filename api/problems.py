@@ -4,7 +4,8 @@ One exception with a stable code, one place that turns every other error into it
 may branch on it, and it does not change when a sentence does. `errors` names each parameter or field at fault.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from ninja import NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import Field
 
+SAFE = ("GET", "HEAD")
 CONTENT_TYPE = "application/problem+json"
 
 # The stable code of an error that carries nothing but its status.
@@ -92,6 +94,16 @@ def invalid(errors: list[Fault]) -> Problem:
 def not_allowed(methods: Collection[str]) -> HttpResponse:
     allowed = ", ".join(sorted(methods))
     return Problem(405, f"This resource answers {allowed}.", headers={"Allow": allowed}).response()
+
+
+def safe_methods(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A view of GET and HEAD only."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return view(request, *args, **kwargs) if request.method in SAFE else not_allowed(SAFE)
+
+    return checked
 
 
 def handle_errors(api: NinjaAPI) -> None:

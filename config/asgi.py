@@ -1,12 +1,12 @@
-"""The ASGI application that the server runs: `gunicorn config.asgi:application`."""
+"""The ASGI application that the server runs, outermost layer last: `gunicorn config.asgi:application`."""
 
 import os
 
-from django.core.asgi import get_asgi_application
-
+from ops.asgi.handler import get_application
+from ops.asgi.hosts import AllowedHosts
 from ops.postgres.session import limit_sessions
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_asgi_application()
+application = AllowedHosts(get_application())
 limit_sessions()

@@ -25,7 +25,7 @@ async def list_products(request: HttpRequest) -> HttpResponse:
     return respond(request, page, await page.fetch())
 
 
-@router.get("/products/{int:product_id}", tags=["products"], **describe_item(PRODUCTS))
+@router.get("/products/{id:product_id}", tags=["products"], **describe_item(PRODUCTS))
 async def get_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
     """One product, with all its fields unless `fields` names some."""
     fields = PRODUCTS.parse_fields(request)

@@ -4,8 +4,15 @@ What must always hold is a constraint in the database, and each access path of t
 fields of Product are those of the benchmark that this project started from; Category gives it a join.
 """
 
+import datetime
+from decimal import Decimal
+
 from django.db import models
 from django.db.models import F, Q
+
+MOST_PRICE = Decimal("99999.99")
+EARLIEST = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 class Category(models.Model):
@@ -46,6 +53,12 @@ class Product(models.Model):
         )
         constraints = (
             models.CheckConstraint(condition=Q(low_price__lte=F("high_price")), name="product_price_order"),
+            # numeric has NaN, which is greater than all numbers; low_price cannot be greater than high_price.
+            models.CheckConstraint(condition=Q(high_price__lte=MOST_PRICE), name="product_price_number"),
+            # timestamptz has infinity and the years before 1 and after 9999, which RFC 3339 cannot spell.
+            models.CheckConstraint(
+                condition=Q(time_created__gte=EARLIEST, time_created__lte=LATEST), name="product_time_range"
+            ),
             models.CheckConstraint(condition=Q(demand_qty__gte=0), name="product_demand_qty_positive"),
             models.CheckConstraint(condition=Q(offers_qty__gte=0), name="product_offers_qty_positive"),
             models.CheckConstraint(condition=Q(bought_qty__gte=0), name="product_bought_qty_positive"),

@@ -3,9 +3,9 @@
 Without DATABASE_URL and REDIS_URL, private servers are started once for all test processes.
 """
 
+import atexit
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import django
 import httpx
@@ -18,27 +18,21 @@ from tests.wiretap import Wiretap, tap
 
 ROWS = 10_000
 
-_servers = ExitStack()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
-    os.environ.setdefault("ALLOWED_HOSTS", "127.0.0.1,localhost,testserver")
-    if not hasattr(config, "workerinput"):  # xdist's workers inherit this process's environment
-        servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
-        os.environ |= _servers.enter_context(servers).environment
-    django.setup()
+# At import, since a bad setting ends a start here in its one line, and inside a hook of pytest's in a traceback.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
+os.environ.setdefault("ALLOWED_HOSTS", "127.0.0.1,localhost,testserver")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the environment of who started it
+    servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
+    os.environ |= servers.__enter__().environment
+    atexit.register(servers.__exit__, None, None, None)
+django.setup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "service" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.django_db)
-
-
-def pytest_unconfigure() -> None:
-    _servers.close()
 
 
 @pytest.fixture(scope="session")

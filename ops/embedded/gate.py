@@ -58,7 +58,8 @@ def _run(commands: Iterable[list[str]]) -> None:
     with Servers(LOCAL / f"test-{os.getpid()}", durable=False) as servers:
         variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
         for command in commands:
-            shown = shlex.join([Path(command[0]).name, *command[1:]]).replace(LINT_MIGRATIONS, "...")
+            program = str(Path(command[0]).relative_to(ROOT))
+            shown = shlex.join([program, *command[1:]]).replace(LINT_MIGRATIONS, "...")
             print(f"\n$ {shown}", flush=True)
             if subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode:
                 raise Failure(f"{shown} failed")

@@ -35,7 +35,11 @@ class Gunicorn(Daemon):
 
     def launch(self, lock: IO[bytes]) -> None:
         self.process = subprocess.Popen(
-            [PYTHON, "-m", "gunicorn", "--pid", str(self.pid_file), "config.asgi:application"],
+            [
+                *(PYTHON, "-m", "gunicorn", "config.asgi:application"),
+                *("--pid", str(self.pid_file)),
+                *("--bind", f"127.0.0.1:{environment.port()}"),  # a development server is nobody else's
+            ],
             cwd=ROOT,
             env=self.variables,
             pass_fds=[lock.fileno()],
@@ -70,7 +74,7 @@ def check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", port))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise Failure(f"PORT {port} is in use; another one: `PORT=8001 make up`") from None

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,15 @@ def copy(target: Path) -> Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return copy(tmp_path)
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's. Pytest's tmp_path is long with xdist."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def checkout(short_path: Path) -> Checkout:
+    return copy(short_path)
 
 
 @pytest.fixture

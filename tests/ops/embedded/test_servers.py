@@ -30,8 +30,8 @@ def no_servers_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    with Servers(tmp_path / "servers") as running:
+def servers(short_path: Path) -> Iterator[Servers]:
+    with Servers(short_path / "servers") as running:
         yield running
 
 
@@ -41,8 +41,8 @@ def query(servers: Servers, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def test_both_answer_and_leave_nothing(tmp_path: Path) -> None:
-    with Servers(tmp_path / "servers", durable=False) as servers:
+def test_both_answer_and_leave_nothing(short_path: Path) -> None:
+    with Servers(short_path / "servers", durable=False) as servers:
         assert query(servers, "show fsync") == [("off",)]
         with redis.Redis.from_url(servers.environment["REDIS_URL"]) as client:
             assert client.ping()
@@ -71,8 +71,8 @@ def test_the_last_user_stops_the_servers(servers: Servers) -> None:
     assert query(servers, "select 1") == [(1,)]
 
 
-def test_servers_of_a_killed_supervisor_are_adopted(tmp_path: Path) -> None:
-    directory = tmp_path / "servers"
+def test_servers_of_a_killed_supervisor_are_adopted(short_path: Path) -> None:
+    directory = short_path / "servers"
     command = [sys.executable, "-c", SUPERVISOR, str(directory)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as supervisor:
         assert supervisor.stdout
@@ -109,25 +109,27 @@ def test_a_pid_that_is_now_another_process_is_stale(servers: Servers) -> None:
     assert query(servers, "select 1") == [(1,)]
 
 
-def test_a_half_made_cluster_is_made_anew(tmp_path: Path) -> None:
-    unfinished = tmp_path / "servers/postgres.unfinished"
+def test_a_half_made_cluster_is_made_anew(short_path: Path) -> None:
+    unfinished = short_path / "servers/postgres.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
-    with Servers(tmp_path / "servers") as servers:
+    with Servers(short_path / "servers") as servers:
         assert query(servers, "select 1") == [(1,)]
     assert not unfinished.exists()
 
 
-def test_a_server_that_the_environment_names_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_the_environment_names_is_used(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somewhere/else")
-    with Servers(tmp_path / "servers") as servers:
+    with Servers(short_path / "servers") as servers:
         assert servers.environment["DATABASE_URL"] == "postgresql://somewhere/else"
         assert not servers.postgres.alive()
         assert servers.valkey.alive()
 
 
-def test_a_long_path_puts_the_sockets_elsewhere(tmp_path: Path) -> None:
-    directory = tmp_path / ("long " * 20) / "servers"
+def test_a_long_path_puts_the_sockets_elsewhere(short_path: Path) -> None:
+    directory = short_path / ("long " * 20) / "servers"
     with Servers(directory, durable=False) as servers:
         assert query(servers, "select 1") == [(1,)]
         sockets = servers.postgres.sockets

@@ -1,0 +1,33 @@
+"""Answers requests for other hosts with 400, before Django.
+
+Django checks the Host header only where something asks for it (`request.get_host()`), which a lean stack never does.
+"""
+
+from functools import lru_cache
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from ops.asgi.problems import refuse
+from ops.asgi.types import Application, Receive, Scope, Send
+
+
+class AllowedHosts:
+    """Lets requests through that have one Host header, of settings.ALLOWED_HOSTS."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not _is_allowed(hosts[0]):
+                await refuse(send, 400, "bad_host", "The Host header names no host of this service.")
+                return
+        await self.application(scope, receive, send)
+
+
+@lru_cache(maxsize=256)
+def _is_allowed(host: bytes) -> bool:
+    domain, _port = split_domain_port(host.decode("latin-1"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)

@@ -1,0 +1,176 @@
+"""The OpenAPI document: it is valid, and what it says of parameters and answers is true of the running service."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.api.schemas import resolve, violations
+from tests.service import Service
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+PLACES = {"path", "query", "header", "cookie"}
+Operation = tuple[str, str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def document(service: Service) -> dict[str, Any]:
+    response = service.client.get("/api/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[Operation]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from walk(child)
+
+
+def parameters(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path with example values, name and schema of each query parameter of each GET operation."""
+    for path, _, operation in operations(document):
+        if "get" in document["paths"][path]:
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query":
+                    yield filled(document, path), parameter["name"], parameter["schema"]
+
+
+def filled(document: dict[str, Any], path: str) -> str:
+    """The path with the example of each path parameter."""
+    for parameter in document["paths"][path]["get"].get("parameters", ()):
+        if parameter["in"] == "path":
+            example = parameter.get("example", parameter["schema"].get("example"))
+            path = path.replace(f"{{{parameter['name']}}}", str(example))
+    assert "{" not in path
+    return path
+
+
+def status(api: httpx.Client, path: str, name: str, value: object) -> int:
+    return api.get(f"{path}?{name}={quote(str(value), safe='')}").status_code
+
+
+def test_structure(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version"} <= document["info"].keys()
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    for path, method, operation in operations(document):
+        assert method in METHODS
+        declared = [(p["in"], p["name"]) for p in operation.get("parameters", ())]
+        assert len(set(declared)) == len(declared)
+        assert {place for place, _ in declared} <= PLACES
+        assert set(re.findall(r"{(\w+)}", path)) == {name for place, name in declared if place == "path"}
+        for parameter in operation.get("parameters", ()):
+            assert parameter["schema"]
+            assert parameter["description"]
+            assert parameter["required"] or parameter["in"] != "path"
+        assert "200" in operation["responses"]
+        for code, answer in operation["responses"].items():
+            assert re.fullmatch(r"[1-5]\d\d|default", code)
+            assert answer["description"]
+            assert ("application/json" if code == "200" else "application/problem+json") in answer["content"]
+
+
+def test_references_resolve(document: dict[str, Any]) -> None:
+    references = [node for node in walk(document) if isinstance(node.get("$ref"), str)]
+    assert references
+    for reference in references:
+        assert reference["$ref"].startswith("#/components/schemas/")
+        assert resolve(document, reference)
+
+
+def test_no_schema_is_left_over(document: dict[str, Any]) -> None:
+    used = {node["$ref"].rsplit("/", 1)[1] for node in walk(document) if isinstance(node.get("$ref"), str)}
+    assert set(document["components"]["schemas"]) == used
+
+
+def test_minimum_and_maximum(api: httpx.Client, document: dict[str, Any]) -> None:
+    limited = [p for p in parameters(document) if p[2]["type"] == "integer"]
+    assert limited
+    for path, name, schema in limited:
+        for limit, beyond in (("minimum", -1), ("maximum", 1)):
+            assert status(api, path, name, schema[limit]) == 200
+            assert status(api, path, name, schema[limit] + beyond) == 422
+
+
+def test_enum(api: httpx.Client, document: dict[str, Any]) -> None:
+    limited = [p for p in parameters(document) if "enum" in p[2]]
+    assert limited
+    for path, name, schema in limited:
+        assert {status(api, path, name, value) for value in schema["enum"]} == {200}
+        assert status(api, path, name, schema["enum"][0] + "x") == 422
+
+
+def test_examples_and_defaults(api: httpx.Client, document: dict[str, Any]) -> None:
+    for path, name, schema in parameters(document):
+        for value in [*schema.get("examples", ()), *([schema["default"]] if "default" in schema else ())]:
+            assert not list(violations(document, schema, value))
+            assert status(api, path, name, value) == 200
+            without, said = api.get(path).json(), api.get(path, params={name: value}).json()
+            assert value != schema.get("default") or without == said
+
+
+def test_lengths(api: httpx.Client, document: dict[str, Any]) -> None:
+    for path, name, schema in parameters(document):
+        if "maxLength" in schema:
+            assert status(api, path, name, "a" * (schema["maxLength"] + 1)) == 422
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_patterns(service: Service, document: dict[str, Any], data: st.DataObject) -> None:
+    """A value that matches is accepted, any other is refused; `fields` may besides not name a field twice."""
+    path, name, schema = data.draw(st.sampled_from([p for p in parameters(document) if "pattern" in p[2]]))
+    value = data.draw(st.from_regex(schema["pattern"], fullmatch=True, alphabet=st.characters(codec="ascii")))
+    if name == "fields":
+        value = ",".join(dict.fromkeys(value.split(",")))
+    assert status(service.client, path, name, value) == 200
+    other = value + data.draw(st.sampled_from(["\n", " ", "!", ".1.1", ",", "\u0663"]))
+    assert status(service.client, path, name, other) == 422
+
+
+@pytest.mark.parametrize(
+    ("url", "template"),
+    [
+        *((f"/api/products{query}", "/api/products") for query in (
+            "", "?limit=3&fields=category,id", "?layout=columns&limit=2", "?category=none",
+            "?sort=-low_price&limit=1000", "?category=none&layout=columns", "?limit=0", "?x=1&limit=a",
+            "?sort=id&low_price_min=1", "?cursor=x",
+        )),
+        *((f"/api/products/{rest}", "/api/products/{product_id}") for rest in (
+            "1", "1?fields=id", "21", "20", "99999999", "0", "1?fields=x"
+        )),
+        *((f"/api/categories{query}", "/api/categories") for query in ("", "?layout=columns", "?limit=1", "?a=1")),
+    ],
+)  # fmt: skip
+def test_answers_are_as_documented(
+    api: httpx.Client, document: dict[str, Any], url: str, template: str
+) -> None:
+    response = api.get(url)
+    responses = document["paths"][template]["get"]["responses"]
+    content = responses[str(response.status_code)]["content"]
+    schema = content[response.headers["content-type"]]["schema"]
+    assert not list(violations(document, schema, response.json()))
+    if response.status_code == 200:
+        assert list(violations(document, schema, response.json() | {"unheard-of": 1}))
+
+
+def test_an_undocumented_method_is_answered_as_the_default(
+    api: httpx.Client, document: dict[str, Any]
+) -> None:
+    content = document["paths"]["/api/products"]["get"]["responses"]["default"]["content"]
+    answer = api.request("TRACE", "/api/products")
+    assert not list(violations(document, content[answer.headers["content-type"]]["schema"], answer.json()))

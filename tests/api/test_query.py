@@ -1,0 +1,83 @@
+"""Query strings: what is read, and how each thing wrong with one is named."""
+
+from typing import Any
+
+import pytest
+from django.http import HttpRequest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.kinds import integer, text
+from api.problems import Problem
+from api.query import MOST_FAULTS, read
+
+KINDS = {"n": integer(0, 9), "t": text(20)}
+
+
+def asked(query: str) -> HttpRequest:
+    request = HttpRequest()
+    request.META["QUERY_STRING"] = query
+    return request
+
+
+def faults(query: str) -> list[tuple[str, str]]:
+    with pytest.raises(Problem) as refused:
+        read(asked(query), KINDS)
+    details = refused.value.details
+    assert (details.status, details.code) == (422, "invalid_parameter")
+    return [(fault.parameter, fault.code) for fault in details.errors or ()]
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("", {}),
+        ("&&", {}),
+        ("n=1", {"n": 1}),
+        ("&n=1&&t=a&", {"n": 1, "t": "a"}),
+        ("t=a+b%20c%2B", {"t": "a b c+"}),
+        ("t=%F0%9F%8C%8D=1?", {"t": "🌍=1?"}),
+        ("%74=%41", {"t": "A"}),
+        ("t=%zz%", {"t": "%zz%"}),
+        ("t=é", {"t": "é"}),
+    ],
+)
+def test_read(query: str, values: dict[str, Any]) -> None:
+    assert read(asked(query), KINDS) == values
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("n", [("n", "empty")]),
+        ("n=", [("n", "empty")]),
+        ("=1", [("", "unknown")]),
+        ("n=1&n=1", [("n", "repeated")]),
+        ("n=x&n=1", [("n", "malformed"), ("n", "repeated")]),
+        ("N=1&m=1", [("N", "unknown"), ("m", "unknown")]),
+        ("n=12", [("n", "out_of_range")]),
+        ("t=%FF", [("t", "encoding")]),
+        ("t=%ED%A0%80", [("t", "encoding")]),
+        ("t=%00", [("t", "encoding")]),
+        ("%FF=1", [("%FF", "encoding")]),
+        ("t%00=1", [("t%00", "encoding")]),
+        ("t=+&n=+1", [("n", "malformed")]),
+        ("x" * 60 + "=1", [("x" * 50, "unknown")]),
+    ],
+)
+def test_faults(query: str, expected: list[tuple[str, str]]) -> None:
+    assert faults(query) == expected
+
+
+def test_few_of_thousands_are_named() -> None:
+    assert len(faults("&".join(["x=1"] * 5000))) == MOST_FAULTS
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_no_query_makes_another_error(query: str) -> None:
+    try:
+        values = read(asked(query), KINDS)
+    except Problem as problem:
+        values = {}
+        problem.response()
+    assert values.keys() <= KINDS.keys()

@@ -1,0 +1,126 @@
+"""Walking the whole list page by page while other rows come and go: no row is lost, none comes twice."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import ROWS
+
+LIST = "/api/products"
+FIRST_EXTRA = 1_000_000
+
+# Copies of every 97th row under another id: they lie between the rows in each order, and tie with them.
+APPEAR = f"""
+    INSERT INTO products_product
+    SELECT id + {FIRST_EXTRA} + %(turn)s * 10000, low_price, high_price, demand_qty, offers_qty, bought_qty,
+           sold_qty, time_created, category_id
+    FROM products_product WHERE id <= {ROWS} AND id %% 97 = %(turn)s
+"""
+VANISH = f"DELETE FROM products_product WHERE id >= {FIRST_EXTRA} AND id %% 2 = %(turn)s %% 2"
+
+
+@contextmanager
+def unrest(database: "psycopg.Connection[Any]") -> Iterator[list[int]]:
+    """Rows appear and vanish all the time until the block ends."""
+    stop, turns = Event(), [0]
+
+    def run() -> None:
+        for turn in cycle(range(97)):
+            if stop.is_set():
+                return
+            database.execute(VANISH, {"turn": turn})
+            database.execute(APPEAR + "ON CONFLICT DO NOTHING", {"turn": turn})
+            turns[0] += 1
+
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        yield turns
+    finally:
+        stop.set()
+        thread.join()
+
+
+def walk(api: httpx.Client, url: str | None, link: str) -> Iterator[dict[str, Any]]:
+    while url:
+        response = api.get(url)
+        assert response.status_code == 200, response.text
+        yield (page := response.json())
+        url = page[link]
+
+
+def stayed(pages: list[dict[str, Any]]) -> list[int]:
+    """The ids of the rows that were there all the time, in the order of the pages."""
+    return [row["id"] for page in pages for row in page["results"] if row["id"] < FIRST_EXTRA]
+
+
+@pytest.mark.parametrize(
+    ("query", "order"),
+    [
+        ("sort=time_created&limit=1000", "time_created, id"),
+        ("sort=time_created&limit=97", "time_created, id"),
+        ("sort=-time_created&limit=97", "time_created DESC, id DESC"),
+        ("sort=low_price&limit=97", "low_price, id"),
+        ("sort=-low_price&limit=1000", "low_price DESC, id DESC"),
+        ("sort=high_price&limit=1000", "high_price, id"),
+        ("sort=-high_price&limit=97", "high_price DESC, id DESC"),
+        ("sort=id&limit=97", "id"),
+        ("sort=-id&limit=1000", "id DESC"),
+    ],
+)
+def test_every_row_once_in_both_directions(
+    api: httpx.Client, database: "psycopg.Connection[Any]", query: str, order: str
+) -> None:
+    expected = [row[0] for row in database.execute(f"SELECT id FROM products_product ORDER BY {order}")]
+    assert len(expected) == ROWS
+    with unrest(database) as turns:
+        forward = list(walk(api, f"{LIST}?fields=id&{query}", "next"))
+        backward = [forward[-1], *walk(api, forward[-1]["previous"], "previous")]
+    assert turns[0] > 10
+    assert stayed(forward) == expected
+    assert stayed(backward[::-1]) == expected
+
+
+@pytest.mark.parametrize("category", ["garden", "toys"])
+def test_every_row_of_a_category(
+    api: httpx.Client, database: "psycopg.Connection[Any]", category: str
+) -> None:
+    expected = [
+        row[0]
+        for row in database.execute(
+            "SELECT product.id FROM products_product AS product JOIN products_category AS category"
+            " ON category_id = category.id WHERE slug = %s ORDER BY time_created, product.id",
+            [category],
+        )
+    ]
+    with unrest(database):
+        forward = list(walk(api, f"{LIST}?fields=id&limit=7&category={category}", "next"))
+    assert stayed(forward) == expected
+
+
+@pytest.mark.parametrize("sort", ["id", "-id"])
+def test_a_page_whose_rows_have_gone_links_back(
+    api: httpx.Client, database: "psycopg.Connection[Any]", insert: Callable[..., int], sort: str
+) -> None:
+    """The extra row has a page of its own at the end of the list, or at its beginning, come to from behind."""
+    extra = insert()
+    away, back = ("previous", "next") if sort == "-id" else ("next", "previous")
+    page = api.get(f"{LIST}?fields=id&limit=1&sort=-id").json()
+    neighbour = api.get(page["next"]).json()
+    if sort == "id":
+        (*_, last) = walk(api, f"{LIST}?fields=id&limit=1000&sort=id", "next")
+        assert [row["id"] for row in last["results"]] == [extra]
+        neighbour = api.get(last["previous"]).json()
+    database.execute("DELETE FROM products_product WHERE id = %s", [extra])
+    empty = api.get(neighbour[away]).json()
+    assert (empty["results"], empty[away]) == ([], None)
+    outermost = api.get(empty[back]).json()
+    assert outermost["results"][0 if away == "previous" else -1]["id"] == ROWS
+    assert outermost[away] is None
+    assert outermost[back]

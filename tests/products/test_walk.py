@@ -1,9 +1,7 @@
 """Walking the whole list page by page while other rows come and go: no row is lost, none comes twice."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import cycle
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -25,30 +23,24 @@ APPEAR = f"""
 VANISH = f"DELETE FROM products_product WHERE id >= {FIRST_EXTRA} AND id %% 2 = %(turn)s %% 2"
 
 
-@contextmanager
-def unrest(database: "psycopg.Connection[Any]") -> Iterator[list[int]]:
-    """Rows appear and vanish all the time until the block ends."""
-    stop, turns = Event(), [0]
+@pytest.fixture
+def unrest(database: "psycopg.Connection[Any]") -> Callable[[], None]:
+    """Each call lets some rows vanish and others appear, committed by another session."""
+    turns = cycle(range(97))
 
-    def run() -> None:
-        for turn in cycle(range(97)):
-            if stop.is_set():
-                return
-            database.execute(VANISH, {"turn": turn})
-            database.execute(APPEAR + "ON CONFLICT DO NOTHING", {"turn": turn})
-            turns[0] += 1
+    def turn() -> None:
+        values = {"turn": next(turns)}
+        database.execute(VANISH, values)
+        database.execute(APPEAR + "ON CONFLICT DO NOTHING", values)
 
-    thread = Thread(target=run)
-    thread.start()
-    try:
-        yield turns
-    finally:
-        stop.set()
-        thread.join()
+    return turn
 
 
-def walk(api: httpx.Client, url: str | None, link: str) -> Iterator[dict[str, Any]]:
+def walk(
+    api: httpx.Client, url: str | None, link: str, before_each: Callable[[], None] = lambda: None
+) -> Iterator[dict[str, Any]]:
     while url:
+        before_each()
         response = api.get(url)
         assert response.status_code == 200, response.text
         yield (page := response.json())
@@ -75,21 +67,23 @@ def stayed(pages: list[dict[str, Any]]) -> list[int]:
     ],
 )
 def test_every_row_once_in_both_directions(
-    api: httpx.Client, database: "psycopg.Connection[Any]", query: str, order: str
+    api: httpx.Client,
+    database: "psycopg.Connection[Any]",
+    unrest: Callable[[], None],
+    query: str,
+    order: str,
 ) -> None:
     expected = [row[0] for row in database.execute(f"SELECT id FROM products_product ORDER BY {order}")]
     assert len(expected) == ROWS
-    with unrest(database) as turns:
-        forward = list(walk(api, f"{LIST}?fields=id&{query}", "next"))
-        backward = [forward[-1], *walk(api, forward[-1]["previous"], "previous")]
-    assert turns[0] > 10
+    forward = list(walk(api, f"{LIST}?fields=id&{query}", "next", unrest))
+    backward = [forward[-1], *walk(api, forward[-1]["previous"], "previous", unrest)]
     assert stayed(forward) == expected
     assert stayed(backward[::-1]) == expected
 
 
 @pytest.mark.parametrize("category", ["garden", "toys"])
 def test_every_row_of_a_category(
-    api: httpx.Client, database: "psycopg.Connection[Any]", category: str
+    api: httpx.Client, database: "psycopg.Connection[Any]", unrest: Callable[[], None], category: str
 ) -> None:
     expected = [
         row[0]
@@ -99,8 +93,7 @@ def test_every_row_of_a_category(
             [category],
         )
     ]
-    with unrest(database):
-        forward = list(walk(api, f"{LIST}?fields=id&limit=7&category={category}", "next"))
+    forward = list(walk(api, f"{LIST}?fields=id&limit=7&category={category}", "next", unrest))
     assert stayed(forward) == expected
 
 

@@ -18,7 +18,9 @@ class Message(NamedTuple):
     """One message of the client: Q (simple query), P (parse), B (bind), E (execute), S (sync), X (terminate), ..."""
 
     kind: str
-    sql: str  # of Q and P
+    sql: str = ""  # of Q and P
+    statement: str = ""  # the name of a prepared statement, of P and B
+    parameters: tuple[str | None, ...] = ()  # of B, in text format
 
 
 class Wiretap:
@@ -27,6 +29,12 @@ class Wiretap:
     def __init__(self, url: str) -> None:
         self.url = url
         self.messages: list[Message] = []
+        self.prepared: dict[str, str] = {}  # SQL by name, of all connections; `clear` leaves it
+
+    @property
+    def bound(self) -> list[tuple[str, tuple[str | None, ...]]]:
+        """The prepared statements that ran: SQL and parameters."""
+        return [(self.prepared[m.statement], m.parameters) for m in self.messages if m.kind == "B"]
 
     def clear(self) -> None:
         self.messages.clear()
@@ -104,11 +112,31 @@ def _note(started: bool, buffer: bytes, wire: Wiretap) -> tuple[bool, bytes]:  #
         if len(buffer) < max(end, head + 4):
             break
         if started:
-            wire.messages.append(_message(chr(buffer[0]), buffer[5:end]))
+            message = _message(chr(buffer[0]), buffer[5:end])
+            wire.messages.append(message)
+            if message.kind == "P":
+                wire.prepared[message.statement] = message.sql
         started, buffer = True, buffer[end:]
     return started, buffer
 
 
 def _message(kind: str, body: bytes) -> Message:
-    texts = body.split(b"\0")
-    return Message(kind, {"Q": texts[0], "P": texts[1] if kind == "P" else b""}.get(kind, b"").decode())
+    if kind == "Q":
+        return Message(kind, sql=body[:-1].decode())
+    if kind == "P":
+        name, sql, _ = body.split(b"\0", 2)
+        return Message(kind, sql=sql.decode(), statement=name.decode())
+    if kind == "B":
+        _portal, name, rest = body.split(b"\0", 2)
+        return Message(kind, statement=name.decode(), parameters=tuple(_parameters(rest)))
+    return Message(kind)
+
+
+def _parameters(body: bytes) -> Iterator[str | None]:
+    formats = int.from_bytes(body[:2])
+    at = 2 + 2 * formats
+    count, at = int.from_bytes(body[at : at + 2]), at + 2
+    for _ in range(count):
+        length, at = int.from_bytes(body[at : at + 4], signed=True), at + 4
+        yield None if length < 0 else body[at : at + length].decode()
+        at += max(length, 0)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from django.http import HttpRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,15 +13,9 @@ from api.query import MOST_FAULTS, read
 KINDS = {"n": integer(0, 9), "t": text(20)}
 
 
-def asked(query: str) -> HttpRequest:
-    request = HttpRequest()
-    request.META["QUERY_STRING"] = query
-    return request
-
-
 def faults(query: str) -> list[tuple[str, str]]:
     with pytest.raises(Problem) as refused:
-        read(asked(query), KINDS)
+        read(query, KINDS)
     details = refused.value.details
     assert (details.status, details.code) == (422, "invalid_parameter")
     return [(fault.parameter, fault.code) for fault in details.errors or ()]
@@ -43,7 +36,7 @@ def faults(query: str) -> list[tuple[str, str]]:
     ],
 )
 def test_read(query: str, values: dict[str, Any]) -> None:
-    assert read(asked(query), KINDS) == values
+    assert read(query, KINDS) == values
 
 
 @pytest.mark.parametrize(
@@ -76,7 +69,7 @@ def test_few_of_thousands_are_named() -> None:
 @given(st.text(st.characters(codec="utf-8")))
 def test_no_query_makes_another_error(query: str) -> None:
     try:
-        values = read(asked(query), KINDS)
+        values = read(query, KINDS)
     except Problem as problem:
         values = {}
         problem.response()

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.conf import settings
+from psycopg import sql
 
 from tests.products.spare import Database
 from tests.service import Service
@@ -75,15 +76,28 @@ def links(service: Service) -> Links:
     return found
 
 
-@pytest.fixture
-def explain(service: Service, wiretap: Wiretap, database: "psycopg.Connection[Any]") -> Callable[[str], Any]:
-    """The plan, executed, of the one statement that a request makes, verbatim."""
+@pytest.fixture(params=["force_generic_plan", "force_custom_plan"])
+def explain(
+    request: pytest.FixtureRequest,
+    service: Service,
+    wiretap: Wiretap,
+    database: "psycopg.Connection[Any]",
+) -> Callable[[str], Any]:
+    """The plan, executed, of the one statement that a request runs: with and without knowing its parameters."""
 
     def explain(url: str) -> Any:
         wiretap.clear()
         assert service.client.get(url).status_code == 200
-        (statement,) = wiretap.statements
-        row = database.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}").fetchone()
+        ((statement, parameters),) = wiretap.bound
+        database.execute(f"SET plan_cache_mode = {request.param}")
+        database.execute("SET random_page_cost = 1.1")  # as settings.REQUEST_SESSION
+        database.execute("DEALLOCATE ALL")
+        database.execute(f"PREPARE page AS {statement}")
+        values = sql.SQL(", ").join(map(sql.Literal, parameters))
+        run = sql.SQL("({})").format(values) if parameters else sql.SQL("")
+        row = database.execute(
+            sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page{}").format(run), prepare=False
+        ).fetchone()
         assert row
         return row[0][0]["Plan"]
 

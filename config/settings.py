@@ -96,16 +96,14 @@ NATIVE_POOL = PoolOptions(
 
 # What a request's session has besides; config/asgi.py applies it. Commands have no such limits: a migration or a
 # backfill over 10 million rows takes the time it takes.
-REQUEST_SESSION = " ".join(
-    (
-        "-c statement_timeout=1000",  # milliseconds
-        "-c idle_in_transaction_session_timeout=5000",
-        # For disks without a moving head. With Postgres's 4, a prepared page of a category between two dates read
-        # all 4,762 rows of it and sorted them (100,000 products); with 1.1 every page of every path reads its index
-        # in order, at 10 thousand to 10 million rows, with plans made for any parameters (tests/products/test_plans.py).
-        "-c random_page_cost=1.1",
-    )
-)
+REQUEST_SESSION = {
+    "statement_timeout": 1000,  # milliseconds
+    "idle_in_transaction_session_timeout": 5000,
+    # For disks without a moving head. With Postgres's 4, a prepared page of a category between two dates read all
+    # 4,762 rows of it and sorted them (100,000 products); with 1.1 every page of every path reads its index in order,
+    # at 10 thousand to 10 million rows, even by plans that know no parameters (tests/products/test_plans.py).
+    "random_page_cost": 1.1,
+}
 
 # --- Redis ----------------------------------------------------------------------------------------
 

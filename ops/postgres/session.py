@@ -10,5 +10,6 @@ def limit_sessions() -> None:
     They are set by libpq as the session starts, so they cost no round trip: a receiver of connection_created
     would run a SET for each checkout. Call it once, before the first connection.
     """
+    limits = "".join(f" -c {name}={value}" for name, value in settings.REQUEST_SESSION.items())
     for database in connections.settings.values():
-        database["OPTIONS"]["options"] += f" {settings.REQUEST_SESSION}"
+        database["OPTIONS"]["options"] += limits

@@ -18,23 +18,25 @@ TESTS = 35  # in tests/asgi of Django 5.2; with fewer, something was not found
 
 def main() -> str | None:
     """Run them; return what is wrong, as sys.exit() takes it."""
-    found = re.search(r"^django==([0-9.]+)", LOCK, re.MULTILINE)
-    if not found:
+    pinned = re.search(r"^django==([0-9.]+)(?: \\\n +--hash=\S+)+", LOCK, re.MULTILINE)
+    if not pinned:
         return "requirements/runtime.txt pins no django"
-    archive = fetch(found[1])
+    archive = CACHE / f"django-{pinned[1]}.tar.gz"
+    if not archive.exists():
+        fetch(pinned[0])
     with archive.open("rb") as file:
-        if f"--hash=sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" not in LOCK:
+        if f"--hash=sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" not in pinned[0]:
             return f"{archive} is not what requirements/runtime.txt pins: remove it"
     return judge(run(unpack(archive)))
 
 
-def fetch(version: str) -> Path:
-    archive = CACHE / f"django-{version}.tar.gz"
-    if not archive.exists():
-        requirement = f"django=={version}"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=django"]
-        subprocess.run([*pip, f"--dest={CACHE}", requirement], check=True)
-    return archive
+def fetch(requirement: str) -> None:
+    """Download the source distribution, whose hash pip checks before it runs anything in it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    (CACHE / "requirement.txt").write_text(requirement)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=django"]
+    options = ["--require-hashes", "--requirement=requirement.txt"]
+    subprocess.run([*pip, *options], cwd=CACHE, check=True)
 
 
 def unpack(archive: Path) -> Path:

@@ -37,10 +37,12 @@ def test_stream_is_cancelled(either: Serving) -> None:
 
 
 def test_sync_view_ends_in_its_thread(either: Serving) -> None:
-    connection = either.send(request("sleeping"))
+    connection = either.send(request("held"))
     assert views.events["waiting"].wait(DEADLINE)
     connection.close()
+    views.events["released"].set()
     either.wait_until_ended()
+    assert views.events["ended"].is_set()
     assert not either.errors
 
 
@@ -58,7 +60,7 @@ def impatient(routes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving
     handler = LeanASGIHandler()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        async with asyncio.timeout(0.05):
+        async with asyncio.timeout(0.5):
             await handler(scope, receive, send)
 
     with serve(application, monkeypatch) as serving:

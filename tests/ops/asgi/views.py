@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -175,9 +174,10 @@ def failing(request: HttpRequest) -> HttpResponse:
     raise ValueError("a message")
 
 
-def sleeping(request: HttpRequest) -> HttpResponse:
+def held(request: HttpRequest) -> HttpResponse:
     events["waiting"].set()
-    time.sleep(0.05)
+    assert events["released"].wait(DEADLINE)
+    events["ended"].set()
     return HttpResponse()
 
 
@@ -194,7 +194,7 @@ VIEWS: list[Any] = [
     slow_orm,
     endless,
 ]
-VIEWS += [stubborn, stream, endless_stream, sync_stream, file, failing, sleeping]
+VIEWS += [stubborn, stream, endless_stream, sync_stream, file, failing, held]
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 urlpatterns += [path("state/<int:number>", numbered)]
 handler500 = "api.problems.internal_error"

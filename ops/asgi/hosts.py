@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from ops.asgi.problems import refuse
-from ops.asgi.types import Application, Receive, Scope, Send
+from ops.asgi.protocol import Application, Receive, Scope, Send
 
 
 class AllowedHosts:

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import orjson
 
-from ops.asgi.types import Send
+from ops.asgi.protocol import Send
 
 
 async def refuse(send: Send, status: int, code: str, detail: str) -> None:

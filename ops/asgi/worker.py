@@ -16,7 +16,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
         "http": "httptools",
         "ws": "none",  # an upgrade request is answered as a plain one
         "interface": "asgi3",
-        "lifespan": "auto",
+        "lifespan": "on",  # a worker whose start-up fails must not serve
+        # A pipelined request starts inside the context of the one before it (python/cpython#140947): its sync
+        # code would run in that one's thread, which ends, with the database connection that it holds.
+        "reset_contextvars": True,
         "proxy_headers": False,  # any client can write X-Forwarded-For
         "server_header": False,
         "access_log": False,  # at these rates a line for each request costs more than the request

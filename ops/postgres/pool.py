@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from django.conf import settings
@@ -168,3 +169,13 @@ def _parameters() -> dict[str, Any]:
 
 
 pool = Pool()
+
+
+@asynccontextmanager
+async def open_pool() -> AsyncIterator[None]:
+    """The pool, open: for the lifespan of a worker."""
+    await pool.open()
+    try:
+        yield
+    finally:
+        await pool.close()

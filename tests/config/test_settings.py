@@ -64,6 +64,7 @@ def test_every_entry_point_stops_with_one_line(command: tuple[str, ...], change:
         ("DEBUG", "perhaps"),
         ("PORT", "0"),
         ("WEB_CONCURRENCY", "many"),
+        ("ASGI_HANDLER", "fast"),
         ("LOG_LEVEL", "loud"),
     ],
 )

@@ -1,0 +1,150 @@
+"""What Django promises, on its own handler and on the lean one."""
+
+import logging
+import re
+import threading
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.signals import request_finished, request_started
+from django.utils.log import request_logger
+from pytest_django import Settings
+
+from tests.ops.asgi import views
+from tests.ops.asgi.server import Serving
+
+
+def test_request(either: Serving) -> None:
+    sent = {"Accept-Language": "de", "Content-Type": "text/plain"}
+    answer = either.client.post("/state?a=%C3%A9", content=b"body", headers=sent)
+    assert answer.headers["X-Answer"] == "é"
+    assert answer.json() == {
+        "method": "POST",
+        "path": "/state",
+        "info": "/state",
+        "query": {"a": "é"},
+        "body": "body",
+        "route": "state",
+        "urlconf": "tests.ops.asgi.views",
+        "prefix": "/",
+        "language": "de",
+    }
+
+
+def test_script_prefix(either: Serving, settings: Settings) -> None:
+    settings.FORCE_SCRIPT_NAME = "/below"
+    state = either.get("/below/state").json()
+    assert (state["path"], state["info"], state["prefix"]) == ("/below/state", "/state", "/below/")
+
+
+def test_large_body_and_cookie(either: Serving) -> None:
+    answer = either.get("/cookie")
+    assert (len(answer.content), answer.headers["Set-Cookie"]) == (200_000, "a=b; Path=/")
+
+
+def test_upload(either: Serving, settings: Settings) -> None:
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 1000
+    answer = either.client.post("/upload", files={"small": b"x" * 10, "large": b"x" * 500_000})
+    assert answer.json() == {"small": 10, "large": 500_000}
+
+
+def test_too_much_data(either: Serving, settings: Settings) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 3
+    assert either.client.post("/state", content=b"body").status_code == HTTPStatus.BAD_REQUEST
+
+
+def test_bad_query_string(either: Serving) -> None:
+    with either.send(b"GET /state?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_sync_view_runs_in_a_thread(either: Serving) -> None:
+    assert either.get("/sync").text.startswith("ThreadPoolExecutor")
+
+
+def test_async_stream(either: Serving) -> None:
+    assert either.get("/stream").text == "0\n1\n2\n"
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+def test_sync_stream_is_closed_in_a_thread(either: Serving) -> None:
+    assert either.get("/sync_stream").text == "ab"
+    (name,) = views.events
+    assert name.startswith("closed in ThreadPoolExecutor")
+
+
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
+def test_file(either: Serving) -> None:
+    assert either.get("/file").content == Path(views.__file__).read_bytes()
+
+
+def test_unknown_path(either: Serving, settings: Settings) -> None:
+    settings.DEBUG = True
+    answer = either.get("/unknown")
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert "Using the URLconf defined in <code>tests.ops.asgi.views</code>" in answer.text
+
+
+def test_exception(either: Serving, settings: Settings) -> None:
+    answer = either.get("/failing")
+    assert answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert "a message" not in answer.text
+    settings.DEBUG = True
+    assert re.search("ValueError at /failing.*a message", either.get("/failing").text, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", ["/empty", "/sync", "/missing", "/stream"])
+def test_foreign_receivers(either: Serving, path: str) -> None:
+    calls: list[Any] = []
+
+    def receive(signal: Any, sender: Any, **named: Any) -> None:
+        calls.append((signal, sender, set(named), threading.current_thread().name[:18]))
+
+    for signal in (request_started, request_finished):
+        signal.connect(receive)
+    try:
+        either.get(path)
+    finally:
+        for signal in (request_started, request_finished):
+            signal.disconnect(receive)
+    handler = type(either.application)
+    assert calls == [
+        (request_started, handler, {"scope"}, "ThreadPoolExecutor"),
+        (request_finished, handler, set(), "ThreadPoolExecutor"),
+    ]
+
+
+def test_error_is_logged_once(either: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    either.get("/missing")
+    assert [record.message for record in caplog.records if record.name == "django.request"] == [
+        "Not Found: /missing"
+    ]
+
+
+def test_slow_log_is_written_in_a_thread(either: Serving) -> None:
+    threads: list[str] = []
+
+    class Mail(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            threads.append(threading.current_thread().name)
+
+    mail = Mail()
+    request_logger.addHandler(mail)
+    try:
+        either.get("/missing")
+    finally:
+        request_logger.removeHandler(mail)
+    (name,) = threads
+    assert name.startswith("uvloop")  # the pool of the event loop, not its thread
+
+
+def test_pipelined_requests_share_no_thread(either: Serving) -> None:
+    answers = b""
+    with either.send(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20) as connection:
+        while answers.count(b"\r\n0\r\n") < 20:
+            answers += connection.recv(10_000)
+    either.wait_until_ended(20)
+    assert not either.errors
+    assert len(set(re.findall(rb"ThreadPoolExecutor-\d+", answers))) == 20

@@ -39,10 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def django_db_setup(django_db_setup: None, django_db_blocker: "pytest.FixtureRequest") -> None:
     """The test database, with products whose every sort key has ties."""
     from django.core.management import call_command
+    from django.db import connection
     from django.db.models.functions import TruncMinute
 
     from products.models import Product
 
+    # pytest-django makes a test database only if a collected test has the mark django_db. Without one, what follows
+    # would rewrite the database that DATABASE_URL names.
+    if not str(connection.settings_dict["NAME"]).startswith("test_"):
+        pytest.exit("no test database: a test that needs it lacks the mark django_db", returncode=4)
     with django_db_blocker.unblock():  # type: ignore[attr-defined]  # pytest-django's
         call_command("seed_products", rows=ROWS, verbosity=0)
         Product.objects.update(time_created=TruncMinute("time_created"))

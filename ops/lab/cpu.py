@@ -1,0 +1,97 @@
+"""Who used the CPU: the contender, Postgres, the load generator, or somebody who should not have been there.
+
+Read from /proc (proc_pid_stat(5)); elsewhere the shares are unknown. The kernel counts in hundredths of a second.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+CORES = os.cpu_count() or 1
+PROC = Path("/proc")
+
+
+@dataclass(slots=True)
+class Shares:
+    """Parts of all cores' time, from 0 to 1, while they were metered."""
+
+    server: float | None = None
+    postgres: float | None = None
+    generator: float | None = None
+    others: float | None = None
+
+
+@dataclass(slots=True)
+class Seconds:
+    """CPU seconds since the machine or the processes started."""
+
+    generator: float
+    wall: float
+    server: float = 0.0
+    postgres: float = 0.0
+    machine: float = 0.0
+
+
+def postmaster(backend: int) -> int | None:
+    """The process whose children are all of Postgres, given the id of one; None if it is not on this machine."""
+    try:
+        name, fields = _stat(PROC / str(backend))
+    except OSError:
+        return None
+    return int(fields[1]) if name.startswith("postgres") else None
+
+
+@contextmanager
+def metered(session: int, postgres: int | None) -> Iterator[Shares]:
+    """Meter the processes of `session`, those of the postmaster `postgres`, and this one's children that end."""
+    shares = Shares()
+    before = _read(session, postgres)
+    yield shares
+    after = _read(session, postgres)
+    available = (after.wall - before.wall) * CORES
+    shares.generator = (after.generator - before.generator) / available
+    if (PROC / "stat").exists():
+        shares.server = (after.server - before.server) / available
+        if postgres:
+            shares.postgres = (after.postgres - before.postgres) / available
+            known = shares.server + shares.postgres + shares.generator
+            shares.others = max(0.0, (after.machine - before.machine) / available - known)
+
+
+def _read(session: int, postgres: int | None) -> Seconds:
+    seconds = Seconds(generator=_children(), wall=time.monotonic())
+    if not (PROC / "stat").exists():
+        return seconds
+    for directory in PROC.glob("[0-9]*"):
+        try:
+            _, fields = _stat(directory)
+        except OSError:  # it has ended
+            continue
+        used = (int(fields[11]) + int(fields[12])) / TICKS
+        if int(fields[3]) == session:
+            seconds.server += used
+        elif directory.name == str(postgres):
+            seconds.postgres += used + (int(fields[13]) + int(fields[14])) / TICKS  # and its ended children's
+        elif int(fields[1]) == postgres:
+            seconds.postgres += used
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, (PROC / "stat").read_text().splitlines()[0].split()[1:]
+    )
+    seconds.machine = (user + nice + system + irq + softirq) / TICKS
+    return seconds
+
+
+def _stat(directory: Path) -> tuple[str, list[str]]:
+    """A process's name, which may hold blanks and brackets, and what follows: state, parent, group, session..."""
+    text = (directory / "stat").read_text()
+    return text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

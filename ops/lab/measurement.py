@@ -1,0 +1,131 @@
+"""What is measured, and what many measurements say together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ops.lab.cpu import CORES, Shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a load generator saw in one go. Latencies are milliseconds."""
+
+    requests_per_second: float
+    p50: float
+    p99: float
+    p95: float | None = None
+    errors: int = 0
+    dropped: int = 0  # requests of an open loop that were due and never sent: no connection was free
+
+    @property
+    def faults(self) -> str:
+        """What makes the figures invalid, in words; empty if nothing does."""
+        return _faults(self.errors, self.dropped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One target in one round."""
+
+    round: int
+    target: str
+    rate: int | None  # requests a second that were due, None in a closed loop
+    load: Load
+    cpu: Shares
+
+    @property
+    def cost(self) -> float | None:
+        """Microseconds of CPU that a request took of the contender and Postgres together.
+
+        On a machine with a neighbour it is the steadiest figure: what others take, they take from the rate first.
+        """
+        if self.cpu.server is None or self.cpu.postgres is None:
+            return None
+        return (self.cpu.server + self.cpu.postgres) * CORES * 1e6 / self.load.requests_per_second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One target over all rounds: medians, and what they are to the first target's of the same rounds."""
+
+    target: str
+    rate: int | None
+    rounds: int
+    requests_per_second: float
+    least: float
+    most: float
+    ratio: float
+    p50: float
+    p95: float | None
+    p99: float
+    p99_ratio: float
+    errors: int
+    dropped: int
+    cost: float | None
+    cpu: Shares
+
+    @property
+    def name(self) -> str:
+        return named(self.target, self.rate)
+
+    @property
+    def faults(self) -> str:
+        """As Load.faults, over all rounds."""
+        return _faults(self.errors, self.dropped)
+
+
+def _faults(errors: int, dropped: int) -> str:
+    return ", ".join(
+        f"{count:,} {what}" for count, what in ((errors, "errors"), (dropped, "dropped")) if count
+    )
+
+
+def named(target: str, rate: int | None) -> str:
+    return target if rate is None else f"{target} at {rate:,}/s"
+
+
+def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
+    """One summary for each target and rate, in the order they were first measured.
+
+    A ratio is the median of the rounds' own ratios: two neighbours in time share whatever the machine did then.
+    """
+    groups: dict[tuple[int | None, str], list[Measurement]] = {}
+    for measurement in measurements:
+        groups.setdefault((measurement.rate, measurement.target), []).append(measurement)
+    first = {rate: group for (rate, _), group in reversed(groups.items())}
+    return [_summary(group, first[rate]) for (rate, _), group in groups.items()]
+
+
+def _summary(group: Sequence[Measurement], first: Sequence[Measurement]) -> Summary:
+    loads = [measurement.load for measurement in group]
+    pairs = [(own.load, other.load) for own, other in zip(group, first, strict=False)]
+    rates = [load.requests_per_second for load in loads]
+    return Summary(
+        target=group[0].target,
+        rate=group[0].rate,
+        rounds=len(group),
+        requests_per_second=median(rates),
+        least=min(rates),
+        most=max(rates),
+        ratio=median(own.requests_per_second / other.requests_per_second for own, other in pairs),
+        p50=median(load.p50 for load in loads),
+        p95=_median(load.p95 for load in loads),
+        p99=median(load.p99 for load in loads),
+        p99_ratio=median(own.p99 / other.p99 for own, other in pairs),
+        errors=sum(load.errors for load in loads),
+        dropped=sum(load.dropped for load in loads),
+        cost=_median(measurement.cost for measurement in group),
+        cpu=Shares(
+            server=_median(measurement.cpu.server for measurement in group),
+            postgres=_median(measurement.cpu.postgres for measurement in group),
+            generator=_median(measurement.cpu.generator for measurement in group),
+            others=_median(measurement.cpu.others for measurement in group),
+        ),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """The median of what is known."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

@@ -1,0 +1,153 @@
+"""Runs of the laboratory as people start them, tiny ones, over the raw contender and the service."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.db import connection
+
+from ops.lab import k6
+from ops.lab.contenders import Contender
+from ops.lab.failure import LabError
+from ops.lab.servers import ROOT, serve
+
+pytestmark = pytest.mark.django_db  # without it there is no test database, and `url` would be the real one's
+
+PATIENCE = 60  # seconds; a deadline, not a wait
+BRIEF = ("--rounds", "1", "--seconds", "1", "--warmup", "0", "--workers", "1")
+
+needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+
+
+def has_k6() -> bool:
+    with suppress(LabError):
+        return bool(k6.executable())
+    return False
+
+
+@pytest.fixture
+def url(django_db_setup: None) -> str:
+    """The URL of the database of tests."""
+    name = str(connection.settings_dict["NAME"])
+    assert name.startswith("test_")
+    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+
+
+@contextmanager
+def lab(url: str, output: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops.lab", *arguments, "--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def run(url: str, output: Path, *arguments: str) -> tuple[int, str]:
+    with lab(url, output, *arguments) as process:
+        text, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, text
+
+
+def left(directory: Path) -> list[str]:
+    """The processes that still work in a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@needs_wrk
+@pytest.mark.parametrize("scenario", ["list10", "detail"])
+def test_closed(url: str, tmp_path: Path, scenario: str) -> None:
+    choice = ("--contenders", "raw,sub10", "--connections", "2")
+    status, text = run(url, tmp_path, "closed", "--scenario", scenario, *choice, *BRIEF)
+    assert status == 0, text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [summary["target"] for summary in results["summary"]] == ["raw", "sub10"]
+    assert all(summary["valid"] and summary["requests_per_second"] > 0 for summary in results["summary"])
+    assert results["summary"][0]["ratio"] == 1
+    assert left(tmp_path) == []
+
+
+@needs_wrk
+def test_depth(url: str, tmp_path: Path) -> None:
+    status, text = run(url, tmp_path, "closed", "--scenario", "depth", "--connections", "2", *BRIEF)
+    assert status == 0, text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [summary["target"] for summary in results["summary"]] == [
+        "sub10, 0 rows deep",
+        "sub10, 9,700 rows deep",
+    ]
+
+
+@pytest.mark.skipif(not has_k6(), reason="k6 is not installed")
+def test_open(url: str, tmp_path: Path) -> None:
+    status, text = run(url, tmp_path, "open", "--contenders", "raw,sub10", "--rates", "20,40", *BRIEF)
+    assert status == 0, text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(summary["target"], summary["rate"]) for summary in results["summary"]] == [
+        *(("raw", 20), ("sub10", 20)),
+        *(("raw", 40), ("sub10", 40)),
+    ]
+    assert results["summary"][2]["requests_per_second"] == pytest.approx(40, rel=0.1)
+
+
+@needs_wrk
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_leaves_nothing_behind(
+    url: str, tmp_path: Path, sent: signal.Signals, status: int
+) -> None:
+    with lab(url, tmp_path, "closed", "--contenders", "raw", "--seconds", "60", "--warmup", "0") as process:
+        assert process.stdout
+        for line in process.stdout:
+            if "rounds of 1 targets" in line:
+                break
+        process.send_signal(sent)
+        assert process.wait(PATIENCE) == status
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("closed", "--contenders", "raw,rails"), "no contender is called rails; there are raw, sub10"),
+        (("closed", "--scenario", "depth", "--contenders", "raw"), "for sub10 only, not for raw"),
+        (("closed", "--seconds", "301"), "must be from 1 to 300"),
+    ],
+)
+@needs_wrk
+def test_what_cannot_be_done(url: str, tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    status, text = run(url, tmp_path, *arguments)
+    assert status != 0
+    assert complaint in text
+    assert "Traceback" not in text
+
+
+def test_a_contender_that_ends_says_why(tmp_path: Path) -> None:
+    broken = Contender(
+        name="broken",
+        summary="",
+        command=("{python}", "-c", "import sys; print('no port', {port}); sys.exit(3)"),
+        packages=(),
+    )
+    with (
+        pytest.raises(LabError, match=r"broken ended with status 3.*\nno port 55\d+"),
+        serve(broken, 1, tmp_path),
+    ):
+        pass

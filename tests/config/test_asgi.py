@@ -11,7 +11,8 @@ PROGRAM = "from config import asgi; print(type(asgi.handler).__name__)"
 
 
 @pytest.mark.parametrize(
-    ("chosen", "expected"), [("", "LeanASGIHandler"), ("lean", "LeanASGIHandler"), ("stock", "ASGIHandler")]
+    ("chosen", "expected"),
+    [("", "LeanASGIHandler"), ("lean", "LeanASGIHandler"), ("stock", "StockASGIHandler")],
 )
 def test_handler(chosen: str, expected: str) -> None:
     printed = subprocess.run(

@@ -143,8 +143,9 @@ def test_slow_log_is_written_in_a_thread(either: Serving) -> None:
 def test_pipelined_requests_share_no_thread(either: Serving) -> None:
     answers = b""
     with either.send(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20) as connection:
-        while answers.count(b"\r\n0\r\n") < 20:
-            answers += connection.recv(10_000)
+        while len(re.findall(rb"ThreadPoolExecutor-\d+_\d", answers)) < 20:
+            assert (more := connection.recv(10_000)), answers
+            answers += more
     either.wait_until_ended(20)
     assert not either.errors
     assert len(set(re.findall(rb"ThreadPoolExecutor-\d+", answers))) == 20

@@ -6,7 +6,6 @@ waits are bounded, in time and in number.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -104,12 +103,14 @@ class Pool:
         try:
             async with asyncio.timeout(self._options.timeout):
                 return await turn
-        except TimeoutError:
-            raise PoolTimeout(f"no connection within {self._options.timeout} s") from None
-        finally:
+        except BaseException as error:
             if turn.cancelled():
-                with contextlib.suppress(ValueError):
-                    self.waiting.remove(turn)
+                self.waiting.remove(turn)
+            else:  # it was given a connection just as it stopped waiting
+                self._give(turn.result())
+            if isinstance(error, TimeoutError):
+                raise PoolTimeout(f"no connection within {self._options.timeout} s") from None
+            raise
 
     async def _borrow(self) -> None:
         """Take a connection from psycopg's pool and give it to whoever waits longest."""

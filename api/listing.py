@@ -10,10 +10,11 @@ directly: page 1 and page 99,000 cost the same. One row more than asked for tell
 shape of request is compiled once; Postgres writes the rows as JSON.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import F, Model, QuerySet
@@ -54,20 +55,19 @@ class Page:
 
     listing: "Listing"
     shape: Shape
-    sort: str
-    spelled: Mapping[str, str]  # the filters' values
     continues: bytes  # what a cursor of this list is bound to: resource, sort and filters
     cursor: Cursor | None
     query: Columns
     parameters: Sequence[bytes | None]
+    link: str  # the query string of its neighbours, without their cursor
 
     @property
     def backward(self) -> bool:
         """Whether it is read from its end to its beginning."""
         return self.cursor is not None and self.cursor.before
 
-    async def fetch(self) -> list[bytes]:
-        """The page's columns as `Listing.compile` lays them out, with one row more than the limit if it exists."""
+    async def fetch(self) -> tuple[list[bytes], int]:
+        """The page's columns as `Listing.compile` lays them out, and how many rows: limit + 1 if there are more."""
         return await self.query.fetch(self.parameters)
 
 
@@ -146,9 +146,21 @@ class Listing:
             limit=values.get("limit", DEFAULT_LIMIT),
         )
         compiled = self.compile(shape)
-        return Page(
-            self, shape, sort, spelled, continues, cursor, compiled, compiled.statement.bind(filters | key)
-        )
+        parameters = compiled.statement.bind(filters | key)
+        return Page(self, shape, continues, cursor, compiled, parameters, self._link(shape, sort, spelled))
+
+    def _link(self, shape: Shape, sort: str, parameters: dict[str, str]) -> str:
+        """A query string that asks for the same, in the one spelling that this service gives it."""
+        parameters = dict(parameters)
+        if sort != self.paths[0].sort:
+            parameters["sort"] = sort
+        if shape.limit != DEFAULT_LIMIT:
+            parameters["limit"] = str(shape.limit)
+        if shape.fields != self.default_fields:
+            parameters["fields"] = ",".join(shape.fields)
+        if shape.layout != "rows":
+            parameters["layout"] = shape.layout
+        return urlencode(parameters, safe=",:")
 
     def _compile(self, shape: Shape) -> Columns:
         """The query of a shape, in the order it is read, with one row more than the limit.

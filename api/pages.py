@@ -5,19 +5,22 @@ The links are paths, not absolute URLs: they hold behind any proxy, and no Host 
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 import orjson
 from django.http import HttpRequest, HttpResponse
 
 from api.cursors import Cursor, seal
-from api.listing import DEFAULT_LIMIT, Page
+from api.listing import Page
 from ops.postgres.compiled import SEPARATOR
 
 
-def respond(request: HttpRequest, page: Page, columns: Sequence[bytes]) -> HttpResponse:
-    """`columns` are those of `page.fetch`."""
-    columns, more = _settle(page, columns)
+def respond(request: HttpRequest, page: Page, fetched: tuple[list[bytes], int]) -> HttpResponse:
+    """`fetched` is what `page.fetch` gave."""
+    columns, count = fetched
+    if more := count > page.shape.limit:  # the last row only tells that there are more
+        columns = [column[: column.rindex(SEPARATOR)] for column in columns]
+    if page.backward:
+        columns = [SEPARATOR.join(column.split(SEPARATOR)[::-1]) for column in columns]
     after, before = _neighbours(page, columns, more=more)
     following, previous = after and _url(request, page, after), before and _url(request, page, before)
     body = b'{"next":%b,"previous":%b,"results":%b}' % (
@@ -31,16 +34,6 @@ def respond(request: HttpRequest, page: Page, columns: Sequence[bytes]) -> HttpR
     ):
         response["Link"] = link
     return response
-
-
-def _settle(page: Page, columns: Sequence[bytes]) -> tuple[Sequence[bytes], bool]:
-    """Take off the row that only tells of a further page, and bring the rest into the sort's order."""
-    more = columns[0].count(SEPARATOR) == page.shape.limit
-    if more:
-        columns = [column[: column.rindex(SEPARATOR)] for column in columns]
-    if page.backward:
-        columns = [SEPARATOR.join(column.split(SEPARATOR)[::-1]) for column in columns]
-    return columns, more
 
 
 def _results(page: Page, columns: Sequence[bytes]) -> bytes:
@@ -99,16 +92,7 @@ def _text(value: Any) -> str:
 
 
 def _url(request: HttpRequest, page: Page, cursor: Cursor) -> str:
-    listing, shape = page.listing, page.shape
-    parameters = dict(page.spelled)
-    if page.sort != listing.paths[0].sort:
-        parameters["sort"] = page.sort
-    if shape.limit != DEFAULT_LIMIT:
-        parameters["limit"] = str(shape.limit)
-    if shape.fields != listing.default_fields:
-        parameters["fields"] = ",".join(shape.fields)
-    if shape.layout != "rows":
-        parameters["layout"] = shape.layout
+    parts = [page.link] if page.link else []
     if cursor != FIRST:
-        parameters["cursor"] = seal(cursor, page.continues)
-    return f"{request.path}?{urlencode(parameters, safe=',:')}" if parameters else request.path
+        parts.append(f"cursor={seal(cursor, page.continues)}")
+    return "?".join([request.path, *(["&".join(parts)] if parts else [])])

@@ -139,7 +139,7 @@ class Columns:
             raise ImproperlyConfigured("A compiled queryset of many rows needs an order.")
         sql, parameters = _compile(queryset, columns)
         names = [f"c{number}" for number in range(len(columns))]
-        joined = ", ".join(f"string_agg({name}, '{SEPARATOR.decode()}')" for name in names)
+        joined = ", ".join(f"string_agg({name}, '{SEPARATOR.decode()}')" for name in names) + ", count(*)"
         limited = (
             f"{sql} LIMIT {limit:d}"  # a literal: for an unknown limit Postgres would plan to read a tenth
         )
@@ -148,10 +148,15 @@ class Columns:
         )
         self.width = len(columns)
 
-    async def fetch(self, parameters: Sequence[bytes | None]) -> list[bytes]:
-        """Without rows, each text is empty. `parameters` are those of `statement.bind`."""
+    async def fetch(self, parameters: Sequence[bytes | None]) -> tuple[list[bytes], int]:
+        """The texts, empty where there are no rows, and the number of rows.
+
+        `parameters` are those of `statement.bind`. Counting in the database is free; counting the separators of
+        100 rows takes 12 us.
+        """
         result = await pool.fetch(self.statement, parameters)
-        return [result.get_value(0, number) or b"" for number in range(self.width)]
+        value = result.get_value
+        return [value(0, number) or b"" for number in range(self.width)], int(value(0, self.width) or 0)
 
 
 class Many:
@@ -169,7 +174,7 @@ class Many:
         self.rows = Columns(queryset, [row(queryset.model, schema, names)], limit=limit)
 
     async def __call__(self, **values: Any) -> bytes:
-        (text,) = await self.rows.fetch(self.rows.statement.bind(values))
+        (text,), _ = await self.rows.fetch(self.rows.statement.bind(values))
         return b"[%b]" % text
 
 

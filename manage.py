@@ -3,9 +3,26 @@
 
 import os
 import sys
+import traceback
 
+from django.conf import settings
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
+
+
+def main() -> None:
+    """Run a command. A Postgres that it cannot connect to is one line; every other error keeps its traceback."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    # A command connects once. A pool would try again until its time-out, and then not say why.
+    settings.DATABASES["default"]["OPTIONS"].pop("pool", None)
+    try:
+        execute_from_command_line(sys.argv)
+    except OperationalError as error:
+        if "get_new_connection" not in (frame.name for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        host = settings.DATABASES["default"]["HOST"]
+        sys.exit(f"DATABASE_URL: no connection to {host}: {' '.join(str(error).split())}")
+
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    execute_from_command_line(sys.argv)
+    main()

@@ -140,6 +140,10 @@ LOGGING = {
     "formatters": {"plain": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # Django's own handlers (console in DEBUG, mail to ADMINS) would say everything twice.
-    "loggers": {"django": {"handlers": [], "level": "NOTSET", "propagate": True}},
+    "loggers": {
+        # Django's own handlers (console in DEBUG, mail to ADMINS) would say everything twice.
+        "django": {"handlers": [], "level": "NOTSET", "propagate": True},
+        # It warns of every 4xx. Those are the clients' errors: any of them could fill the log.
+        "django.request": {"level": "ERROR"},
+    },
 }

@@ -5,11 +5,13 @@ Without DATABASE_URL and REDIS_URL, private servers are started once for all tes
 
 import atexit
 import os
+import signal
 from collections.abc import Iterator
 
 import django
 import httpx
 import pytest
+from django.conf import settings
 
 from ops.embedded.paths import LOCAL
 from ops.embedded.servers import Servers
@@ -22,11 +24,13 @@ ROWS = 10_000
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
 os.environ.setdefault("ALLOWED_HOSTS", "127.0.0.1,localhost,testserver")
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # tests end in order then, as after Ctrl-C
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the environment of who started it
     servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
     os.environ |= servers.__enter__().environment
     atexit.register(servers.__exit__, None, None, None)
 django.setup()
+NAMED = settings.DATABASES["default"]["NAME"]  # by DATABASE_URL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,8 +49,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: "pytest.FixtureReq
     from products.models import Product
 
     # pytest-django makes a test database only if a collected test has the mark django_db. Without one, what follows
-    # would rewrite the database that DATABASE_URL names.
-    if not str(connection.settings_dict["NAME"]).startswith("test_"):
+    # would rewrite the database that DATABASE_URL names, whatever it is called.
+    if connection.settings_dict["NAME"] == NAMED:
         pytest.exit("no test database: a test that needs it lacks the mark django_db", returncode=4)
     with django_db_blocker.unblock():  # type: ignore[attr-defined]  # pytest-django's
         call_command("seed_products", rows=ROWS, verbosity=0)
@@ -56,8 +60,6 @@ def django_db_setup(django_db_setup: None, django_db_blocker: "pytest.FixtureReq
 @pytest.fixture(scope="session")
 def wiretap(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiretap]:
     """What the service says to Postgres."""
-    from django.conf import settings
-
     with tap(settings.DATABASES["default"], tmp_path_factory.mktemp("tap")) as wire:
         yield wire
 

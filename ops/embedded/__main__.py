@@ -1,13 +1,15 @@
 """The commands behind the Makefile: `python3 -m ops.embedded COMMAND`."""
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 
-from ops.embedded import console, environment, gate, locks, servers, up, venv
+from ops.embedded import child, console, environment, gate, locks, servers, up, venv
 from ops.embedded.paths import LOCAL, PYTHON, ROOT, VENV
 
+LAB_ROWS = 10_000_000
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
 
 
@@ -24,6 +26,22 @@ def manage() -> int:
         signal.signal(signal.SIGINT, lambda *_: None)  # a shell of manage.py lives on after Ctrl-C
         command = [PYTHON, "manage.py", *sys.argv[2:]]
         return subprocess.run(command, cwd=ROOT, env=environment.complete(running), check=False).returncode
+
+
+def lab() -> int:
+    """`lab ARGUMENT...`: run the laboratory on the servers of `make up`, with the rows that a measurement needs."""
+    venv.ensure(VENV, ("runtime", "embedded", "lab"), sys.executable)
+    with servers.Servers(LOCAL / "servers") as running:
+        variables = environment.complete(running)
+        if measures(sys.argv[2:]) and not os.environ.get("DATABASE_URL"):
+            up.manage("Migrate", variables, "migrate")
+            seed = ("seed_products", "--rows", str(LAB_ROWS))
+            print(up.manage(f"Seed {LAB_ROWS:,} products, what is missing of them", variables, *seed))
+        return child.finish([PYTHON, "-m", "ops.lab", *sys.argv[2:]], variables)
+
+
+def measures(arguments: list[str]) -> bool:
+    return arguments[:1] in (["closed"], ["open"]) and not {"-h", "--help"} & set(arguments)
 
 
 def clean() -> int:
@@ -45,7 +63,9 @@ COMMANDS = {
     "up": up.up,
     "test": gate.test,
     "check": gate.check,
+    "conformance": gate.conformance,
     "manage": manage,
+    "lab": lab,
     "venv": make_venv,
     "clean": clean,
 }

@@ -2,9 +2,10 @@
 
 import os
 import secrets
+import subprocess
 
 from ops.embedded.console import Failure
-from ops.embedded.paths import LOCAL
+from ops.embedded.paths import LOCAL, PYTHON, ROOT
 from ops.embedded.servers import Servers
 
 GREATEST_PORT = 65535
@@ -14,6 +15,14 @@ def complete(servers: Servers) -> dict[str, str]:
     """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
     defaults = {"SECRET_KEY": _secret_key(), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]", "PORT": "8000"}
     return defaults | {name: value for name, value in os.environ.items() if value} | servers.environment
+
+
+def check(variables: dict[str, str]) -> None:
+    """Fail with the line of config/settings.py about a bad variable, before any server is started for it."""
+    command = [PYTHON, "-c", "import config.settings"]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(done.stderr.strip())
 
 
 def port() -> int:

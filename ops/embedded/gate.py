@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ops.embedded import environment, venv
+from ops.embedded import child, environment, venv
 from ops.embedded.console import Failure
 from ops.embedded.paths import LOCAL, ROOT, VENV
 from ops.embedded.servers import Servers, remove_leftovers
@@ -33,6 +33,10 @@ CHECKS = (
     ("python", "manage.py", "check", "--deploy", "--fail-level", "WARNING"),
     ("python", "-c", LINT_MIGRATIONS),
 )
+CONFORMANCE = ("python", "-m", "tests.conformance.run")
+TESTS = ("pytest", "-n", "2")
+# The tests that speak to the service, on Django's own handler: the two may differ in speed only. One Python will do.
+STOCK = (*TESTS, "tests/products", "tests/api")
 
 
 def check() -> int:
@@ -41,27 +45,35 @@ def check() -> int:
     return 0
 
 
+def conformance() -> int:
+    venv.ensure(VENV, GROUPS, sys.executable)
+    _run([_in(VENV, CONFORMANCE)])
+    return 0
+
+
 def test() -> int:
     venv.ensure(VENV, GROUPS, sys.executable)
-    tests = [_in(each, ("pytest", "-n", "2")) for each in (VENV, *_other_venvs())]
-    _run([*(_in(VENV, command) for command in CHECKS), *tests])
+    commands = [_in(VENV, command) for command in (*CHECKS, CONFORMANCE)]
+    stock = ["env", "ASGI_HANDLER=stock", *_in(VENV, STOCK)]
+    _run([*commands, stock, *(_in(each, TESTS) for each in (VENV, *_other_venvs()))])
     return 0
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:
-    return [str(directory / "bin" / command[0]), *command[1:]]
+    return [str(directory.relative_to(ROOT) / "bin" / command[0]), *command[1:]]
 
 
 def _run(commands: Iterable[list[str]]) -> None:
     """Run each, until one fails."""
     remove_leftovers()
-    with Servers(LOCAL / f"test-{os.getpid()}", durable=False) as servers:
-        variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
+    servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
+    variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
+    with servers:
+        environment.check(variables)
         for command in commands:
-            program = str(Path(command[0]).relative_to(ROOT))
-            shown = shlex.join([program, *command[1:]]).replace(LINT_MIGRATIONS, "...")
+            shown = shlex.join(command).replace(LINT_MIGRATIONS, "...")
             print(f"\n$ {shown}", flush=True)
-            if subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode:
+            if child.finish(command, variables):
                 raise Failure(f"{shown} failed")
 
 

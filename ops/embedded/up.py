@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -49,7 +50,7 @@ class Gunicorn(Daemon):
     def answers(self) -> bool:
         with closing(http.client.HTTPConnection("127.0.0.1", environment.port(), timeout=1)) as client:
             try:
-                client.request("GET", "/livez")
+                client.request("GET", "/api/docs")  # needs no server; any answer will do
                 return bool(client.getresponse().status)
             except (OSError, http.client.HTTPException):
                 return False
@@ -62,11 +63,13 @@ def up() -> int:
         Gunicorn({}).stop()  # one whose supervisor was killed
         check_port(environment.port())
         venv.ensure(VENV, ("runtime", "embedded"), sys.executable)
+        servers = Servers(LOCAL / "servers")
+        variables = environment.complete(servers)
+        environment.check(variables)
         with ExitStack() as stack:
-            servers = Servers(LOCAL / "servers")
             with step(f"Start {' and '.join(server.name for server in servers.wanted()) or 'no server'}"):
                 stack.enter_context(servers)
-            return _serve(environment.complete(servers))
+            return _serve(variables)
 
 
 def check_port(port: int) -> None:
@@ -82,8 +85,11 @@ def check_port(port: int) -> None:
 
 
 def _serve(variables: dict[str, str]) -> int:
-    _manage("Migrate", variables, "migrate")
-    _manage(f"Seed {ROWS:,} products", variables, "seed_products", "--rows", str(ROWS))
+    manage("Migrate", variables, "migrate")
+    if os.environ.get("DATABASE_URL"):
+        print('Products are not made up in your DATABASE_URL: `make manage ARGS="seed_products"` does it')
+    else:
+        print(manage("Seed products", variables, "seed_products", "--rows", str(ROWS)))
     gunicorn = Gunicorn(variables)
     try:
         gunicorn.start()
@@ -95,13 +101,21 @@ def _serve(variables: dict[str, str]) -> int:
         gunicorn.stop()
 
 
-def _manage(label: str, variables: dict[str, str], *arguments: str) -> None:
-    """Run manage.py, and show what it said only if it failed."""
+def manage(label: str, variables: dict[str, str], *arguments: str) -> str:
+    """Run manage.py, and return the last line that it said; all of them are shown only if it failed."""
     command = [PYTHON, "manage.py", *arguments]
     with step(label):
         done = subprocess.run(
-            command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command,
+            cwd=ROOT,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
+    *before, last = done.stdout.splitlines() or [f"manage.py {arguments[0]} failed"]
     if done.returncode:
-        sys.stdout.buffer.write(done.stdout)
-        raise Failure(f"manage.py {arguments[0]} failed")
+        print("\n".join(before), end="\n" * bool(before), flush=True)
+        raise Failure(last)
+    return last

@@ -25,7 +25,7 @@ def ensure(venv: Path, groups: Sequence[str], base: str) -> None:
     LOCAL.mkdir(exist_ok=True)
     with locks.turn(LOCAL / f"{venv.name}.lock"):
         if not _sound(venv):
-            with step(f"Create {venv.name}"):
+            with step(f"Create {venv.name} with Python {_number(base)} ({base})"):
                 _create(venv, base)
         stale = [group for group in groups if _installed(venv).get(group) != _digest(group)]
         if stale:
@@ -69,6 +69,12 @@ def _version(venv: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def _number(base: str) -> str:
+    """Return the version of the Python `base`, as people say it: 3.13.0."""
+    command = [base, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _create(venv: Path, base: str) -> None:

@@ -9,8 +9,9 @@ import django.core.handlers.asgi
 
 from ops.asgi.handler import LeanASGIHandler
 
-# Here, not on a command line: Django's runner starts no other process of its own then.
-ARGUMENTS = ["asgi", "--parallel=1"]
+# Here, not on a command line: Django's runner starts no other process of its own then. The settings are those of
+# Django's tests, whatever DJANGO_SETTINGS_MODULE is.
+ARGUMENTS = ["asgi", "--parallel=1", "--settings=test_sqlite"]
 
 if __name__ == "__main__":
     runtests = Path(sys.argv[1])

@@ -117,13 +117,15 @@ def test_foreign_receivers(either: Serving, path: str) -> None:
 
 
 def test_error_is_logged_once(either: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "django.request")
     either.get("/missing")
     assert [record.message for record in caplog.records if record.name == "django.request"] == [
         "Not Found: /missing"
     ]
 
 
-def test_slow_log_is_written_in_a_thread(either: Serving) -> None:
+def test_slow_log_is_written_in_a_thread(either: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "django.request")
     threads: list[str] = []
 
     class Mail(logging.Handler):
@@ -144,7 +146,8 @@ def test_pipelined_requests_share_no_thread(either: Serving) -> None:
     answers = b""
     with either.send(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20) as connection:
         while len(re.findall(rb"ThreadPoolExecutor-\d+_\d", answers)) < 20:
-            assert (more := connection.recv(10_000)), answers
+            more = connection.recv(10_000)
+            assert more, answers
             answers += more
     either.wait_until_ended(20)
     assert not either.errors

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,11 @@ class Checkout:
 
     root: Path
 
-    def start(self, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
-        """Start a command as make does, in a process group of its own."""
+    @contextmanager
+    def start(self, *arguments: str, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+        """Run a command as make does, in a process group of its own, until the block ends."""
         private = {"DATABASE_URL": "", "REDIS_URL": "", "DJANGO_SETTINGS_MODULE": "config.settings"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ops.embedded", *arguments],
             cwd=self.root,
             env=os.environ | private | variables,
@@ -33,6 +35,11 @@ class Checkout:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        try:
+            yield process
+        finally:
+            process.terminate()  # unless the block has seen its end
+            process.communicate(timeout=60)
 
     def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run a command to its end, and return its exit status and what it said."""
@@ -42,10 +49,9 @@ class Checkout:
 
 
 def copy(target: Path) -> Checkout:
-    for name in ("config", "api", "products", "ops", "requirements"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("manage.py", "gunicorn.conf.py"):
-        shutil.copy(ROOT / name, target / name)
+    """Copy all but the tests and what begins with a dot: data, environments, caches."""
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "tests")
+    shutil.copytree(ROOT, target, ignore=left_out, dirs_exist_ok=True)
     return Checkout(target)
 
 

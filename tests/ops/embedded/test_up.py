@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ops.embedded import locks
+from ops.embedded.servers import Servers
 
 from .conftest import Checkout
 
@@ -20,10 +23,21 @@ def ready(checkout: Checkout) -> Checkout:
     return checkout
 
 
-def serving(process: "subprocess.Popen[str]") -> bool:
-    """Read until it says that it serves."""
+@pytest.fixture
+def servers(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    """Those of a user, in the place of `make up`'s."""
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    with Servers(short_path / "servers") as running:
+        yield running
+
+
+def until_serving(process: "subprocess.Popen[str]") -> list[str]:
+    """Read until it says that it serves; return what it said before."""
     assert process.stdout
-    return any("Ctrl-C stops everything" in line for line in process.stdout)
+    said = list(takewhile(lambda line: "Ctrl-C stops everything" not in line, process.stdout))
+    assert process.poll() is None, said
+    return said
 
 
 def alive(checkout: Checkout) -> list[str]:
@@ -36,7 +50,7 @@ def alive(checkout: Checkout) -> list[str]:
 def test_serves_then_stops_everything(ready: Checkout, free_port: int) -> None:
     port = str(free_port)
     with ready.start("up", PORT=port, METRICS_PORT="0", WEB_CONCURRENCY="1") as process:
-        assert serving(process)
+        until_serving(process)
         answer = httpx.get(f"http://127.0.0.1:{port}/api/products?limit=1")
         assert answer.status_code == 200
         second = ready.run("up", PORT=port)
@@ -51,12 +65,12 @@ def test_serves_then_stops_everything(ready: Checkout, free_port: int) -> None:
 def test_replaces_one_whose_supervisor_was_killed(ready: Checkout, free_port: int) -> None:
     variables = {"PORT": str(free_port), "METRICS_PORT": "0", "WEB_CONCURRENCY": "1"}
     with ready.start("up", **variables) as first:
-        assert serving(first)
+        until_serving(first)
         first.kill()
         first.wait()
         assert set(alive(ready)) >= {"gunicorn", "postgres", "valkey"}
         with ready.start("up", **variables) as second:
-            assert serving(second)
+            until_serving(second)
             os.killpg(second.pid, signal.SIGINT)
             second.communicate(timeout=30)
     assert alive(ready) == []
@@ -67,6 +81,35 @@ def test_a_port_in_use_is_one_line_before_any_work(checkout: Checkout, used_port
     assert status == 1
     assert said == f"error: PORT {used_port} is in use; another one: `PORT=8001 make up`\n"
     assert not (checkout.root / ".venv").exists()
+
+
+def test_a_bad_setting_is_one_line_before_any_server(ready: Checkout, free_port: int) -> None:
+    status, said = ready.run("up", PORT=str(free_port), LOG_LEVEL="loud")
+    assert status == 1
+    assert said.startswith("error: LOG_LEVEL ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+def test_a_database_that_cannot_be_reached_is_one_line(ready: Checkout, free_port: int, host: str) -> None:
+    url = f"postgresql://user:s3cret@{host}:{free_port}/shop"
+    status, said = ready.run("up", PORT=str(free_port), DATABASE_URL=url)
+    assert status == 1
+    started, migrated, line = said.splitlines()
+    assert (started[:17], migrated[:12]) == ("Start valkey ... ", "Migrate ... ")
+    assert line.startswith(f"error: DATABASE_URL: no connection to {host}: ")
+    assert "s3cret" not in line
+
+
+def test_nothing_is_made_up_in_a_database_of_the_user(
+    ready: Checkout, servers: Servers, free_port: int
+) -> None:
+    url = servers.environment["DATABASE_URL"]
+    with ready.start("up", PORT=str(free_port), WEB_CONCURRENCY="1", DATABASE_URL=url) as process:
+        said = until_serving(process)
+        answer = httpx.get(f"http://127.0.0.1:{free_port}/api/products")
+    assert any('`make manage ARGS="seed_products"`' in line for line in said)
+    assert answer.json()["results"] == []
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(checkout: Checkout) -> None:

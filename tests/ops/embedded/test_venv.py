@@ -2,7 +2,9 @@
 
 import json
 import os
+import platform
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def groups(checkout: Checkout) -> list[str]:
 def test_made_once_then_only_what_changed(empty: Checkout) -> None:
     status, said = empty.run("venv", "runtime")
     assert status == 0, said
-    assert said.startswith("Create .venv ... ")
+    assert said.startswith(f"Create .venv with Python {platform.python_version()} ({sys.executable}) ... ")
     assert empty.run("venv", "runtime") == (0, "")
     (empty.root / "requirements/runtime.txt").write_text("# renewed\n")
     status, said = empty.run("venv", "runtime", "dev")
@@ -43,7 +45,7 @@ def test_what_was_interrupted_is_made_anew(empty: Checkout) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     status, said = empty.run("venv", "runtime")
     assert status == 0, said
-    assert said.startswith("Create .venv ... ")
+    assert said.startswith(f"Create .venv with Python {platform.python_version()} ({sys.executable}) ... ")
     assert groups(empty) == ["runtime"]
 
 

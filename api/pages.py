@@ -60,9 +60,7 @@ def _neighbours(page: Page, columns: Sequence[bytes], *, more: bool) -> tuple[Cu
         return (FIRST, None) if came_from and page.backward else (None, LAST if came_from else None)
     has_next, has_previous = (came_from, more) if page.backward else (more, came_from)
     after = (
-        Cursor(before=False, key=_key(page, [c[c.rfind(SEPARATOR) + 1 :] for c in columns]))
-        if has_next
-        else None
+        Cursor(before=False, key=_key(page, [c[c.rfind(b"\n") + 1 :] for c in columns])) if has_next else None
     )
     before = (
         Cursor(before=True, key=_key(page, [c.partition(SEPARATOR)[0] for c in columns]))
@@ -75,16 +73,16 @@ def _neighbours(page: Page, columns: Sequence[bytes], *, more: bool) -> tuple[Cu
 def _key(page: Page, row: Sequence[bytes]) -> tuple[str, ...]:
     """The key of a row, as text, from what was selected of it."""
     shape, key = page.shape, page.listing.keys[page.shape.path]
-    texts = [text.lstrip(b"\n") for text in row]
+    values: dict[str, Any]
     if shape.layout == "rows":
-        values: dict[str, Any] = orjson.loads(texts[0])
-        texts = texts[1:]
+        values, rest = orjson.loads(row[0]), row[1:]
     else:
-        values = {field: orjson.loads(text) for field, text in zip(shape.fields, texts, strict=False)}
-        texts = texts[len(shape.fields) :]
-    lacking = [field for field in key if field not in shape.fields]
-    values |= {field: orjson.loads(text) for field, text in zip(lacking, texts, strict=True)}
-    return tuple(_text(values[field]) for field in key)
+        values = {field: orjson.loads(text) for field, text in zip(shape.fields, row, strict=False)}
+        rest = row[len(shape.fields) :]
+    if rest:
+        lacking = [field for field in key if field not in shape.fields]
+        values |= {field: orjson.loads(text) for field, text in zip(lacking, rest, strict=True)}
+    return tuple([_text(values[field]) for field in key])
 
 
 def _text(value: Any) -> str:
@@ -92,7 +90,7 @@ def _text(value: Any) -> str:
 
 
 def _url(request: HttpRequest, page: Page, cursor: Cursor) -> str:
-    parts = [page.link] if page.link else []
-    if cursor != FIRST:
-        parts.append(f"cursor={seal(cursor, page.continues)}")
-    return "?".join([request.path, *(["&".join(parts)] if parts else [])])
+    query = page.link
+    if cursor is not FIRST:
+        query += f"{'&' if query else ''}cursor={seal(cursor, page.continues)}"
+    return f"{request.path}?{query}" if query else request.path

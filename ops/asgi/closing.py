@@ -15,7 +15,7 @@ def may_block(request: Any, response: Any) -> bool:
     if getattr(request, "_files", None):
         return True
     return response is not None and (
-        len(response._resource_closers) > 1 or type(response).close is not HttpResponseBase.close
+        len(response._resource_closers) > 1 or response.__class__.close is not HttpResponseBase.close
     )
 
 

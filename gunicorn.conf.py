@@ -6,8 +6,10 @@ otherwise stop one worker after another.
 
 import gc
 from pathlib import Path
+from typing import Any
 
 from config import settings
+from ops.postgres import sizes
 
 wsgi_app = "config.asgi:application"
 bind = f"0.0.0.0:{settings.PORT}"
@@ -37,3 +39,9 @@ def pre_fork(server: object, worker: object) -> None:
     A worker that has served requests then has 29 MB of its own instead of 39.
     """
     gc.freeze()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Hold the pools against Postgres's connections, once, in the log: the first worker asks for all."""
+    if worker.age == 1:
+        sizes.report()

@@ -2,7 +2,7 @@
 
 from config import env
 from ops import cpus
-from ops.postgres.options import PoolOptions
+from ops.postgres.options import PoolOptions, startup_options
 
 # --- Mode and secrets -----------------------------------------------------------------------------
 
@@ -28,9 +28,10 @@ ASGI_HANDLER = env.choice("ASGI_HANDLER", ["lean", "stock"], default="lean")
 
 # --- Application ----------------------------------------------------------------------------------
 
-INSTALLED_APPS = ["api.apps.ApiConfig", "products.apps.ProductsConfig"]
+INSTALLED_APPS = ["ops.apps.OpsConfig", "api.apps.ApiConfig", "products.apps.ProductsConfig"]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
+SYNC_VIEWS = ["api.docs"]  # modules whose views serve pages for people and may be sync (ops.W010)
 APPEND_SLASH = False  # a path has one spelling; a redirect would cost a round trip and lose a POST's body
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
@@ -51,11 +52,27 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # --- Postgres -------------------------------------------------------------------------------------
 
 DATABASE = env.database_url("DATABASE_URL")
+# Whether PgBouncer or its like stands between, in any mode. Then nothing may outlive a transaction: no prepared
+# statements, no cursors on the server, and SESSION and REQUEST_SESSION are the role's to bring (ops.E062, ops.W063).
+DATABASE_POOLER = env.boolean("DATABASE_POOLER", default=False)
+# What every session has. The lock timeout, in milliseconds, holds for migrations too: behind one that waits for a
+# lock, every request queues.
+SESSION = {"TimeZone": "UTC", "lock_timeout": 500}
+# The sync ORM's, in each worker: admin, sync views. Requests read through a pool of their own.
+SYNC_POOL = {
+    "min_size": 0,  # many workers: an idle one holds no connection
+    "max_size": 4,  # workers x pools x 4 must stay below max_connections - 13 (ops.W060)
+    "timeout": 2.0,  # seconds, as connect_timeout: a first connection gets its whole chance
+    "max_waiting": 8,  # beyond that a queue only makes everyone late
+    "max_lifetime": 1800.0,  # seconds: a new replica or password takes hold within half an hour
+    "reconnect_timeout": 3.0,  # seconds; psycopg's own 300 s would back off for minutes
+}
 DATABASES = {
     "default": {
         **DATABASE,
         "CONN_MAX_AGE": 0,  # the pool keeps connections; under ASGI any other value leaks them
         "CONN_HEALTH_CHECKS": True,  # the pool then checks a connection before it lends it
+        "DISABLE_SERVER_SIDE_CURSORS": DATABASE_POOLER,
         "OPTIONS": {
             "application_name": "sub10",  # as pg_stat_activity shows it
             "connect_timeout": 2,  # seconds; libpq's least
@@ -67,19 +84,10 @@ DATABASES = {
             "tcp_user_timeout": 5000,  # milliseconds
             # psycopg's own default, which Django switches off. For compiled queries: the ORM binds its
             # parameters on the client and never prepares.
-            "prepare_threshold": 5,
-            # Set as the session starts, so that no SET costs a round trip. The lock timeout holds for
-            # migrations too: behind one that waits for a lock, every request queues.
-            "options": "-c TimeZone=UTC -c lock_timeout=500",
-            # The sync ORM's: admin, commands, sync views. Requests read through a pool of their own.
-            "pool": {
-                "min_size": 0,  # many workers: an idle one holds no connection
-                "max_size": 4,  # workers x pools x 4 must stay below max_connections - 13
-                "timeout": 2.0,  # seconds, as connect_timeout: a first connection gets its whole chance
-                "max_waiting": 8,  # beyond that a queue only makes everyone late
-                "max_lifetime": 1800.0,  # seconds: a new replica or password takes hold within half an hour
-                "reconnect_timeout": 3.0,  # seconds; psycopg's own 300 s would back off for minutes
-            },
+            "prepare_threshold": None if DATABASE_POOLER else 5,
+            # Set as the session starts, so that no SET costs a round trip. PgBouncer refuses it.
+            "options": "" if DATABASE_POOLER else startup_options(SESSION),
+            "pool": SYNC_POOL,  # manage.py does without
             **DATABASE["OPTIONS"],
         },
     }
@@ -87,7 +95,7 @@ DATABASES = {
 
 # Requests read through a pool of their own in each worker (ops/postgres/pool.py).
 NATIVE_POOL = PoolOptions(
-    prepare=True,
+    prepare=not DATABASE_POOLER,
     max_size=4,  # an event loop on one core keeps no more busy
     # 32 connections can all come to one worker: with 8, a sixth of their requests was refused (lab, list100, 2
     # workers). 64 take some 25 ms to be served; what comes beyond that would only make everyone late.

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -14,3 +15,8 @@ class PoolOptions:
     borrow: float  # until a connection goes back to psycopg_pool, which may renew it
     max_lifetime: float  # until psycopg_pool renews it
     reconnect_timeout: float  # until psycopg_pool stops trying and waits for the next demand
+
+
+def startup_options(session: Mapping[str, object]) -> str:
+    """Settings of a session as libpq's parameter `options` carries them."""
+    return " ".join(f"-c {name}={value}" for name, value in session.items())

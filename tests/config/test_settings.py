@@ -62,6 +62,7 @@ def test_every_entry_point_stops_with_one_line(command: tuple[str, ...], change:
         ("ALLOWED_HOSTS", ""),
         ("ALLOWED_HOSTS", "https://localhost"),
         ("DEBUG", "perhaps"),
+        ("DATABASE_POOLER", "transaction"),
         ("PORT", "0"),
         ("WEB_CONCURRENCY", "many"),
         ("ASGI_HANDLER", "fast"),

@@ -1,0 +1,38 @@
+"""The shared cache."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.cache.backends.redis import RedisCache
+from django.utils.module_loading import import_string
+from django_redis.cache import RedisCache as DjangoRedisCache  # type: ignore[import-untyped]
+from redis.utils import HIREDIS_AVAILABLE
+
+from ops.checks.messages import Messages, warning
+
+
+def check_cache(**_kwargs: Any) -> Messages:
+    """Every cache is Redis, which all workers share."""
+    return [
+        warning(
+            "050",
+            f"CACHES[{alias!r}] has the backend {cache['BACKEND']!r}, which is not Redis.",
+            "Use django_redis.cache.RedisCache: a cache in memory is filled once a worker and never agrees with "
+            "the others, and one in files or the database saves little.",
+        )
+        for alias, cache in settings.CACHES.items()
+        if not issubclass(import_string(str(cache["BACKEND"])), (DjangoRedisCache, RedisCache))
+    ]
+
+
+def check_hiredis(**_kwargs: Any) -> Messages:
+    """redis-py parses answers in C: it takes hiredis where it can import it."""
+    if HIREDIS_AVAILABLE:
+        return []
+    return [
+        warning(
+            "051",
+            "hiredis cannot be imported: redis-py parses every answer in Python.",
+            "Install hiredis; redis-py uses it by itself.",
+        )
+    ]

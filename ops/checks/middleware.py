@@ -1,0 +1,42 @@
+"""Django's middleware, all of which every request passes: none of it may leave the event loop."""
+
+from typing import Any
+
+from django.conf import settings
+from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
+
+from ops.checks.messages import Messages, warning
+
+HOOKS = ("process_request", "process_response")
+
+
+def check_sync_middleware(**_kwargs: Any) -> Messages:
+    """Each middleware can run in the event loop."""
+    return [
+        warning(
+            "020",
+            f"MIDDLEWARE has {path!r}, which is sync only: every request goes to a thread for it and back.",
+            "Write it async, or as pure ASGI in config/asgi.py.",
+        )
+        for path, middleware in _middleware()
+        if not getattr(middleware, "async_capable", False)
+    ]
+
+
+def check_middleware_mixin(**_kwargs: Any) -> Messages:
+    """None is a MiddlewareMixin, which is async in name only: its hooks are sync, and each runs in a thread."""
+    return [
+        warning(
+            "021",
+            f"MIDDLEWARE has {path!r}, whose sync {' and '.join(hooks)} cost every request {len(hooks)} thread hops.",
+            "Write it async, or as pure ASGI in config/asgi.py. Sessions, messages and CSRF serve pages, not an API.",
+        )
+        for path, middleware in _middleware()
+        if isinstance(middleware, type) and issubclass(middleware, MiddlewareMixin)
+        if (hooks := [hook for hook in HOOKS if hasattr(middleware, hook)])
+    ]
+
+
+def _middleware() -> list[tuple[str, Any]]:
+    return [(path, import_string(path)) for path in settings.MIDDLEWARE]

@@ -1,0 +1,91 @@
+"""The server: ASGI, its workers, their number."""
+
+import runpy
+from importlib.util import find_spec
+from typing import Any
+
+from django.conf import settings
+from gunicorn.config import Config, get_default_config_file  # type: ignore[import-untyped]
+from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+from ops import cpus
+from ops.checks.messages import Messages, warning
+
+
+def check_asgi(**_kwargs: Any) -> Messages:
+    """The settings name an ASGI application and no WSGI application. It is looked for, not loaded."""
+    asgi, wsgi = getattr(settings, "ASGI_APPLICATION", None), settings.WSGI_APPLICATION
+    if wsgi is None and asgi and _exists(asgi.rpartition(".")[0]):
+        return []
+    return [
+        warning(
+            "001",
+            f"ASGI_APPLICATION is {asgi!r} and WSGI_APPLICATION is {wsgi!r}.",
+            "Name an ASGI application that exists and no WSGI one: under WSGI a worker serves one request at a "
+            "time, and async views run in a thread each.",
+        )
+    ]
+
+
+def check_worker_class(**_kwargs: Any) -> Messages:
+    """Gunicorn's workers run an event loop."""
+    worker = _gunicorn().worker_class
+    if issubclass(worker, (UvicornWorker, ASGIWorker)):
+        return []
+    return [
+        warning(
+            "002",
+            f"gunicorn's worker_class is {worker.__module__}.{worker.__qualname__}, which is not an ASGI worker.",
+            'Set worker_class = "ops.asgi.worker.Worker" in gunicorn.conf.py.',
+        )
+    ]
+
+
+def check_recycling(**_kwargs: Any) -> Messages:
+    """No worker is replaced after a number of requests."""
+    requests = _gunicorn().max_requests
+    if requests == 0:
+        return []
+    return [
+        warning(
+            "003",
+            f"gunicorn's max_requests is {requests}: a worker that ends cuts its other connections.",
+            "Set max_requests = 0 in gunicorn.conf.py, and look for the leak that it was to hide.",
+        )
+    ]
+
+
+def check_worker_count(**_kwargs: Any) -> Messages:
+    """No more workers than the usual formula."""
+    workers, cores = settings.WEB_CONCURRENCY, cpus.available()
+    most = int(2 * cores) + 1
+    if workers <= most:
+        return []
+    return [
+        warning(
+            "004",
+            f"WEB_CONCURRENCY is {workers}, with {cores:g} cores: workers take turns on them.",
+            f"Set it to 2 x cores + 1 = {most} at most. An event loop does not wait: fewer can have a better p99.",
+        )
+    ]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _gunicorn() -> Any:
+    """What gunicorn reads from gunicorn.conf.py of the directory it starts in.
+
+    Its command line and GUNICORN_CMD_ARGS win over the file, and are not seen from here. Untyped, since Config
+    makes its attributes up at run time.
+    """
+    config, file = Config(), get_default_config_file()
+    for name, value in (runpy.run_path(file) if file else {}).items():
+        if name in config.settings:
+            config.set(name, value)
+    return config

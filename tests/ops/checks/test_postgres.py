@@ -1,0 +1,106 @@
+"""What the checks ask Postgres: whether the pools fit, and what a session is."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import connections
+from pytest_django import Settings
+
+from ops.postgres import sizes
+from tests.ops.checks.conftest import Find
+from tests.service import PATIENCE, serve
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """OPTIONS of the default database, for the test to change."""
+    changed = dict(connections["default"].settings_dict["OPTIONS"])
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", changed)
+    return changed
+
+
+def test_only_where_a_database_is_named(settings: Settings, find: Find) -> None:
+    settings.WEB_CONCURRENCY = 512
+    assert find("W060") == []
+
+
+def test_connections(settings: Settings, find: Find) -> None:
+    settings.WEB_CONCURRENCY = 2
+    assert find("W060", ["default"]) == []
+    settings.WEB_CONCURRENCY = 512
+    (message,) = find("W060", ["default"])
+    with sizes.session("default") as connection:
+        most = connection.execute("SHOW max_connections").fetchone()[0]  # type: ignore[index]
+    assert "512 workers (WEB_CONCURRENCY) x (4 of the sync pool + 4 of the native pool) = 4096" in message.msg
+    assert f"{most} (max_connections) - 3 (superuser_reserved_connections)" in message.msg
+    settings.DATABASE_POOLER = True
+    assert find("W060", ["default"]) == []
+
+
+def test_sessions_of_others_take_room() -> None:
+    before = sizes.Sizes.ask("default").others
+    parameters = connections["default"].get_connection_params() | {"application_name": "psql"}
+    others = [psycopg.connect(**parameters) for _ in range(before + 1)]
+    try:
+        assert sizes.Sizes.ask("default").others >= before + 1
+    finally:
+        for connection in others:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"), [({"max_size": 7}, 7), ({"min_size": 3}, 3), (True, 4), (None, 4), ({}, 4)]
+)
+def test_sizes_of_a_pool(options: dict[str, object], pool: object, expected: int) -> None:
+    options["pool"] = pool
+    assert sizes.Sizes.ask("default").sync == expected
+
+
+def test_no_server(monkeypatch: pytest.MonkeyPatch, find: Find) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "HOST", "/nowhere")
+    (message,) = find("W061", ["default"])
+    assert "/nowhere" in message.msg
+
+
+def test_time_zone(options: dict[str, object], find: Find) -> None:
+    options["options"] = "-c TimeZone=Etc/UTC -c lock_timeout=500"
+    assert find("E062", ["default"]) == []
+    options["options"] = "-c TimeZone=Europe/London -c lock_timeout=500"
+    (message,) = find("E062", ["default"])
+    assert "TimeZone = 'Europe/London', not 'UTC'" in message.msg
+
+
+def test_session(settings: Settings, options: dict[str, object], find: Find) -> None:
+    assert find("W063", ["default"]) == []
+    settings.DATABASE_POOLER = True  # then the limits of requests are every session's
+    assert "statement_timeout = '0', not '1000'" in " ".join(m.msg for m in find("W063", ["default"]))
+    options["options"] = "-c TimeZone=UTC " + " ".join(
+        f"-c {name}={value}" for name, value in (settings.SESSION | settings.REQUEST_SESSION).items()
+    )
+    assert find("W063", ["default"]) == []
+
+
+@pytest.mark.parametrize(("workers", "level"), [(2, logging.INFO), (512, logging.WARNING)])
+def test_report(settings: Settings, caplog: pytest.LogCaptureFixture, workers: int, level: int) -> None:
+    settings.WEB_CONCURRENCY = workers
+    caplog.set_level(logging.INFO, "ops")
+    sizes.report()
+    for thread in threading.enumerate():
+        if thread.name == "connection sizes":
+            thread.join(PATIENCE)
+    assert [record.levelno for record in caplog.records] == [level]
+    assert f"{workers * 8} connections at worst" in caplog.text
+
+
+def test_the_service_reports_once(tmp_path: Path) -> None:
+    with serve({}, tmp_path, workers=2) as service:
+        assert service.client.get("/api/openapi.json").status_code == 200
+        deadline = time.monotonic() + PATIENCE
+        while b"at worst" not in service.log.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert service.log.read_text().count("= 16 connections at worst") == 1

@@ -52,7 +52,8 @@ def below() -> Filter:
 
 def equals(column: str, *, by: str = "") -> Filter:
     """Equality with `column`; with `by`, the related row is named by that unique field of its model."""
-    return Filter("exact", f"only those of this {column}", column, by)
+    named = f", named by its {by}" if by else ""
+    return Filter("exact", f"only those of this {column}{named}", column, by)
 
 
 class AccessPath:

@@ -5,10 +5,11 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error
-from django.db.models import Index, Model, UniqueConstraint
+from django.db.models import CharField, Index, Model, TextField, UniqueConstraint
 from django.urls import get_resolver
 
 from api.access import AccessPath, field_of
+from api.cursors import MOST_KEY_TEXT
 from api.listing import LISTINGS, Listing
 
 
@@ -32,6 +33,14 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
             hint="A keyset page compares sort keys, and null compares with nothing. Make the field NOT NULL.",
             obj=model,
             id="api.E001",
+        )
+    sort = field_of(model, path.sort)
+    if isinstance(sort, CharField | TextField) and (sort.max_length or MOST_KEY_TEXT + 1) > MOST_KEY_TEXT:
+        yield Error(
+            f"The access path of {name} has a text sort key of more than {MOST_KEY_TEXT} characters.",
+            hint=f"A cursor holds the key. Give the field a max_length of at most {MOST_KEY_TEXT}.",
+            obj=model,
+            id="api.E004",
         )
     for filter_name, wanted in path.filters.items():
         if wanted.by and not path.field(model, filter_name).unique:

@@ -16,7 +16,8 @@ from django.conf import settings
 from api.kinds import Kind, Malformed
 
 SIGNATURE_BYTES = 16  # 128 bits of HMAC-SHA256 (RFC 2104 allows truncation to half)
-MOST_CHARACTERS = 512
+MOST_CHARACTERS = 2560  # fits a key of MOST_KEY_TEXT characters in base64, each of them six bytes in JSON
+MOST_KEY_TEXT = 255  # characters of a text sort key; the system check api.E004 refuses longer ones
 
 
 @dataclass(frozen=True, slots=True)

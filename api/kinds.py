@@ -132,7 +132,8 @@ def one_of(values: Sequence[str], **schema: Any) -> Kind:
 @singledispatch
 def kind_of(field: "models.Field[Any, Any]") -> Kind:
     """The kind of a model field's values. Raises ImproperlyConfigured for a field that no parameter can spell."""
-    raise ImproperlyConfigured(f"{field}: a {type(field).__name__} has no textual form as a parameter")
+    hint = f'; name its row by a unique field: equals("{field.name}", by="id")' if field.is_relation else ""
+    raise ImproperlyConfigured(f"{field}: a {type(field).__name__} has no spelling as a parameter{hint}.")
 
 
 @kind_of.register

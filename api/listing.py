@@ -30,6 +30,7 @@ from api.problems import Fault, Problem
 from ops.postgres.compiled import Columns, path_of, row, value
 from ops.postgres.statement import Param
 
+PARAMETERS = ("limit", "sort", "fields", "layout", "cursor")
 DEFAULT_LIMIT = 100
 MOST_LIMIT = 1000
 MOST_SHAPES = 512  # compiled queries a listing keeps; each takes about 10 kB, and 200 us to compile again
@@ -106,6 +107,9 @@ class Listing:
         }
         self.item_kinds = {"fields": _fields(self.fields, self.fields)}
         self.keys = {path: self._key(path) for path in paths}
+        if len(self.kinds) < len(self.filters) + len(PARAMETERS):
+            raise ImproperlyConfigured(f"The filters of {name} may not be named {', '.join(PARAMETERS)}.")
+        row(self.model, schema, self.fields)  # refuses, now, what cannot be answered
         self.compile = lru_cache(MOST_SHAPES)(self._compile)
         self._parse = lru_cache(MOST_REQUESTS)(self._read)
         LISTINGS.append(self)
@@ -190,13 +194,17 @@ class Listing:
         for path in self.paths:
             if sort in (None, path.sort, "-" + path.sort) and path.filters.keys() >= set(filters):
                 return path
+        served = {name: f"is served with sort [-]{p.sort}" for p in self.paths for name in p.filters}
+        if sort:
+            served["sort"] = "serves other filters than these"
         raise Problem(
             422,
             "No index serves this sort and these filters together.",
             code="unsupported_combination",
             errors=[
-                Fault(parameter=name, code="unsupported_combination", detail="not with the others")
-                for name in (*filters, *(["sort"] if sort else []))
+                Fault(parameter=name, code="unsupported_combination", detail=detail)
+                for name, detail in served.items()
+                if name in filters or name == "sort"
             ],
             supported=[{"sort": [p.sort, "-" + p.sort], "filters": list(p.filters)} for p in self.paths],
         )

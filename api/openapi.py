@@ -54,7 +54,8 @@ def _item(listing: Listing) -> type[Schema]:
 
 
 def _meanings(listing: Listing) -> dict[str, str]:
-    meanings = MEANINGS | {"sort": f"The order; `-` reverses it. The default is `{listing.paths[0].sort}`."}
+    order = f"The order; `-` reverses it. Without it, a filter brings its own; else it is `{listing.paths[0].sort}`."
+    meanings = MEANINGS | {"sort": order}
     for path in listing.paths:
         for name, wanted in path.filters.items():
             meanings[name] = (

@@ -6,7 +6,6 @@ may branch on it, and it does not change when a sentence does. `errors` names ea
 
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from http import HTTPStatus
 from typing import Any
 
 import django.db
@@ -15,6 +14,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import Field
+
+from ops.asgi.problems import title
 
 SAFE = ("GET", "HEAD")
 CONTENT_TYPE = "application/problem+json"
@@ -69,7 +70,7 @@ class Problem(Exception):
         super().__init__(detail)
         self.headers = headers
         self.details = ProblemDetails(
-            title=HTTPStatus(status).phrase,
+            title=title(status),
             status=status,
             code=code or CODES.get(status, "error"),
             detail=detail,

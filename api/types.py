@@ -6,7 +6,7 @@ Every representation of a value (list, detail, reply to a write, export) has one
 import datetime
 from typing import Annotated
 
-from pydantic import PlainSerializer
+from pydantic import PlainSerializer, WithJsonSchema
 
 
 def postgres_timestamp(value: datetime.datetime) -> str:
@@ -15,4 +15,8 @@ def postgres_timestamp(value: datetime.datetime) -> str:
     return text[:19] + text[19:-6].rstrip("0") + text[-6:]
 
 
-Timestamp = Annotated[datetime.datetime, PlainSerializer(postgres_timestamp, return_type=str)]
+Timestamp = Annotated[
+    datetime.datetime,
+    PlainSerializer(postgres_timestamp, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]

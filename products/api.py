@@ -15,19 +15,16 @@ router = Router()
 ProductId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The product's id.", example=1)]
 
 
-@router.get("/products", tags=["products"], **describe_list(PRODUCTS))
+@router.get("/products", tags=["products"], summary="A page of products", **describe_list(PRODUCTS))
 async def list_products(request: HttpRequest) -> HttpResponse:
-    """A page of products.
-
-    Follow `next` and `previous`; every page costs the same, however deep it lies.
-    """
+    """Follow `next` and `previous`; every page costs the same, however deep it lies."""
     page = PRODUCTS.parse(request)
     return respond(request, page, await page.fetch())
 
 
-@router.get("/products/{id:product_id}", tags=["products"], **describe_item(PRODUCTS))
+@router.get("/products/{id:product_id}", tags=["products"], summary="One product", **describe_item(PRODUCTS))
 async def get_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
-    """One product, with all its fields unless `fields` names some."""
+    """All its fields unless `fields` names some."""
     fields = PRODUCTS.parse_fields(request)
     product = await queries.get_product(product_id, fields)
     if product is None:
@@ -35,8 +32,8 @@ async def get_product(request: HttpRequest, product_id: ProductId) -> HttpRespon
     return HttpResponse(product, content_type="application/json")
 
 
-@router.get("/categories", tags=["categories"], **describe_list(CATEGORIES))
+@router.get("/categories", tags=["categories"], summary="A page of categories", **describe_list(CATEGORIES))
 async def list_categories(request: HttpRequest) -> HttpResponse:
-    """A page of categories."""
+    """Sorted by their slug."""
     page = CATEGORIES.parse(request)
     return respond(request, page, await page.fetch())

@@ -6,6 +6,14 @@ import orjson
 
 from ops.asgi.protocol import Send
 
+# Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+def title(status: int) -> str:
+    """The status's name as RFC 9110 has it, whatever the version of Python."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
+
 
 async def refuse(send: Send, status: int, code: str, detail: str) -> None:
     """Answer with a problem, in the form of api/problems.py."""

@@ -1,7 +1,6 @@
 """Problem details: the shape of RFC 9457, a stable code, and nothing of what went wrong inside."""
 
 import json
-from http import HTTPStatus
 
 import pytest
 from django.db import OperationalError
@@ -9,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 
 from api import problems
 from api.problems import CODES, Fault, Problem, invalid, not_allowed
+from ops.asgi.problems import title
 
 
 def body(response: HttpResponse) -> dict[str, object]:
@@ -22,7 +22,7 @@ def body(response: HttpResponse) -> dict[str, object]:
 def test_shape(status: int) -> None:
     assert body(Problem(status, "Said so.").response()) == {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title(status),
         "status": status,
         "code": CODES[status],
         "detail": "Said so.",

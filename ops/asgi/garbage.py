@@ -1,4 +1,4 @@
-"""Keeps the cyclic garbage collector out of the latency budget: docs/decisions/0010-lean-handler.md has figures."""
+"""Keeps the cyclic garbage collector out of the latency budget: docs/decisions/0007-lean-handler.md has figures."""
 
 import gc
 from collections.abc import AsyncIterator

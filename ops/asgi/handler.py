@@ -3,7 +3,7 @@
 Django's own sends request_started and closes the response in a thread, which it starts and joins for each
 request, and wraps the request in two more tasks. Here a request gets what it uses: a sync view or the sync ORM
 its thread, a foreign receiver its signal, a long request the watch for a client that leaves
-(docs/decisions/0010-lean-handler.md has the figures).
+(docs/decisions/0007-lean-handler.md has the figures).
 """
 
 from http import HTTPStatus

@@ -15,12 +15,13 @@ Postgres cannot print as the schema does) is refused when the query is declared,
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
+from django.core.exceptions import EmptyResultSet, FieldDoesNotExist, ImproperlyConfigured
 from django.db import connection
 from django.db.models import Expression, F, Field, Model, QuerySet, TextField
 from django.db.models.constants import LOOKUP_SEP
 from django.db.models.sql.compiler import SQLCompiler
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from ops.postgres.pool import pool
 from ops.postgres.spelling import Spelling, spell
@@ -69,7 +70,9 @@ def _quote(text: str) -> str:
 def row(model: type[Model], schema: type[BaseModel], fields: Iterable[str]) -> Json:
     """A row as an object of the schema's `fields`."""
     names = list(fields)
-    pieces = [("," if at else "{") + f'"{name}":' for at, name in enumerate(names)]
+    if not names:
+        raise ImproperlyConfigured(f"{schema.__name__}: a row needs a field.")
+    pieces = [("," if at else "{") + f"{to_json(name).decode()}:" for at, name in enumerate(names)]
     return _json([*pieces, "}"], model, schema, names)
 
 
@@ -89,6 +92,8 @@ def _json(pieces: Sequence[str], model: type[Model], schema: type[BaseModel], na
 
 def path_of(schema: type[BaseModel], name: str) -> str:
     """The ORM path of a schema's field: an alias `category.slug` goes through the relation."""
+    if name not in schema.model_fields:
+        raise ImproperlyConfigured(f"{schema.__name__} has no field {name}.")
     return (schema.model_fields[name].alias or name).replace(".", LOOKUP_SEP)
 
 
@@ -97,17 +102,26 @@ def _resolve(model: type[Model], path: str) -> tuple["Field[Any, Any]", bool]:
     nullable = False
     *relations, last = path.split(LOOKUP_SEP)
     for name in relations:
-        relation: Any = model._meta.get_field(name)
-        if not relation.is_relation or relation.one_to_many or relation.many_to_many:
+        relation = _field(model, name)
+        if not (relation.one_to_one or relation.many_to_one) or not relation.related_model:
             raise ImproperlyConfigured(f"{model.__name__}.{path}: only single related rows can be followed.")
         nullable = nullable or relation.null
         model = relation.related_model
-    field: Any = model._meta.get_field(last)
-    if last == field.name != field.attname:
-        raise ImproperlyConfigured(
-            f"{model.__name__}.{path} is a relation; name a field of it, or {field.attname}."
-        )
-    return getattr(field, "target_field", field), nullable or field.null
+    field = _field(model, last)
+    if field.is_relation and last != getattr(field, "attname", None) or field.many_to_many:
+        hint = f", or {field.attname}" if field.concrete and not field.many_to_many else ""
+        raise ImproperlyConfigured(f"{model.__name__}.{last} is a relation; name a field of it{hint}.")
+    nullable = nullable or field.null or getattr(field, "generated", False)  # Postgres computes NULL, too
+    while field.is_relation:  # a foreign key has the type of what it refers to, which may be one again
+        field = field.target_field
+    return field, nullable
+
+
+def _field(model: type[Model], name: str) -> Any:
+    try:
+        return model._meta.get_field(name)
+    except FieldDoesNotExist:
+        raise ImproperlyConfigured(f"{model.__name__} has no field {name}.") from None
 
 
 class One:
@@ -137,6 +151,8 @@ class Columns:
     def __init__(self, queryset: "QuerySet[Any]", columns: Sequence[Json], *, limit: int) -> None:
         if not queryset.ordered:
             raise ImproperlyConfigured("A compiled queryset of many rows needs an order.")
+        if limit < 1:
+            raise ImproperlyConfigured(f"A limit of {limit} rows.")
         sql, parameters = _compile(queryset, columns)
         names = [f"c{number}" for number in range(len(columns))]
         joined = ", ".join(f"string_agg({name}, '{SEPARATOR.decode()}')" for name in names) + ", count(*)"

@@ -9,8 +9,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, OperationalError, errors
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
@@ -22,9 +23,18 @@ class ConnectionLost(OperationalError):
     """The connection went away; what ran on it may or may not have had an effect."""
 
 
+class NoAnswer(OperationalError):
+    """The server was silent for too long: to ask again would make the caller wait as long once more."""
+
+
 MOST_PREPARED = (
     100  # statements a connection keeps prepared, as psycopg does; each takes memory in the backend
 )
+# The prepared statement has gone or no longer fits the tables: a migration ran, or someone deallocated it.
+STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
+
+# What is prepared on psycopg's connections, by last use. They outlive the Connection that borrows them.
+_prepared: WeakKeyDictionary[AsyncConnection[Any], OrderedDict[bytes, None]] = WeakKeyDictionary()
 
 
 class Connection:
@@ -48,8 +58,8 @@ class Connection:
         self._on_idle, self._on_lost = on_idle, on_lost
         self._pq = source.pgconn
         self._socket = self._pq.socket
-        self._prepared: OrderedDict[bytes, None] = OrderedDict()  # by their last use
-        self._answer: asyncio.Future[PGresult | None] | None = None  # of the round trip under way
+        self._prepared = _prepared.setdefault(source, OrderedDict())
+        self._answer: asyncio.Future[PGresult] | None = None  # of the round trip under way
         self._result: PGresult | None = None
         self._released = False
         self._loop = asyncio.get_running_loop()
@@ -67,13 +77,19 @@ class Connection:
         self.started = self._loop.time()
         if not self._prepare:
             self._pq.send_query_params(statement.sql, parameters)
-        elif statement.name in self._prepared:
+            return await self._sent()
+        if statement.name in self._prepared:
             self._prepared.move_to_end(statement.name)
-            self._pq.send_query_prepared(statement.name, parameters)
         else:
             await self._make_ready(statement)
-            self._pq.send_query_prepared(statement.name, parameters)
-        return await self._round_trip()
+        self._pq.send_query_prepared(statement.name, parameters)
+        try:
+            return await self._sent()
+        except STALE:
+            await self._deallocate(statement.name)
+        await self._make_ready(statement)
+        self._pq.send_query_prepared(statement.name, parameters)
+        return await self._sent()
 
     def release(self) -> None:
         """The caller is done with it."""
@@ -88,8 +104,8 @@ class Connection:
     def broken(self) -> bool:
         return self.lost or self._pq.status != ConnStatus.OK
 
-    def lose(self, reason: str) -> None:
-        """Give the connection up; whoever waits for an answer gets ConnectionLost."""
+    def lose(self, error: OperationalError) -> None:
+        """Give the connection up; whoever waits for an answer gets the error."""
         if self.lost:
             return
         self.lost = True
@@ -97,37 +113,39 @@ class Connection:
         self._loop.remove_writer(self._socket)
         answer, self._answer = self._answer, None
         if answer and not answer.done():
-            answer.set_exception(ConnectionLost(reason))
+            answer.set_exception(error)
         self._on_lost(self)
 
     async def _make_ready(self, statement: Statement) -> None:
         if len(self._prepared) >= MOST_PREPARED:
-            oldest, _ = self._prepared.popitem(last=False)
-            self._pq.send_query(b"DEALLOCATE " + oldest)
-            await self._round_trip()
+            await self._deallocate(next(iter(self._prepared)))
         self._prepared[statement.name] = None  # also if the caller is cancelled meanwhile
         self._pq.send_prepare(statement.name, statement.sql)
         try:
-            await self._round_trip()
+            await self._sent()
         except Exception:
             del self._prepared[statement.name]
             raise
 
-    async def _round_trip(self) -> PGresult:
+    async def _deallocate(self, name: bytes) -> None:
+        """Through the protocol, which PgBouncer understands, and which minds no name that is unknown."""
+        self._prepared.pop(name, None)
+        self._pq.send_close_prepared(name)
+        await self._sent()
+
+    def _sent(self) -> "asyncio.Future[PGresult]":
+        """The answer to what was just sent."""
         if self._pq.flush():
             self._loop.add_writer(self._socket, self._write)
-        self._answer = self._loop.create_future()
-        result = await self._answer
-        if result is None or result.status == ExecStatus.FATAL_ERROR:
-            raise self._error(result)
-        return result
+        self._answer = answer = self._loop.create_future()
+        return answer
 
     def _error(self, result: PGresult | None) -> Exception:
         if result is None:
             return OperationalError("Postgres ended the query without a result")
         error = error_from_result(result)
         if isinstance(error, OperationalError) and (error.sqlstate or "").startswith("57P"):  # it shuts down
-            self.lose(str(error))
+            self.lose(ConnectionLost(str(error)))
         return error
 
     def _write(self) -> None:
@@ -135,7 +153,7 @@ class Connection:
             if not self._pq.flush():
                 self._loop.remove_writer(self._socket)
         except OperationalError as error:
-            self.lose(str(error))
+            self.lose(ConnectionLost(str(error)))
 
     def _read(self) -> None:
         try:
@@ -149,7 +167,7 @@ class Connection:
                     return
                 self._result = result
         except OperationalError as error:
-            self.lose(str(error))
+            self.lose(ConnectionLost(str(error)))
 
     def _finish(self) -> None:
         answer, self._answer = self._answer, None
@@ -157,5 +175,9 @@ class Connection:
         if self._released:
             self._released = False
             self._on_idle(self)
-        elif answer and not answer.done():
+        elif not answer or answer.done():
+            pass  # its caller was cancelled and is about to release the connection
+        elif result is None or result.status == ExecStatus.FATAL_ERROR:
+            answer.set_exception(self._error(result))
+        else:
             answer.set_result(result)

@@ -9,24 +9,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from django.conf import settings
 from django.db import connections
-from psycopg import AsyncConnection, OperationalError, errors
+from psycopg import AsyncConnection, OperationalError
 from psycopg.pq.abc import PGresult
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from ops.postgres.connection import Connection, ConnectionLost
+from ops.postgres.connection import Connection, ConnectionLost, NoAnswer
 from ops.postgres.options import PoolOptions
 from ops.postgres.statement import Statement
 
 logger = logging.getLogger(__name__)
 
 WATCH = 0.5  # seconds between two looks at what takes too long
-# The prepared statement has gone or no longer fits the tables: a migration ran, or a pooler lent another session.
-STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
 
 
 class Pool:
@@ -41,13 +39,14 @@ class Pool:
         self._borrowing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Open the pool and borrow a first connection. A database that is down is not waited for."""
+        """Open the pool and borrow a first connection. A database that is down is no error here, only a delay."""
         self._loop = asyncio.get_running_loop()
         self._options: PoolOptions = settings.NATIVE_POOL
         self._source = AsyncConnectionPool(
             kwargs=_parameters(),
             min_size=1,
             max_size=self._options.max_size,
+            check=_check,
             timeout=self._options.connect_timeout,
             max_lifetime=self._options.max_lifetime,
             reconnect_timeout=self._options.reconnect_timeout,
@@ -55,18 +54,26 @@ class Pool:
             name="native",
         )
         await self._source.open()
-        self._run(self._watch())
+        self._watching = self._loop.create_task(self._watch())
         await self._borrow()
 
     async def close(self) -> None:
-        for task in [*self._tasks]:
-            task.cancel()
-        for connection in [*self.borrowed]:
-            connection.lose("the pool is closed")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._source:
-            await self._source.close()
-            self._source = None
+        """Close the pool; whoever waits in it, for a connection or an answer, gets an OperationalError."""
+        source, self._source = self._source, None
+        if not source:
+            return
+        self._watching.cancel()
+        for turn in self.waiting:
+            if not turn.done():
+                turn.set_exception(PoolClosed("the pool is closed"))
+        self.waiting.clear()
+        lost = [*self.borrowed]
+        for connection in lost:
+            connection.lose(ConnectionLost("the pool is closed"))
+        await source.close()
+        for connection in lost:
+            await source.putconn(connection.source)  # which a closed pool closes
+        await asyncio.gather(self._watching, *self._tasks, return_exceptions=True)
 
     async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
         """Run a read. Raises psycopg.OperationalError where Postgres, or the queue for it, is not up to it.
@@ -76,17 +83,22 @@ class Pool:
         try:
             return await self._execute(statement, parameters)
         except ConnectionLost:
+            if not self._source:
+                raise  # the pool was closed
             return await self._execute(statement, parameters)
 
     async def _execute(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
         connection = self.idle.pop() if self.idle else await self._wait()
         try:
             return await connection.execute(statement, parameters)
-        except (OperationalError, *STALE) as error:
-            if isinstance(error, STALE) or connection.broken:
-                connection.lose(str(error))
-                raise ConnectionLost(str(error)) from error
+        except NoAnswer:
             raise
+        except OperationalError as error:
+            if not connection.broken:
+                raise
+            lost = ConnectionLost(str(error))
+            connection.lose(lost)
+            raise lost from error
         finally:
             connection.release()
 
@@ -94,34 +106,45 @@ class Pool:
         """Wait for a connection that another request gives back, or for a new one."""
         if not self._source:
             await self.open()
+            if self.idle:
+                return self.idle.pop()
         if len(self.waiting) >= self._options.max_waiting:
             raise TooManyRequests(f"{len(self.waiting)} requests wait for a connection already")
         turn: asyncio.Future[Connection] = self._loop.create_future()
         self.waiting.append(turn)
-        if len(self.borrowed) + len(self._borrowing) < self._options.max_size:
-            self._run(self._borrow(), self._borrowing)
+        self._grow()
         try:
             async with asyncio.timeout(self._options.timeout):
                 return await turn
         except BaseException as error:
             if turn.cancelled():
-                self.waiting.remove(turn)
-            else:  # it was given a connection just as it stopped waiting
-                self._give(turn.result())
+                with suppress(ValueError):  # _give passed it over
+                    self.waiting.remove(turn)
+            elif not turn.exception():  # it was given a connection just as it stopped waiting
+                turn.result().release()
             if isinstance(error, TimeoutError):
                 raise PoolTimeout(f"no connection within {self._options.timeout} s") from None
             raise
 
+    def _grow(self) -> None:
+        """Borrow one more connection, unless the pool has as many as it may."""
+        if len(self.borrowed) + len(self._borrowing) < self._options.max_size:
+            self._run(self._borrow(), self._borrowing)
+
     async def _borrow(self) -> None:
         """Take a connection from psycopg's pool and give it to whoever waits longest."""
-        if not self._source:
+        if not (source := self._source):
             return
         try:
-            source = await self._source.getconn()
+            opened = await source.getconn()
         except OperationalError as error:
-            logger.warning("no database connection: %s", error)
+            if self._source:
+                logger.warning("no database connection: %s", error)
             return
-        connection = Connection(source, self._give, self._return, prepare=self._options.prepare)
+        if source is not self._source:  # closed meanwhile
+            await source.putconn(opened)
+            return
+        connection = Connection(opened, self._give, self._return, prepare=self._options.prepare)
         self.borrowed[connection] = self._loop.time()
         self._give(connection)
 
@@ -140,6 +163,8 @@ class Pool:
             self.idle.remove(connection)
         if self._source:
             self._run(self._source.putconn(connection.source))
+            if self.waiting:
+                self._grow()
 
     async def _watch(self) -> None:
         """Give up connections whose statement takes too long, and return those borrowed long ago."""
@@ -148,10 +173,10 @@ class Pool:
             now = self._loop.time()
             for connection, since in [*self.borrowed.items()]:
                 if connection.busy and now - connection.started > self._options.deadline:
+                    connection.lose(NoAnswer("no answer from Postgres in time"))
                     await connection.source.close()
-                    connection.lose("no answer from Postgres in time")
                 elif connection in self.idle and now - since > self._options.borrow:
-                    connection.lose("borrowed long enough")
+                    connection.lose(ConnectionLost("borrowed long enough"))
 
     def _run(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]] | None = None) -> None:
         """Run `work` beside the requests; a task is kept until it ends."""
@@ -167,6 +192,11 @@ def _parameters() -> dict[str, Any]:
     parameters = connections["default"].get_connection_params()
     own = ("cursor_factory", "context", "prepare_threshold", "server_side_binding")
     return {name: value for name, value in parameters.items() if name not in own} | {"autocommit": True}
+
+
+async def _check(source: AsyncConnection[Any]) -> None:
+    """Raises OperationalError if the server has hung up; asks it nothing, since a frozen one would not answer."""
+    source.pgconn.consume_input()
 
 
 pool = Pool()

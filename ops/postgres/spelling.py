@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import Field
-from pydantic import BaseModel
+from django.db.models import DecimalField, Field
+from pydantic import BaseModel, ValidationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,12 @@ DURATION = """(
         || CASE WHEN clock % 60 > 0 OR days + clock = 0 THEN trim_scale(clock % 60) || 'S' ELSE '' END
     FROM (SELECT abs(EXTRACT(EPOCH FROM {})) AS seconds) AS duration,
          LATERAL (SELECT trunc(seconds / 86400)::bigint AS days, seconds % 86400 AS clock) AS split
+    WHERE seconds IS NOT NULL
 )"""
 
 # A kind of column by Django's internal type: sample values, then the spellings to choose from, the cheapest first.
 INTEGERS = ([0, -1, 2**31 - 1], [BARE, QUOTED])
-TEXTS = (['a "quoted" \\ \x01\n\u2028é😀'], [Spelling("to_json({}::text)", _json, array=ARRAY)])
+TEXTS = ([' A "quoted" \\ \x01\n\u2028é😀 '], [Spelling("to_json({}::text)", _json, array=ARRAY)])
 KINDS: dict[str, tuple[list[Any], list[Spelling]]] = {
     **dict.fromkeys(["AutoField", "BigAutoField", "SmallAutoField"], INTEGERS),
     **dict.fromkeys(["IntegerField", "BigIntegerField", "SmallIntegerField"], INTEGERS),
@@ -107,7 +108,7 @@ KINDS: dict[str, tuple[list[Any], list[Spelling]]] = {
     ),
     "UUIDField": ([uuid.UUID(int=2**127 + 10)], [QUOTED]),
     "GenericIPAddressField": (
-        ["192.0.2.1", "2001:db8::1"],
+        ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"],
         [Spelling("to_json(host({}))", _json, array=ARRAY)],
     ),
     "DateField": ([datetime.date(99, 1, 2)], [TO_JSON]),
@@ -157,24 +158,31 @@ def spell(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> Spell
 
     Raises ImproperlyConfigured where Postgres cannot print what the schema prints.
     """
+    if hasattr(schema, f"resolve_{name}"):
+        raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call its resolver.")
     samples, candidates = _kind(field)
+    printed = [(sample, _printed(schema, name, valid)) for sample, valid in _validated(schema, name, samples)]
     for candidate in candidates:
-        if all(_same(_printed(schema, name, sample), candidate.python(sample)) for sample in samples):
+        if all(_same(text, candidate.python(sample)) for sample, text in printed):
             return candidate
+    differs = (one for one in printed if not (candidates and _same(one[1], candidates[0].python(one[0]))))
+    sample, text = next(differs)
     raise ImproperlyConfigured(
         f"{schema.__name__}.{name}: no JSON that Postgres can write for {field} equals what the schema prints: "
-        f"for {samples[0]!r} it prints {_printed(schema, name, samples[0])}, "
-        f"Postgres {' or '.join(candidate.python(samples[0]) for candidate in candidates) or 'nothing'}."
+        f"for {sample!r} it prints {text or 'nothing'}, "
+        f"Postgres {' or '.join(candidate.python(sample) for candidate in candidates) or 'nothing'}."
     )
 
 
 def _kind(field: "Field[Any, Any]") -> tuple[Sequence[Any], Sequence[Spelling]]:
+    field = getattr(field, "output_field", None) or field  # of a generated field
     if isinstance(field, ArrayField):
         return _array(field)
-    kind = getattr(field, "output_field", field).get_internal_type()  # of a generated field
-    if kind == "DecimalField":
-        return _decimal(field.decimal_places)  # type: ignore[attr-defined]
-    if kind not in KINDS:
+    kind = field.get_internal_type()
+    if isinstance(field, DecimalField):
+        return _decimal(field.decimal_places)
+    # A field of one's own that converts what it reads: what is stored is not what the schema sees.
+    if kind not in KINDS or (hasattr(field, "from_db_value") and kind != "JSONField"):
         raise ImproperlyConfigured(f"{field}: a {type(field).__name__} has no spelling in JSON.")
     samples, candidates = KINDS[kind]
     return ([value for value, _ in field.flatchoices if value is not None] or samples), candidates
@@ -192,7 +200,7 @@ def _decimal(places: int) -> tuple[Sequence[Any], Sequence[Spelling]]:
 
 def _array(field: "ArrayField[Any, Any]") -> tuple[Sequence[Any], Sequence[Spelling]]:
     samples, candidates = _kind(field.base_field)
-    return [[*samples, None], []], [_array_of(one) for one in candidates if one.array]
+    return [*([one] for one in samples), [*samples, None], []], [_array_of(one) for one in candidates if one.array]
 
 
 def _array_of(one: Spelling) -> Spelling:
@@ -202,12 +210,24 @@ def _array_of(one: Spelling) -> Spelling:
     return Spelling(one.array, python, array=one.array)
 
 
+def _validated(schema: type[BaseModel], name: str, samples: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Those samples that the schema takes, each with what it makes of them; or all, if it takes none."""
+    valid = []
+    for sample in samples:
+        try:
+            one = schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, sample)
+        except ValidationError:
+            continue
+        valid.append((sample, vars(one)[name]))  # vars: Ninja may have wrapped it
+    return valid or [(sample, sample) for sample in samples]
+
+
 def _printed(schema: type[BaseModel], name: str, value: Any) -> str:
     """The value as the schema prints it, with whatever serialisers and configuration it has."""
     one = schema.model_construct(**{name: value})
-    return one.model_dump_json(include={name}, by_alias=False, warnings=False).partition(":")[2][:-1]
+    return one.model_dump_json(include={name}, by_alias=False, warnings=False)[len(f"{{{_json(name)}:") : -1]
 
 
 def _same(printed: str, spelled: str) -> bool:
     """Equal JSON: to the letter, or as numbers and objects."""
-    return printed == spelled or (printed[:1] != '"' and orjson.loads(printed) == orjson.loads(spelled))
+    return printed == spelled or (printed[:1] not in ("", '"') and orjson.loads(printed) == orjson.loads(spelled))

@@ -1,0 +1,114 @@
+"""Models of the tests' own: one with a field of every kind, and odd ones. Their tables live for one test."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField, DateRangeField
+from django.db import models
+from django.db.models import F
+
+
+class Colour(models.TextChoices):
+    RED = "red"
+    BLUE = "bl'ue\\"
+
+
+class Grade(models.IntegerChoices):
+    LOW = -1
+    HIGH = 7
+
+
+class Shouted(models.TextField):  # type: ignore[type-arg]
+    """Stored as it is, read in capitals."""
+
+    def from_db_value(self, value: str, *_: Any) -> str:
+        return value.upper()
+
+
+class Label(models.Model):
+    class Meta:
+        app_label = "spelled"
+
+    key = models.CharField(max_length=50, primary_key=True)
+    rank = models.IntegerField()
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True)
+
+
+class Sticker(Label):
+    """Its primary key is a foreign key."""
+
+    class Meta:
+        app_label = "spelled"
+
+
+class Everything(models.Model):
+    class Meta:
+        app_label = "spelled"
+
+    text = models.TextField(null=True)
+    char = models.CharField(max_length=200, default="")
+    slug = models.SlugField(default="")
+    email = models.EmailField(default="")
+    url = models.URLField(default="")
+    colour = models.CharField(max_length=9, choices=Colour, default=Colour.RED)
+    grade = models.SmallIntegerField(choices=Grade, default=Grade.LOW)
+    small = models.SmallIntegerField(default=0)
+    integer = models.IntegerField(null=True)
+    big = models.BigIntegerField(default=0)
+    positive_small = models.PositiveSmallIntegerField(default=0)
+    positive = models.PositiveIntegerField(default=0)
+    positive_big = models.PositiveBigIntegerField(default=0)
+    yes = models.BooleanField(default=False)
+    maybe = models.BooleanField(null=True)
+    float = models.FloatField(null=True)
+    price = models.DecimalField(max_digits=7, decimal_places=2, null=True)
+    whole = models.DecimalField(max_digits=30, decimal_places=0, default=0)
+    fine = models.DecimalField(max_digits=40, decimal_places=6, default=0)
+    finer = models.DecimalField(max_digits=40, decimal_places=20, default=0)
+    uuid = models.UUIDField(null=True)
+    address = models.GenericIPAddressField(null=True)
+    date = models.DateField(null=True)
+    moment = models.DateTimeField(null=True)
+    time = models.TimeField(null=True)
+    duration = models.DurationField(null=True)
+    document = models.JSONField(null=True)
+    texts = ArrayField(models.TextField(null=True), null=True)
+    integers = ArrayField(models.IntegerField(null=True), default=list)
+    matrix = ArrayField(ArrayField(models.IntegerField()), default=list)
+    decimals = ArrayField(models.DecimalField(max_digits=20, decimal_places=4, null=True), default=list)
+    dates = ArrayField(models.DateField(null=True), default=list)
+    moments = ArrayField(models.DateTimeField(null=True), default=list)
+    times = ArrayField(models.TimeField(null=True), default=list)
+    floats = ArrayField(models.FloatField(null=True), default=list)
+    flags = ArrayField(models.BooleanField(null=True), default=list)
+    uuids = ArrayField(models.UUIDField(null=True), default=list)
+    addresses = ArrayField(models.GenericIPAddressField(null=True), default=list)
+    documents = ArrayField(models.JSONField(), default=list)
+    durations = ArrayField(models.DurationField(), default=list)
+    label = models.ForeignKey(Label, on_delete=models.CASCADE, null=True)
+    sticker = models.ForeignKey(Sticker, on_delete=models.CASCADE, null=True, related_name="stuck")
+    labels = models.ManyToManyField(Label, related_name="many")
+    doubled = models.GeneratedField(
+        expression=F("price") * Decimal(2),
+        output_field=models.DecimalField(max_digits=9, decimal_places=2),
+        db_persist=True,
+    )
+    binary = models.BinaryField(default=b"")
+    file = models.FileField(default="")
+    dates_range = DateRangeField(null=True)
+    shouted = Shouted(default="")
+
+
+class Odd(models.Model):
+    """Names that need quoting: in SQL as columns, in JSON as keys, and one that Django's placeholders would read."""
+
+    class Meta:
+        app_label = "spelled"
+        db_table = "odd 'table'"
+
+    größe = models.IntegerField(default=1)
+    user = models.TextField(default="it's", db_column="user")
+    quoted = models.TextField(default="'{}' %s $1 :x", db_column="a 'b' {} $1 :x")
+
+
+TABLES = (Label, Sticker, Everything, Odd)

@@ -1,0 +1,293 @@
+"""Postgres prints a value as the schema does, whatever the value: stored by the ORM, written by both, compared."""
+
+import datetime
+import ipaddress
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import orjson
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ninja import Schema
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, PlainSerializer, StringConstraints, create_model, field_validator
+
+from api.types import Timestamp
+from ops.postgres.compiled import One
+from products.models import Category
+from tests.ops.postgres.conftest import Run
+from tests.ops.postgres.models import Colour, Everything, Grade, Label, Odd, Sticker
+
+pytestmark = pytest.mark.django_db
+
+# Postgres holds no NUL, and UTF-8 no lone surrogate.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+NASTY = st.sampled_from(['"', "\\", "'", "\n", "\r\n", "\x7f\x01\x1f", "\u2028\u2029", "😀", "%s", "$1", "{}", "/"])
+ANY_TEXT = st.one_of(TEXT, st.lists(NASTY).map("".join))
+FLOATS = st.floats()
+MOMENTS = st.datetimes(
+    datetime.datetime(1, 1, 2), datetime.datetime(9999, 12, 30), timezones=st.just(datetime.UTC)  # noqa: DTZ001
+)
+DURATIONS = st.timedeltas(datetime.timedelta(days=-900_000), datetime.timedelta(days=900_000))
+ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
+JSON: Any = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False),
+              ANY_TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(ANY_TEXT, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+def decimals(digits: int, places: int) -> Any:
+    """Exact, whatever the precision of the context."""
+    most = 10**digits - 1
+    return st.one_of(st.integers(-most, most), st.sampled_from([0, 1, -1, most])).map(
+        lambda value: Decimal(f"{value}E{-places}")
+    )
+
+
+Plain = Annotated[Decimal, PlainSerializer(lambda value: f"{value:f}", return_type=str)]
+AsFloat = Annotated[Decimal, PlainSerializer(float, return_type=float)]
+
+def array(of: Any) -> Any:
+    return st.lists(st.one_of(st.none(), of), max_size=4)
+
+
+def optional(of: Any) -> Any:
+    return st.one_of(st.none(), of)
+
+
+# A field of Everything, the schema's annotation, and the values.
+EXACT: list[tuple[str, Any, Any]] = [
+    ("text", str | None, optional(ANY_TEXT)),
+    ("char", str, ANY_TEXT.map(lambda text: text[:200])),
+    ("slug", Annotated[str, Field(max_length=50)], st.from_regex(r"[-a-zA-Z0-9_]{1,50}", fullmatch=True)),
+    ("email", str, st.emails().filter(lambda email: len(email) < 255)),
+    ("url", str, st.just("https://example.org/?a=%20&b='\"")),
+    ("colour", Colour, st.sampled_from(Colour)),
+    ("colour", Literal["red", "bl'ue\\"], st.sampled_from(Colour)),
+    ("colour", str, st.sampled_from(Colour)),
+    ("grade", Grade, st.sampled_from(Grade)),
+    ("grade", Literal[-1, 7], st.sampled_from(Grade)),
+    ("small", int, st.integers(-(2**15), 2**15 - 1)),
+    ("integer", int | None, optional(st.integers(-(2**31), 2**31 - 1))),
+    ("big", int, st.integers(-(2**63), 2**63 - 1)),
+    ("big", Annotated[int, PlainSerializer(str)], st.integers(-(2**63), 2**63 - 1)),
+    ("positive_small", Annotated[int, Field(ge=0)], st.integers(0, 2**15 - 1)),
+    ("positive", Annotated[int, Field(ge=0)], st.integers(0, 2**31 - 1)),
+    ("positive_big", Annotated[int, Field(ge=0)], st.integers(0, 2**63 - 1)),
+    ("yes", bool, st.booleans()),
+    ("maybe", bool | None, optional(st.booleans())),
+    ("price", Decimal | None, optional(decimals(7, 2))),
+    ("price", Plain | None, optional(decimals(7, 2))),
+    ("whole", Decimal, decimals(30, 0)),
+    ("fine", Decimal, decimals(40, 6)),
+    ("finer", Plain, decimals(40, 20)),
+    ("doubled", Decimal | None, st.none()),
+    ("uuid", uuid.UUID | None, optional(st.uuids())),
+    ("address", str | None, optional(ADDRESSES)),
+    ("address", ipaddress.IPv4Address | None, optional(st.ip_addresses(v=4).map(str))),
+    ("date", datetime.date | None, optional(st.dates())),
+    ("moment", datetime.datetime | None, optional(MOMENTS)),
+    ("moment", Timestamp | None, optional(MOMENTS)),
+    ("time", datetime.time | None, optional(st.times())),
+    ("duration", datetime.timedelta | None, optional(DURATIONS)),
+    ("texts", list[str | None] | None, optional(array(ANY_TEXT))),
+    ("integers", list[int | None], array(st.integers(-(2**31), 2**31 - 1))),
+    ("matrix", list[list[int]], st.sampled_from([[], [[1]], [[1, 2], [3, 4]], [[5], [6], [-7]]])),
+    ("decimals", list[Decimal | None], array(decimals(20, 4))),
+    ("dates", list[datetime.date | None], array(st.dates())),
+    ("moments", list[Timestamp | None], array(MOMENTS)),
+    ("flags", list[bool | None], array(st.booleans())),
+    ("uuids", list[uuid.UUID | None], array(st.uuids())),
+    ("addresses", list[str | None], array(ADDRESSES)),
+]
+PARSED: list[tuple[str, Any, Any]] = [
+    ("float", float | None, optional(FLOATS)),
+    ("floats", list[float | None], array(FLOATS)),
+    ("price", float | None, optional(decimals(7, 2))),
+    ("price", AsFloat | None, optional(decimals(7, 2))),
+    ("document", Any, JSON),
+    ("document", dict[str, Any] | None, optional(st.dictionaries(ANY_TEXT, JSON, max_size=3))),
+]
+
+
+def schema_of(**fields: Any) -> type[Schema]:
+    return create_model("Out", __base__=Schema, **{name: (of, ...) for name, of in fields.items()})
+
+
+def both(run: Run, schema: type[BaseModel], values: Mapping[str, Any]) -> tuple[str, str]:
+    """Store the values; what Postgres and what the schema print."""
+    stored = Everything.objects.create(**values)
+    row = Everything.objects.filter(pk=stored.pk)
+    (written,) = run(One(row, schema).statement)
+    assert written is not None
+    return written.decode(), schema.model_validate(row.get(), from_attributes=True).model_dump_json()
+
+
+def hypothetically(values: Any) -> Any:
+    """For each of the values, in one transaction."""
+    health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    bounded = settings(max_examples=30, deadline=None, suppress_health_check=health, database=None)
+    return lambda test: bounded(given(value=values)(test))
+
+
+@pytest.mark.parametrize(("name", "annotation", "values"), EXACT)
+def test_to_the_letter(run: Run, name: str, annotation: Any, values: Any) -> None:
+    schema = schema_of(**{name: annotation})
+
+    @hypothetically(values)
+    def check(value: Any) -> None:
+        written, printed = both(run, schema, {} if name == "doubled" else {name: value})
+        assert written == printed
+
+    check()
+
+
+@pytest.mark.parametrize(("name", "annotation", "values"), PARSED)
+def test_to_the_value(run: Run, name: str, annotation: Any, values: Any) -> None:
+    schema = schema_of(**{name: annotation})
+
+    @hypothetically(values)
+    def check(value: Any) -> None:
+        written, printed = both(run, schema, {name: value})
+        assert orjson.loads(written) == orjson.loads(printed)
+
+    check()
+
+
+def test_generated(run: Run) -> None:
+    """Computed by Postgres, NULL where an operand is."""
+    schema = schema_of(doubled=Decimal | None)
+    assert both(run, schema, {"price": Decimal("0.05")}) == ('{"doubled":"0.10"}',) * 2
+    assert both(run, schema, {"price": None}) == ('{"doubled":null}',) * 2
+
+
+def test_durations_in_seconds(run: Run) -> None:
+    class Out(Schema):
+        model_config = ConfigDict(ser_json_timedelta="float")
+        duration: datetime.timedelta | None
+
+    for value in (None, datetime.timedelta(days=-45, microseconds=1), datetime.timedelta(days=400, hours=3)):
+        written, printed = both(run, Out, {"duration": value})
+        assert orjson.loads(written) == orjson.loads(printed)
+
+
+class Parent(Schema):
+    key: Annotated[str | None, Field(alias="label.key")] = None
+    rank: Annotated[int | None, Field(alias="label.rank")] = None
+    parent_id: Annotated[str | None, Field(alias="label.parent_id")] = None
+    grandparent: Annotated[int | None, Field(alias="label.parent.rank")] = None
+    label_id: str | None
+    sticker_id: str | None
+
+
+def test_through_nullable_relations(run: Run) -> None:
+    root = Label.objects.create(key='a "root"', rank=1)
+    leaf = Label.objects.create(key="leaf", rank=2, parent=root)
+    sticker = Sticker.objects.create(key="sticky", rank=3)
+    cases = {
+        None: '{"key":null,"rank":null,"parent_id":null,"grandparent":null,"label_id":null,"sticker_id":null}',
+        root: '{"key":"a \\"root\\"","rank":1,"parent_id":null,"grandparent":null,'
+        '"label_id":"a \\"root\\"","sticker_id":null}',
+        leaf: '{"key":"leaf","rank":2,"parent_id":"a \\"root\\"","grandparent":1,'
+        '"label_id":"leaf","sticker_id":"sticky"}',
+    }
+    for label, expected in cases.items():
+        stored = Everything.objects.create(label=label, sticker=sticker if label == leaf else None)
+        row = Everything.objects.filter(pk=stored.pk)
+        assert run(One(row, Parent).statement) == [expected.encode()]
+        assert Parent.from_orm(row.get()).model_dump_json() == expected
+
+
+def test_names_that_need_quotes(run: Run) -> None:
+    row = Odd.objects.create()
+    schema = create_model(
+        "Out",
+        __base__=Schema,
+        größe=(int, ...),
+        user=(str, ...),
+        **{"it's \"50%s\" \\ $1 {} :x": (str, Field(alias="quoted"))},
+    )
+    (written,) = run(One(Odd.objects.filter(pk=row.pk), schema).statement)
+    assert written == schema.from_orm(row).model_dump_json().encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "message"),
+    [
+        ("binary", bytes, "a BinaryField has no spelling"),
+        ("file", str, "a FileField has no spelling"),
+        ("dates_range", Any, "a DateRangeField has no spelling"),
+        ("shouted", str, "a Shouted has no spelling"),
+        ("finer", Decimal, "for Decimal\\('1E-20'\\) it prints \"1E-20\", Postgres \"0.00000000000000000001\""),
+        ("moments", list[datetime.datetime], "it prints \\[\"2020-01-01T00:00:13.370000Z\"\\], Postgres \\[\"2020-01-01T00:00:13.37\\+00:00"),
+        ("documents", list[Any], "Postgres nothing"),
+        ("durations", list[datetime.timedelta], "Postgres nothing"),
+        ("address", IPvAnyAddress, "::ffff"),
+        ("text", Annotated[str, Field(), PlainSerializer(str.upper)], "no JSON that Postgres can write"),
+        ("text", Annotated[str, Field(exclude=True)], "it prints nothing"),
+        ("moment", datetime.date, "no JSON that Postgres can write"),
+        ("text", Annotated[str, StringConstraints(strip_whitespace=True)], "no JSON that Postgres can write"),
+        ("nothing", int, "Everything has no field nothing"),
+        ("pk", int, "Everything has no field pk"),
+        ("label", str, "Everything.label is a relation; name a field of it, or label_id"),
+        ("labels", list[int], "Everything.labels is a relation; name a field of it"),
+    ],
+)
+def test_refused(name: str, annotation: Any, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
+        One(Everything.objects.filter(pk=1), schema_of(**{name: annotation}))
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        ("label.nothing", "Label has no field nothing"),
+        ("nothing.key", "Everything has no field nothing"),
+        ("label.parent", "Label.parent is a relation; name a field of it, or parent_id"),
+        ("text.key", "only single related rows can be followed"),
+        ("labels.key", "only single related rows can be followed"),
+    ],
+)
+def test_refused_paths(alias: str, message: str) -> None:
+    schema = schema_of(found=Annotated[str | None, Field(alias=alias)])
+    with pytest.raises(ImproperlyConfigured, match=message):
+        One(Everything.objects.filter(pk=1), schema)
+
+
+@pytest.mark.parametrize(
+    ("alias", "message"),
+    [
+        ("product.id", "Category.product.id: only single related rows can be followed"),
+        ("product", "Category.product is a relation; name a field of it.$"),
+    ],
+)
+def test_refused_reverse_paths(alias: str, message: str) -> None:
+    schema = schema_of(found=Annotated[str | None, Field(alias=alias)])
+    with pytest.raises(ImproperlyConfigured, match=message):
+        One(Category.objects.filter(pk=1), schema)
+
+
+def test_refused_where_the_schema_computes() -> None:
+    class Resolved(Schema):
+        text: str
+
+        @staticmethod
+        def resolve_text(row: Everything) -> str:
+            return "computed"
+
+    class Validated(Schema):
+        text: str
+
+        @field_validator("text")
+        @classmethod
+        def shout(cls, text: str) -> str:
+            return text.upper()
+
+    for schema in (Resolved, Validated):
+        with pytest.raises(ImproperlyConfigured, match="Postgres can"):
+            One(Everything.objects.filter(pk=1), schema)

@@ -34,6 +34,9 @@ class Serving:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.address[1]}", timeout=DEADLINE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.application(scope, receive, send)
+            return
         loop = asyncio.get_running_loop()
         loop.set_task_factory(self._count_task)
         try:
@@ -67,7 +70,9 @@ class Serving:
 
 
 @contextmanager
-def serve(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+def serve(
+    application: Application, monkeypatch: pytest.MonkeyPatch, lifespan: str = "off"
+) -> Iterator[Serving]:
     serving = Serving(application)
     submit = ThreadPoolExecutor.submit
 
@@ -76,7 +81,7 @@ def serve(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator
         return submit(*args, **options)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", count_hop)
-    config = uvicorn.Config(serving, **Worker.CONFIG_KWARGS | {"lifespan": "off", "log_config": None})
+    config = uvicorn.Config(serving, **Worker.CONFIG_KWARGS | {"lifespan": lifespan, "log_config": None})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=uvloop.run, args=[server.serve([serving.socket])])
     thread.start()

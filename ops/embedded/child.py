@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
+from ops.embedded.console import Failure, until
 from ops.embedded.paths import ROOT
-
-PATIENCE = 60  # seconds for a command to stop in
 
 
 def finish(command: Sequence[str], variables: dict[str, str]) -> int:
@@ -21,9 +20,17 @@ def finish(command: Sequence[str], variables: dict[str, str]) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            with suppress(Failure, ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(PATIENCE)
-            with suppress(ProcessLookupError):
+                until(lambda: process.poll() is not None and not _left(process.pid), "the command to stop")
+            with suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
+
+
+def _left(group: int) -> bool:
+    """Tell whether a process of the group is left: those of pytest-xdist outlive the first."""
+    with suppress(OSError):
+        os.killpg(group, 0)
+        return True
+    return False

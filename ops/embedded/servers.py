@@ -10,7 +10,6 @@ environment names (DATABASE_URL, REDIS_URL) is used instead of a private one.
 import os
 import shutil
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,12 +43,14 @@ class Servers:
         return {name: os.environ.get(name) or url for name, url in own.items()}
 
     def __enter__(self) -> Self:
-        with locks.turn(self._turn), ExitStack() as undo:
-            for server in self.wanted():
-                undo.callback(server.stop)
-                server.start()
-            undo.pop_all()
-            self._use = locks.hold(self._users, shared=True)
+        try:
+            with locks.turn(self._turn):
+                for server in self.wanted():
+                    server.start()
+                self._use = locks.hold(self._users, shared=True)
+        except BaseException:  # Ctrl-C, too
+            self.stop_unused()
+            raise
         return self
 
     def __exit__(

@@ -14,10 +14,13 @@ import os, sys
 from ops.embedded import child, console
 console.run(lambda: child.finish([sys.executable, "-c", sys.argv[1], sys.argv[2]], dict(os.environ)))
 """
+# It ends before a process of its own does, as pytest-xdist may.
 SLOW = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 made = Path(sys.argv[1])
+if os.fork():
+    time.sleep(60)
 made.touch()
 print("started", flush=True)
 try:

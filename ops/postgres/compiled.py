@@ -108,7 +108,7 @@ def _resolve(model: type[Model], path: str) -> tuple["Field[Any, Any]", bool]:
         nullable = nullable or relation.null
         model = relation.related_model
     field = _field(model, last)
-    if field.is_relation and last != getattr(field, "attname", None) or field.many_to_many:
+    if field.many_to_many or (field.is_relation and last != getattr(field, "attname", None)):
         hint = f", or {field.attname}" if field.concrete and not field.many_to_many else ""
         raise ImproperlyConfigured(f"{model.__name__}.{last} is a relation; name a field of it{hint}.")
     nullable = nullable or field.null or getattr(field, "generated", False)  # Postgres computes NULL, too

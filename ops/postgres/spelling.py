@@ -200,7 +200,9 @@ def _decimal(places: int) -> tuple[Sequence[Any], Sequence[Spelling]]:
 
 def _array(field: "ArrayField[Any, Any]") -> tuple[Sequence[Any], Sequence[Spelling]]:
     samples, candidates = _kind(field.base_field)
-    return [*([one] for one in samples), [*samples, None], []], [_array_of(one) for one in candidates if one.array]
+    return [*([one] for one in samples), [*samples, None], []], [
+        _array_of(one) for one in candidates if one.array
+    ]
 
 
 def _array_of(one: Spelling) -> Spelling:
@@ -230,4 +232,6 @@ def _printed(schema: type[BaseModel], name: str, value: Any) -> str:
 
 def _same(printed: str, spelled: str) -> bool:
     """Equal JSON: to the letter, or as numbers and objects."""
-    return printed == spelled or (printed[:1] not in ("", '"') and orjson.loads(printed) == orjson.loads(spelled))
+    return printed == spelled or (
+        printed[:1] not in ("", '"') and orjson.loads(printed) == orjson.loads(spelled)
+    )

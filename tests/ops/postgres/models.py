@@ -1,7 +1,8 @@
+# ruff: noqa: DJ001, DJ008, PLC2401  # no models for people
 """Models of the tests' own: one with a field of every kind, and odd ones. Their tables live for one test."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField, DateRangeField
 from django.db import models
@@ -25,13 +26,23 @@ class Shouted(models.TextField):  # type: ignore[type-arg]
         return value.upper()
 
 
-class Label(models.Model):
+class Spelled(models.Model):
+    """Of an app that is not installed."""
+
+    objects: ClassVar["models.Manager[Any]"] = models.Manager()
+
     class Meta:
         app_label = "spelled"
+        abstract = True
 
+
+class Label(Spelled):
     key = models.CharField(max_length=50, primary_key=True)
     rank = models.IntegerField()
     parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True)
+
+    class Meta:
+        app_label = "spelled"
 
 
 class Sticker(Label):
@@ -41,10 +52,7 @@ class Sticker(Label):
         app_label = "spelled"
 
 
-class Everything(models.Model):
-    class Meta:
-        app_label = "spelled"
-
+class Everything(Spelled):
     text = models.TextField(null=True)
     char = models.CharField(max_length=200, default="")
     slug = models.SlugField(default="")
@@ -98,17 +106,20 @@ class Everything(models.Model):
     dates_range = DateRangeField(null=True)
     shouted = Shouted(default="")
 
+    class Meta:
+        app_label = "spelled"
 
-class Odd(models.Model):
+
+class Odd(Spelled):
     """Names that need quoting: in SQL as columns, in JSON as keys, and one that Django's placeholders would read."""
+
+    größe = models.IntegerField(default=1)
+    user = models.TextField(default="it's", db_column="user")
+    quoted = models.TextField(default="'{}' %s $1 :x", db_column="a 'b' {} :x")
 
     class Meta:
         app_label = "spelled"
         db_table = "odd 'table'"
-
-    größe = models.IntegerField(default=1)
-    user = models.TextField(default="it's", db_column="user")
-    quoted = models.TextField(default="'{}' %s $1 :x", db_column="a 'b' {} $1 :x")
 
 
 TABLES = (Label, Sticker, Everything, Odd)

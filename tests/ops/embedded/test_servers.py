@@ -14,6 +14,7 @@ import redis
 from ops.embedded.console import until
 from ops.embedded.paths import ROOT
 from ops.embedded.servers import Servers
+from ops.embedded.valkey import Valkey
 
 SUPERVISOR = """
 import sys; from pathlib import Path; from ops.embedded.servers import Servers
@@ -49,6 +50,20 @@ def test_both_answer_and_leave_nothing(short_path: Path) -> None:
     assert not servers.postgres.alive()
     assert not servers.valkey.alive()
     assert not servers.directory.exists()
+
+
+def test_an_interrupted_start_leaves_nothing(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_server: Valkey, _lock: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Valkey, "launch", interrupted)
+    servers = Servers(short_path / ("long " * 20) / "servers", durable=False)
+    sockets = servers.postgres.sockets
+    with pytest.raises(KeyboardInterrupt):
+        servers.__enter__()
+    assert not servers.postgres.alive()
+    assert not servers.directory.exists()
+    assert not sockets.exists()
 
 
 def test_others_cannot_open_the_sockets(servers: Servers) -> None:

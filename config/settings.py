@@ -53,7 +53,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 DATABASE = env.database_url("DATABASE_URL")
 # Whether PgBouncer or its like stands between, in any mode. Then nothing may outlive a transaction: no prepared
-# statements, no cursors on the server, and SESSION and REQUEST_SESSION are the role's to bring (ops.E062, ops.W063).
+# statements, no cursors on the server, and SESSION and REQUEST_SESSION are the role's to bring (ops.E061, ops.W062).
 DATABASE_POOLER = env.boolean("DATABASE_POOLER", default=False)
 # What every session has. The lock timeout, in milliseconds, holds for migrations too: behind one that waits for a
 # lock, every request queues.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from django.conf import settings
-from django.db import connections
-from psycopg import Connection, OperationalError, connect
+from django.db import OperationalError, connections
+from psycopg import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Sizes:
 
     @classmethod
     def ask(cls, alias: str) -> Self:
-        """Raises psycopg.OperationalError where the server cannot be reached."""
+        """Raises Django's OperationalError where the server cannot be reached."""
         with session(alias) as connection:
             row: Any = connection.execute(ASK).fetchone()
         maximum, superusers, reserved, others = row
@@ -61,8 +61,16 @@ class Sizes:
 
 
 def session(alias: str) -> "Connection[Any]":
-    """A connection as Django would open it, outside its pool, whose threads would outlive the question."""
-    return connect(**connections[alias].get_connection_params(), autocommit=True)
+    """A connection with the parameters of Django's, as Postgres opens it: Django would correct its time zone.
+
+    Outside the pool, whose threads would outlive the question. Raises Django's OperationalError.
+    """
+    wrapper = connections[alias].copy()
+    wrapper.settings_dict["OPTIONS"].pop("pool", None)
+    with wrapper.wrap_database_errors:
+        connection: Connection[Any] = wrapper.get_new_connection(wrapper.get_connection_params())
+    connection.autocommit = True
+    return connection
 
 
 def report() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from django.db import connections
+from django.conf import settings
+from django.db import OperationalError, connections
 from pytest_django import Settings
 
 from ops.postgres import sizes
@@ -62,36 +63,47 @@ def test_sizes_of_a_pool(options: dict[str, object], pool: object, expected: int
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch, find: Find) -> None:
     monkeypatch.setitem(connections["default"].settings_dict, "HOST", "/nowhere")
-    (message,) = find("W061", ["default"])
-    assert "/nowhere" in message.msg
+    with pytest.raises(OperationalError, match="/nowhere"):
+        find("W060", ["default"])
+
+
+def test_report_of_no_server(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "HOST", "/nowhere")
+    caplog.set_level(logging.DEBUG, "ops")
+    report()
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG]
+
+
+def report() -> None:
+    sizes.report()
+    for thread in threading.enumerate():
+        if thread.name == "connection sizes":
+            thread.join(PATIENCE)
 
 
 def test_time_zone(options: dict[str, object], find: Find) -> None:
     options["options"] = "-c TimeZone=Etc/UTC -c lock_timeout=500"
-    assert find("E062", ["default"]) == []
+    assert find("E061", ["default"]) == []
     options["options"] = "-c TimeZone=Europe/London -c lock_timeout=500"
-    (message,) = find("E062", ["default"])
+    (message,) = find("E061", ["default"])
     assert "TimeZone = 'Europe/London', not 'UTC'" in message.msg
 
 
 def test_session(settings: Settings, options: dict[str, object], find: Find) -> None:
-    assert find("W063", ["default"]) == []
+    assert find("W062", ["default"]) == []
     settings.DATABASE_POOLER = True  # then the limits of requests are every session's
-    assert "statement_timeout = '0', not '1000'" in " ".join(m.msg for m in find("W063", ["default"]))
+    assert "statement_timeout = '0', not '1000'" in " ".join(m.msg for m in find("W062", ["default"]))
     options["options"] = "-c TimeZone=UTC " + " ".join(
         f"-c {name}={value}" for name, value in (settings.SESSION | settings.REQUEST_SESSION).items()
     )
-    assert find("W063", ["default"]) == []
+    assert find("W062", ["default"]) == []
 
 
 @pytest.mark.parametrize(("workers", "level"), [(2, logging.INFO), (512, logging.WARNING)])
 def test_report(settings: Settings, caplog: pytest.LogCaptureFixture, workers: int, level: int) -> None:
     settings.WEB_CONCURRENCY = workers
     caplog.set_level(logging.INFO, "ops")
-    sizes.report()
-    for thread in threading.enumerate():
-        if thread.name == "connection sizes":
-            thread.join(PATIENCE)
+    report()
     assert [record.levelno for record in caplog.records] == [level]
     assert f"{workers * 8} connections at worst" in caplog.text
 

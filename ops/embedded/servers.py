@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from ops.embedded import locks
+from ops.embedded.console import Failure
 from ops.embedded.daemon import SocketServer
 from ops.embedded.paths import LOCAL
 from ops.embedded.postgres import Postgres
@@ -48,7 +49,11 @@ class Servers:
                 for server in self.wanted():
                     server.start()
                 self._use = locks.hold(self._users, shared=True)
-        except BaseException:  # Ctrl-C, too
+        except Failure:  # its log stays, to be read
+            for server in self.wanted():
+                server.stop()
+            raise
+        except KeyboardInterrupt:
             self.stop_unused()
             raise
         return self

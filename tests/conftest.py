@@ -68,6 +68,7 @@ def wiretap(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
 def service(wiretap: Wiretap, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service as it is deployed, with one worker, on a real socket."""
     with serve({"DATABASE_URL": wiretap.url}, tmp_path_factory.mktemp("service")) as running:
+        running.wait_for(b"connections at worst")  # the last statement that it makes of its own accord
         yield running
 
 

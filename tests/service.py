@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ class Service:
     address: tuple[str, int]
     client: httpx.Client
     log: Path
+
+    def wait_for(self, line: bytes) -> None:
+        """Wait until the service has logged it."""
+        deadline = time.monotonic() + PATIENCE
+        while line not in self.log.read_bytes():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -39,5 +39,6 @@ def pool(django_db_blocker: DjangoDbBlocker) -> Iterator[views.Pool]:
     """The sync ORM's pool on the real Postgres. The views only read, so no test database is needed."""
     wrapper: Any = connection
     with django_db_blocker.unblock():
+        wrapper.close()  # what another test may have left open in this thread
         yield views.Pool(wrapper.pool)
         wrapper.close_pool()

@@ -138,7 +138,7 @@ class Pool:
         try:
             opened = await source.getconn()
         except OperationalError as error:
-            if self._source:
+            if source is self._source:
                 logger.warning("no database connection: %s", error)
             return
         if source is not self._source:  # closed meanwhile

@@ -9,25 +9,27 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+import psycopg
 from django.db.models import Expression, Field
 from django.db.models.sql.compiler import SQLCompiler
-from psycopg.adapt import Dumper, PyFormat, Transformer
+from psycopg.adapt import AdaptersMap, Dumper, PyFormat, Transformer
 
 _names = count(1)
-_transformer = Transformer()
+_adapters = AdaptersMap(psycopg.adapters)  # a copy, for what follows
 
 
 class Bytes(Dumper):
     """psycopg's own, without a connection, doubles quotes."""
 
-    oid = _transformer.adapters.types["bytea"].oid
+    oid = _adapters.types["bytea"].oid
 
     def dump(self, obj: Any) -> bytes:
         return b"\\x" + bytes(obj).hex().encode()
 
 
 for _kind in (bytes, bytearray, memoryview):
-    _transformer.adapters.register_dumper(_kind, Bytes)
+    _adapters.register_dumper(_kind, Bytes)
+_transformer = Transformer(_adapters)
 
 
 class Param(Expression):

@@ -1,14 +1,33 @@
-"""A table for each of the tests' own models, and what a compiled query answers there."""
+"""What the tests of compiled queries and of the pool stand on.
 
-from collections.abc import Callable
+For compiled queries, a table for each of the tests' own models. For the pool, a Postgres of the module's own, which
+may be stopped, killed and frozen; and event loops of both kinds, whose unheard exceptions fail the test.
+"""
 
+import asyncio
+import gc
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
 import pytest
-from django.db import connection
+import uvloop
+from django.db import connection, connections
+from pytest_django import Settings
 
+from ops.embedded.paths import LOCAL
+from ops.embedded.postgres import DATABASE, USER, Postgres
+from ops.embedded.servers import Servers
+from ops.postgres.pool import Pool
 from ops.postgres.statement import Statement
 from tests.ops.postgres.models import TABLES
+from tests.wiretap import Wiretap, tap
 
 Run = Callable[..., list[bytes | None]]
+Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
@@ -30,3 +49,93 @@ def run(tables: None) -> Run:
         return [result.get_value(row, 0) for row in range(result.ntuples)]
 
     return run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A coroutine function as a test runs on the fixture `runner`."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    pyfuncitem.funcargs["runner"].run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    unheard: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        yield runner
+        gc.collect()
+    assert not unheard
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DATABASE_URL", raising=False)
+        with Servers(LOCAL / f"test-{os.getpid()}-pool", durable=False) as servers:
+            yield servers.postgres
+
+
+@pytest.fixture
+def admin(server: Postgres) -> Iterator[Admin]:
+    """A session beside the pool's."""
+    with psycopg.connect(server.url, autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def database(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Django's default database, which is the module's own for now."""
+    parameters: dict[str, Any] = connections["default"].settings_dict
+    where = {"HOST": str(server.sockets), "PORT": "", "USER": USER, "PASSWORD": "", "NAME": DATABASE}
+    for name, value in where.items():
+        monkeypatch.setitem(parameters, name, value)
+    return parameters
+
+
+@pytest.fixture
+def wire(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Wiretap]:
+    """What the pool says to Postgres."""
+    directory = tmp_path_factory.mktemp("tap")
+    with tap(database.copy(), directory) as wire:
+        monkeypatch.setitem(database, "HOST", str(directory))
+        monkeypatch.setitem(database, "PORT", "1")
+        yield wire
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    """Of the pool; to be overridden by parametrize."""
+    return {}
+
+
+@pytest.fixture
+def pool(
+    runner: asyncio.Runner, database: dict[str, Any], settings: Settings, options: dict[str, Any]
+) -> Iterator[Pool]:
+    """An open pool, which must have lost no connection in the end."""
+    settings.NATIVE_POOL = replace(settings.NATIVE_POOL, **options)
+    pool = Pool()
+    runner.run(pool.open())
+    yield pool
+    runner.run(settled(pool))
+    runner.run(pool.close())
+    assert not pool.borrowed
+    assert not pool.idle
+
+
+async def settled(pool: Pool) -> None:
+    """When all connections of the pool are idle."""
+    await until(lambda: {*pool.idle} == {*pool.borrowed} and not pool.waiting)
+    assert len(pool.idle) == len(pool.borrowed)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

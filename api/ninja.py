@@ -27,7 +27,7 @@ class Api(NinjaAPI):
                 methods = {method for operation in view.operations for method in operation.methods}
                 # Ninja's own answer is plain text; a PathView has no other seam.
                 setattr(view, "_not_allowed", partial(problems.not_allowed, methods))  # noqa: B010
-        return docs.urls + super()._get_urls()
+        return super()._get_urls() + docs.urls
 
     def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
         document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)

@@ -3,7 +3,7 @@
 The links are paths, not absolute URLs: they hold behind any proxy, and no Host header gets into a cached answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -23,27 +23,24 @@ def respond(request: HttpRequest, page: Page, fetched: tuple[list[bytes], int]) 
         columns = [SEPARATOR.join(column.split(SEPARATOR)[::-1]) for column in columns]
     after, before = _neighbours(page, columns, more=more)
     following, previous = after and _url(request, page, after), before and _url(request, page, before)
-    body = b'{"next":%b,"previous":%b,"results":%b}' % (
-        orjson.dumps(following),
-        orjson.dumps(previous),
-        _results(page, columns),
+    urls = (b'{"next":', orjson.dumps(following), b',"previous":', orjson.dumps(previous), b',"results":')
+    response = HttpResponse(
+        b"".join((*urls, *_results(page, columns), b"}")), content_type="application/json"
     )
-    response = HttpResponse(body, content_type="application/json")
     if link := ", ".join(
-        f'<{url}>; rel="{rel}"' for url, rel in ((following, "next"), (previous, "prev")) if url
+        [f'<{url}>; rel="{rel}"' for url, rel in ((following, "next"), (previous, "prev")) if url]
     ):
         response["Link"] = link
     return response
 
 
-def _results(page: Page, columns: Sequence[bytes]) -> bytes:
+def _results(page: Page, columns: Sequence[bytes]) -> Iterable[bytes]:
+    """In pieces: a page is copied once, into the body."""
     if page.shape.layout == "rows":
-        return b"[%b]" % columns[0]
-    arrays = (
-        b'"%b":[%b]' % (field.encode(), column)
-        for field, column in zip(page.shape.fields, columns, strict=False)
-    )
-    return b"{%b}" % SEPARATOR.join(arrays)
+        return b"[", columns[0], b"]"
+    arrays = zip(page.shape.fields, columns, strict=False)  # the key's columns may follow
+    joined = SEPARATOR.join(b'"%b":[%b]' % (field.encode(), column) for field, column in arrays)
+    return b"{", joined, b"}"
 
 
 FIRST, LAST = Cursor(before=False, key=None), Cursor(before=True, key=None)

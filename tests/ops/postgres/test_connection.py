@@ -10,7 +10,7 @@ from psycopg import OperationalError, ProgrammingError, errors
 from ops.postgres.connection import MOST_PREPARED
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Param, Statement
-from tests.ops.postgres.conftest import Admin, settled
+from tests.ops.postgres.conftest import Admin, settled, until
 from tests.wiretap import Wiretap
 
 ECHO = Statement("SELECT %s::text", (Param("x"),))
@@ -127,8 +127,7 @@ async def test_what_is_prepared_outlives_the_loan(pool: Pool) -> None:
     before = await value(pool, PID)
     for _ in range(2):
         await settled(pool)
-        while pool.borrowed:
-            await asyncio.sleep(0.01)
+        await until(lambda: not pool.borrowed)
         assert await value(pool, PID) == before
 
 

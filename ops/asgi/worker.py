@@ -34,3 +34,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
         # lifespan unfinished, after graceful_timeout on a stop and after timeout on a reload.
         patience = min(self.cfg.graceful_timeout, self.cfg.timeout or self.cfg.graceful_timeout)
         self.config.timeout_graceful_shutdown = max(1, patience - SHUTDOWN_RESERVE)
+
+    def run(self) -> None:
+        # A socket is uvloop's own to close. Of gunicorn's wrappers it closes the file, and uvicorn tries again.
+        self.sockets = [listener.sock for listener in self.sockets]
+        super().run()

@@ -48,6 +48,7 @@ class Command(BaseCommand):
             raise CommandError(f"--rows must be from 0 to {MOST_ROWS}")
         if not -(2**63) <= seed < 2**63:
             raise CommandError("--seed must be a 64-bit integer")
+        connection.ensure_connection()  # a server that cannot be reached has its own message, in manage.py
         try:
             self.top_up(rows, seed)
         except DatabaseError as error:

@@ -72,7 +72,7 @@ async def answers(pool: Pool, times: int = 10) -> None:
 async def test_more_callers_than_connections(pool: Pool) -> None:
     tasks = [asyncio.create_task(value(pool, ECHO, x=number)) for number in range(60)]
     assert await asyncio.gather(*tasks) == [b"%d" % number for number in range(60)]
-    assert len(pool.borrowed) == 2
+    assert len(pool.borrowed) <= 2
 
 
 @pytest.mark.parametrize("options", [ONE | {"timeout": 10}])

@@ -35,7 +35,7 @@ NAMED = settings.DATABASES["default"]["NAME"]  # by DATABASE_URL
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "service" in getattr(item, "fixturenames", ()):
+        if "django_db_setup" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.django_db)
 
 

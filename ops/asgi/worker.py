@@ -37,5 +37,5 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
 
     def run(self) -> None:
         # A socket is uvloop's own to close. Of gunicorn's wrappers it closes the file, and uvicorn tries again.
-        self.sockets = [listener.sock for listener in self.sockets]
+        self.sockets: list[Any] = [listener.sock for listener in self.sockets]
         super().run()

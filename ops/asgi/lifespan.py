@@ -1,7 +1,7 @@
 """What a worker opens before its first request and closes after its last: ASGI's lifespan, which Django refuses."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ops.asgi.protocol import Application, Receive, Scope, Send
@@ -22,11 +22,10 @@ class Lifespan:
         self.application = application
         self.resources = resources
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self.application(scope, receive, send)
+            return self._live(receive, send)
+        return self.application(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -12,7 +12,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
     """Uvicorn with its C parts, and with an end to its patience when it stops."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "loop": "uvloop",
+        "loop": "ops.asgi.loop:new_event_loop",
         "http": "httptools",
         "ws": "none",  # an upgrade request is answered as a plain one
         "interface": "asgi3",

@@ -15,8 +15,3 @@ def is_set(local: Local) -> bool:
 def unset(local: Local) -> None:
     """Remove all values of `local` from this context."""
     local._storage._data.set(None)  # noqa: SLF001
-
-
-def put(local: Local, value: object) -> None:
-    """Set `local.value`, its only attribute, in this context."""
-    local._storage.value = value  # noqa: SLF001

@@ -131,10 +131,9 @@ class One:
         self, queryset: "QuerySet[Any]", schema: type[BaseModel], fields: Iterable[str] | None = None
     ) -> None:
         names = schema.model_fields if fields is None else fields
-        unordered = (
-            queryset if queryset.query.order_by else queryset.order_by()
-        )  # the model's own order is for many
-        sql, parameters = _compile(unordered, [row(queryset.model, schema, names)])
+        if not queryset.query.order_by:
+            queryset = queryset.order_by()  # the model's own order is for many rows
+        sql, parameters = _compile(queryset, [row(queryset.model, schema, names)])
         self.statement = Statement(f"{sql} LIMIT 1", parameters)
 
     async def __call__(self, **values: Any) -> bytes | None:
@@ -156,12 +155,9 @@ class Columns:
         sql, parameters = _compile(queryset, columns)
         names = [f"c{number}" for number in range(len(columns))]
         joined = ", ".join(f"string_agg({name}, '{SEPARATOR.decode()}')" for name in names) + ", count(*)"
-        limited = (
-            f"{sql} LIMIT {limit:d}"  # a literal: for an unknown limit Postgres would plan to read a tenth
-        )
-        self.statement = Statement(
-            f"SELECT {joined} FROM ({limited}) AS page({', '.join(names)})", parameters
-        )
+        # The limit is a literal: for an unknown one, Postgres would plan to read a tenth of the table.
+        page = f"({sql} LIMIT {limit:d}) AS page({', '.join(names)})"
+        self.statement = Statement(f"SELECT {joined} FROM {page}", parameters)
         self.width = len(columns)
 
     async def fetch(self, parameters: Sequence[bytes | None]) -> tuple[list[bytes], int]:

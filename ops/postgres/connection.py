@@ -27,9 +27,8 @@ class NoAnswer(OperationalError):
     """The server was silent for too long: to ask again would make the caller wait as long once more."""
 
 
-MOST_PREPARED = (
-    100  # statements a connection keeps prepared, as psycopg does; each takes memory in the backend
-)
+# Statements that a connection keeps prepared, as psycopg does; each takes memory in the backend.
+MOST_PREPARED = 100
 # The prepared statement has gone or no longer fits the tables: a migration ran, or someone deallocated it.
 STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
 

@@ -8,13 +8,20 @@ from django.utils.functional import SimpleLazyObject
 from ninja import NinjaAPI
 
 from api import docs, openapi, problems
+from api.json import OrjsonParser, OrjsonRenderer
 
 
 class Api(NinjaAPI):
     """NinjaAPI whose errors are problem details and whose documentation needs no foreign host."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(docs=docs.Docs(), docs_decorator=problems.safe_methods, **options)
+        super().__init__(
+            parser=OrjsonParser(),
+            renderer=OrjsonRenderer(),
+            docs=docs.Docs(),
+            docs_decorator=problems.safe_methods,
+            **options,
+        )
         problems.handle_errors(self)
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:

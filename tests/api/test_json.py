@@ -20,7 +20,7 @@ class Colour(Enum):
 
 def request(body: bytes) -> HttpRequest:
     made = HttpRequest()
-    made._body = body  # type: ignore[attr-defined]
+    made._body = body
     return made
 
 

@@ -43,10 +43,10 @@ MIDDLEWARE: list[str] = []
 SILENCED_SYSTEM_CHECKS = [
     "security.W001",  # no SecurityMiddleware: headers are set in pure ASGI, TLS is the proxy's
     "security.W002",  # no XFrameOptionsMiddleware: the same
-    "security.W003",  # no CsrfViewMiddleware: writes carry a key in a header, which no browser adds by itself
+    "security.W003",  # no CsrfViewMiddleware: nothing here trusts what a browser sends by itself, such as a cookie
 ]
 
-# Django spools and parses no body beyond this. 1,000 products, the largest bulk write, take 250 kB.
+# Django spools and parses no body beyond this. 1,000 products take 250 kB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 # --- Postgres -------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ DATABASE_POOLER = env.boolean("DATABASE_POOLER", default=False)
 # What every session has. The lock timeout, in milliseconds, holds for migrations too: behind one that waits for a
 # lock, every request queues.
 SESSION = {"TimeZone": "UTC", "lock_timeout": 500}
-# The sync ORM's, in each worker: admin, sync views. Requests read through a pool of their own.
+# The sync ORM's, in each worker: sync views. Requests read through a pool of their own.
 SYNC_POOL = {
     "min_size": 0,  # many workers: an idle one holds no connection
     "max_size": 4,  # workers x pools x 4 must stay below max_connections - 13 (ops.W060)

@@ -17,10 +17,14 @@ def title(status: int) -> str:
 
 async def refuse(send: Send, status: int, code: str, detail: str) -> None:
     """Answer with a problem, in the form of api/problems.py."""
-    title = HTTPStatus(status).phrase
-    body = orjson.dumps(
-        {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
-    )
+    problem = {
+        "type": "about:blank",
+        "title": title(status),
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    body = orjson.dumps(problem)
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

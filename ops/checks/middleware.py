@@ -29,7 +29,7 @@ def check_middleware_mixin(**_kwargs: Any) -> Messages:
     return [
         warning(
             "021",
-            f"MIDDLEWARE has {path!r}, whose sync {' and '.join(hooks)} cost every request {len(hooks)} thread hops.",
+            f"MIDDLEWARE has {path!r}, whose sync {' and '.join(hooks)} cost every request a thread hop each.",
             "Write it async, or as pure ASGI in config/asgi.py. Sessions, messages and CSRF serve pages, not an API.",
         )
         for path, middleware in _middleware()

@@ -43,8 +43,8 @@ class Server:
 @contextmanager
 def serve(contender: Contender, workers: int, directory: Path) -> Iterator[Server]:
     """Run it in `directory`, where its output goes; raises LabError, with its end, if it does not answer in time."""
-    port, metrics_port = _free_ports()
-    names = {"python": sys.executable, "port": port, "metrics_port": metrics_port, "workers": workers}
+    port = _free_port()
+    names = {"python": sys.executable, "port": port, "workers": workers}
     log = directory / f"{contender.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -95,13 +95,10 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _free_ports() -> list[int]:
-    """Two ports that nobody listens on."""
-    found = []
+def _free_port() -> int:
+    """A port that nobody listens on."""
     for port in random.sample(PORTS, len(PORTS)):  # by chance, so that two runs at once do not meet
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == 2:  # noqa: PLR2004
-            return found
-    raise LabError(f"no two free ports from {PORTS.start} to {PORTS.stop - 1}")
+            return port
+    raise LabError(f"no free port from {PORTS.start} to {PORTS.stop - 1}")

@@ -8,8 +8,10 @@
     body = await list_dearer(least=Decimal("9.99"))      # b'[{"id":...},...]'
 
 The ORM writes the SQL, the schema says what the JSON looks like, and no Python touches a row: decoding 100 rows
-costs 166 us, and writing their JSON in the database 40. Whatever cannot work (a slice, no order, a field that
-Postgres cannot print as the schema does) is refused when the query is declared, that is, at import.
+costs 166 us, and writing their JSON in the database 40. What can be seen not to work (a slice, no order, a field
+that Postgres cannot print as the schema does) is refused when the query is declared, that is, at import.
+
+A process has one event loop, and the connections belong to it: in a shell, ask everything in one asyncio.run.
 """
 
 from collections.abc import Iterable, Sequence
@@ -72,6 +74,9 @@ def row(model: type[Model], schema: type[BaseModel], fields: Iterable[str]) -> J
     names = list(fields)
     if not names:
         raise ImproperlyConfigured(f"{schema.__name__}: a row needs a field.")
+    if schema.model_computed_fields:
+        computed = ", ".join(schema.model_computed_fields)
+        raise ImproperlyConfigured(f"{schema.__name__}: Postgres cannot compute {computed}.")
     pieces = [("," if at else "{") + f"{to_json(name).decode()}:" for at, name in enumerate(names)]
     return _json([*pieces, "}"], model, schema, names)
 
@@ -151,7 +156,7 @@ class Columns:
         if not queryset.ordered:
             raise ImproperlyConfigured("A compiled queryset of many rows needs an order.")
         if limit < 1:
-            raise ImproperlyConfigured(f"A limit of {limit} rows.")
+            raise ImproperlyConfigured(f"The limit must be at least 1, not {limit}.")
         sql, parameters = _compile(queryset, columns)
         names = [f"c{number}" for number in range(len(columns))]
         joined = ", ".join(f"string_agg({name}, '{SEPARATOR.decode()}')" for name in names) + ", count(*)"
@@ -193,7 +198,7 @@ class Many:
 def _compile(queryset: "QuerySet[Any]", columns: Sequence[Json]) -> tuple[str, tuple[Any, ...]]:
     """SQL with Django's placeholders, without a limit, and its parameters."""
     if queryset.query.is_sliced:
-        raise ImproperlyConfigured("A compiled queryset cannot be a slice; its limit is said beside it.")
+        raise ImproperlyConfigured("A compiled queryset cannot be a slice: pass limit= instead.")
     try:
         sql, parameters = queryset.values_list(*columns).query.get_compiler(connection=connection).as_sql()
     except EmptyResultSet:

@@ -233,7 +233,8 @@ def _printed(schema: type[BaseModel], name: str, value: Any) -> str:
 
 
 def _same(printed: str, spelled: str) -> bool:
-    """Equal JSON: to the letter, or as numbers and objects."""
-    return printed == spelled or (
-        printed[:1] not in ("", '"') and orjson.loads(printed) == orjson.loads(spelled)
-    )
+    """Equal JSON: to the letter, or as numbers of one type and as objects."""
+    if printed == spelled or printed[:1] in ("", '"'):
+        return printed == spelled
+    one, other = orjson.loads(printed), orjson.loads(spelled)
+    return type(one) is type(other) and bool(one == other)

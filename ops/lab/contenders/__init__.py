@@ -13,7 +13,7 @@ HERE = "ops.lab.contenders"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """`command` and `environment` may have {python}, {port}, {metrics_port} and {workers}."""
+    """`command` and `environment` may have {python}, {port} and {workers}."""
 
     name: str
     summary: str
@@ -51,17 +51,14 @@ CONTENDERS = [
     ),
     Contender(
         name="sub10",
-        summary="the service itself, its page cache off",
+        summary="the service itself",
         command=("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:{port}"),
         environment={
             "WEB_CONCURRENCY": "{workers}",
             "PORT": "{port}",
-            "METRICS_PORT": "{metrics_port}",
             "SECRET_KEY": "a key that signs the cursors of measurements only",
             "ALLOWED_HOSTS": "127.0.0.1",
             "LOG_LEVEL": "warning",
-            "PAGE_CACHE": "off",
-            "PROFILE": "",
             "DEBUG": "",
         },
         packages=("django", "uvicorn", "psycopg"),

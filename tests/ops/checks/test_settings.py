@@ -66,7 +66,11 @@ LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
         ("W001", {"WSGI_APPLICATION": "config.wsgi.application"}, "'config.wsgi.application'"),
         ("W004", {"WEB_CONCURRENCY": 512}, "WEB_CONCURRENCY is 512"),
         ("W020", {"MIDDLEWARE": [SYNC]}, SYNC),
-        ("W021", {"MIDDLEWARE": [MIXIN]}, "process_request and process_response cost every request 2"),
+        (
+            "W021",
+            {"MIDDLEWARE": [MIXIN]},
+            "process_request and process_response cost every request a thread hop each",
+        ),
         ("W032", {"DEBUG": True}, "DEBUG is True"),
         ("W043", {"REQUEST_SESSION": {}}, "is None"),
         ("W043", {"REQUEST_SESSION": {"statement_timeout": 0}}, "is 0"),

@@ -49,7 +49,7 @@ def alive(checkout: Checkout) -> list[str]:
 
 def test_serves_then_stops_everything(ready: Checkout, free_port: int) -> None:
     port = str(free_port)
-    with ready.start("up", PORT=port, METRICS_PORT="0", WEB_CONCURRENCY="1") as process:
+    with ready.start("up", PORT=port, WEB_CONCURRENCY="1") as process:
         until_serving(process)
         answer = httpx.get(f"http://127.0.0.1:{port}/api/products?limit=1")
         assert answer.status_code == 200
@@ -63,7 +63,7 @@ def test_serves_then_stops_everything(ready: Checkout, free_port: int) -> None:
 
 
 def test_replaces_one_whose_supervisor_was_killed(ready: Checkout, free_port: int) -> None:
-    variables = {"PORT": str(free_port), "METRICS_PORT": "0", "WEB_CONCURRENCY": "1"}
+    variables = {"PORT": str(free_port), "WEB_CONCURRENCY": "1"}
     with ready.start("up", **variables) as first:
         until_serving(first)
         first.kill()

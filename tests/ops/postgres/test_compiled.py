@@ -12,7 +12,7 @@ from django.core.exceptions import FieldError, ImproperlyConfigured
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Concat, Lower
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from ops.postgres.compiled import Columns, Many, One, row, value
 from ops.postgres.pool import pool
@@ -221,14 +221,29 @@ def test_a_self_join_is_quoted(run: Run) -> None:
     assert text == b'{"key":"leaf","up":"root"},\n{"key":"middle","up":null},\n{"key":"root","up":null}'
 
 
+class WholePrice(Schema):
+    low_price: int
+
+
+class Twice(Schema):
+    id: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def twice(self) -> int:
+        return 2 * self.id
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: One(BY_ID, WholePrice), "equals what the schema prints"),
+        (lambda: One(BY_ID, Twice), "Postgres cannot compute twice"),
         (lambda: One(BY_ID[:5], ProductOut), "cannot be a slice"),
         (lambda: Many(BY_ID[5:], ProductOut, limit=5), "cannot be a slice"),
         (lambda: Many(PRODUCTS.order_by(), ProductOut, limit=5), "needs an order"),
         (lambda: Many(Category.objects.all(), CategoryOut, limit=5), "needs an order"),
-        (lambda: Many(BY_ID, ProductOut, limit=0), "limit of 0"),
+        (lambda: Many(BY_ID, ProductOut, limit=0), "limit must be at least 1"),
         (lambda: Many(BY_ID.none(), ProductOut, limit=5), "can have no rows"),
         (lambda: One(PRODUCTS.filter(pk__in=[]), ProductOut), "can have no rows"),
         (lambda: One(PRODUCTS, ProductOut, ["price"]), "ProductOut has no field price"),

@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -251,7 +252,12 @@ def test_names_that_need_quotes(run: Run) -> None:
         ),
         ("documents", list[Any], "Postgres nothing"),
         ("durations", list[datetime.timedelta], "Postgres nothing"),
-        ("address", IPvAnyAddress, "::ffff"),
+        pytest.param(
+            *("address", IPvAnyAddress, "::ffff"),
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 13), reason="prints mapped addresses as Postgres does"
+            ),
+        ),
         ("text", Annotated[str, Field(), PlainSerializer(str.upper)], "no JSON that Postgres can write"),
         ("text", Annotated[str, Field(exclude=True)], "it prints nothing"),
         ("moment", datetime.date, "no JSON that Postgres can write"),

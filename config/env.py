@@ -53,11 +53,6 @@ class BadValueError(Exception):
     """What is wrong with a value, in words that follow the variable's name. Never holds a secret."""
 
 
-def text(name: str, *, example: str, default: str | None = None) -> str:
-    """Read any text."""
-    return _read(name, str, example, default)
-
-
 def secret(name: str, *, shortest: int, example: str, default: str | None = None) -> str:
     """Read a text of at least `shortest` characters that no message repeats."""
 

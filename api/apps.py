@@ -10,5 +10,8 @@ class ApiConfig(AppConfig):
     name = "api"
 
     def ready(self) -> None:
+        from api.cache.querysets import connect  # noqa: PLC0415  models are loaded by now, and not before
+
+        connect()
         register(check_listings)
         register_converter(IdConverter, "id")

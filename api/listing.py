@@ -24,7 +24,7 @@ from ninja import Schema
 
 from api import cursors, query
 from api.access import AccessPath, field_of
-from api.cursors import Cursor
+from api.cursors import Cursor, seal
 from api.kinds import Kind, Malformed, integer, kind_of, one_of
 from api.problems import Fault, Problem
 from ops.postgres.compiled import Columns, path_of, row, value
@@ -117,6 +117,17 @@ class Listing:
     def parse(self, request: HttpRequest) -> Page:
         """Raises Problem 422 for what cannot be understood, is not supported, or is no cursor of this list."""
         return self._parse(request.META["QUERY_STRING"])
+
+    def spell(self, query_string: str) -> str:
+        """A list's query string in its one spelling: equal for requests that have equal answers. Raises Problem."""
+        page = self._parse(query_string)
+        cursor = seal(page.cursor, page.continues) if page.cursor else ""
+        return f"{page.link}&cursor={cursor}" if cursor else page.link
+
+    def spell_fields(self, query_string: str) -> str:
+        """The same for a single resource's query string."""
+        fields: tuple[str, ...] = query.read(query_string, self.item_kinds).get("fields", self.fields)
+        return "" if fields == self.fields else f"fields={','.join(fields)}"
 
     def parse_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """The fields asked of a single resource: all of them unless the request names some."""

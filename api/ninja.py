@@ -6,8 +6,10 @@ from typing import Any, cast
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 from ninja import NinjaAPI
+from ninja.operation import PathView
 
 from api import docs, openapi, problems
+from api.cache.policy import policy_of
 from api.json import OrjsonParser, OrjsonRenderer
 
 
@@ -34,9 +36,19 @@ class Api(NinjaAPI):
                 methods = {method for operation in view.operations for method in operation.methods}
                 # Ninja's own answer is plain text; a PathView has no other seam.
                 setattr(view, "_not_allowed", partial(problems.not_allowed, methods))  # noqa: B010
+                _show_policy(view)
         return super()._get_urls() + docs.urls
 
     def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
         document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
         openapi.complete(document)
         return document
+
+
+def _show_policy(view: PathView) -> None:
+    """Let whoever resolves a path see how the answers of its GET are cached."""
+    cached = [policy_of(operation.view_func) for operation in view.operations if "GET" in operation.methods]
+    if cached and cached[0]:
+        function = view.get_view()
+        function.page_policy = cached[0]  # type: ignore[attr-defined]
+        setattr(view, "get_view", lambda: function)  # noqa: B010

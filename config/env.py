@@ -139,6 +139,17 @@ def database_url(name: str) -> dict[str, Any]:
     return _read(name, parse, "postgresql://user:password@localhost:5432/sub10", None)
 
 
+def word(name: str, *, default: str) -> str:
+    """Read letters, digits, `-` and `_`: a part of other names."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", value):
+            raise BadValueError("has characters other than letters, digits, - and _, or more than 50")
+        return value
+
+    return _read(name, parse, default, default)
+
+
 def redis_url(name: str) -> str:
     """Read a URL that redis-py takes: redis://, rediss:// (TLS) or unix:///path/of/socket."""
 

@@ -121,10 +121,18 @@ REQUEST_SESSION = {
 
 # --- Redis ----------------------------------------------------------------------------------------
 
+REDIS_URL = env.redis_url("REDIS_URL")
+# Services that share a Redis have different prefixes: an entry of one would be an answer of the other.
+CACHE_PREFIX = env.word("CACHE_PREFIX", default="sub10")
+# Whole answers: in each worker and in Redis ("on"), in Redis only ("l2"), or nowhere ("off").
+PAGE_CACHE = env.choice("PAGE_CACHE", ["on", "l2", "off"], default="on")
+
+# Django's cache, for what is no whole answer: cache.get(), cache.set(), cache.delete_pattern().
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": [env.redis_url("REDIS_URL")],  # a list: a string would be split at a password's comma
+        "KEY_PREFIX": f"{CACHE_PREFIX}:django",
+        "LOCATION": [REDIS_URL],  # a list: a string would be split at a password's comma
         "OPTIONS": {
             "CONNECTION_POOL_KWARGS": {
                 # A cache that takes longer than the database is of no use. Seconds.

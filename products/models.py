@@ -10,6 +10,8 @@ from decimal import Decimal
 from django.db import models
 from django.db.models import F, Q
 
+from api.cache.querysets import InvalidatingQuerySet
+
 MOST_PRICE = Decimal("99999.99")
 EARLIEST = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC)
@@ -18,6 +20,8 @@ LATEST = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 class Category(models.Model):
     slug = models.SlugField(max_length=50, unique=True)
     name = models.CharField(max_length=100)
+
+    objects = InvalidatingQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "categories"
@@ -42,6 +46,8 @@ class Product(models.Model):
         related_name="products",
         db_index=False,  # product_category_time serves it
     )
+
+    objects = InvalidatingQuerySet.as_manager()
 
     class Meta:
         ordering = ("time_created", "id")

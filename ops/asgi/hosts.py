@@ -3,7 +3,7 @@
 Django checks the Host header only where something asks for it (`request.get_host()`), which a lean stack never does.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from functools import lru_cache
 
 from django.conf import settings
@@ -20,11 +20,15 @@ class AllowedHosts:
         self.application = application
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http":
-            hosts = [value for name, value in scope["headers"] if name == b"host"]
-            if len(hosts) != 1 or not _is_allowed(hosts[0]):
-                return refuse(send, 400, "bad_host", "The Host header names no host of this service.")
+        if scope["type"] == "http" and not are_allowed(scope["headers"]):
+            return refuse(send, 400, "bad_host", "The Host header names no host of this service.")
         return self.application(scope, receive, send)
+
+
+def are_allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether these header fields name one host, and it is one of ours."""
+    hosts = [value for name, value in headers if name == b"host"]
+    return len(hosts) == 1 and _is_allowed(hosts[0])
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "ops.asgi.loop:new_event_loop",
-        "http": "httptools",
+        "http": "ops.asgi.wire:WireProtocol",
         "ws": "none",  # an upgrade request is answered as a plain one
         "interface": "asgi3",
         "lifespan": "on",  # a worker whose start-up fails must not serve

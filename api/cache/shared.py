@@ -1,0 +1,122 @@
+"""The second tier: entries in Redis, for all workers.
+
+An entry is valid while each of its tags has the version that it had before the entry was computed. Whoever changes
+rows deletes their tags, whoever computes an entry makes those that are missing, and a missing tag makes every entry
+invalid: so one deletion invalidates any number of entries, a forgotten tag costs a computation and never a wrong
+answer, and an answer that was read before a change cannot be stored after it.
+"""
+
+import secrets
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from api.cache.entry import Entry
+from api.cache.packing import Corrupt, pack, unpack
+from api.cache.policy import Policy
+from ops.redis.client import Client, Command
+
+LOCK = 2.0  # seconds until a lock is free whose holder died
+TAG_MARGIN = 60.0  # seconds that a tag outlives the last entry that was computed with it
+
+# Deletes a lock that is still one's own.
+UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
+
+Versions = dict[str, bytes]
+
+
+class Target(NamedTuple):
+    """What a request asks the cache for."""
+
+    policy: Policy
+    key: str
+    tags: tuple[str, ...]
+
+
+class Reservation(NamedTuple):
+    """Whether the caller may compute an entry, with which versions of its tags, or the entry that there is by now."""
+
+    granted: bool
+    versions: Versions | None
+    entry: Entry | None
+
+
+class Shared:
+    def __init__(self, client: Client, prefix: str) -> None:
+        """`prefix` keeps services apart that share a Redis."""
+        self.client = client
+        self.channel = f"{prefix}:changed"
+        self.corrupt = 0
+        self._prefix = prefix
+
+    async def look(self, target: Target) -> tuple[Entry | None, Versions | None]:
+        """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable."""
+        data, *values = await self.client.read([self._entry(target.key), *map(self._tag, target.tags)])
+        versions = _versions(target, values)
+        return self._valid(target, data, versions), versions
+
+    async def reserve(self, target: Target, token: str) -> Reservation:
+        """Ask to be the one who computes the entry. Raises Unavailable.
+
+        Who is refused asks again a little later, and finds the entry, or the lock free. The entry is read after the
+        lock was taken: who had it before has stored by then.
+        """
+        lifetime = int(target.policy.fresh + target.policy.stale + TAG_MARGIN)
+        commands: list[Command] = [("SET", self._lock(target.key), token, "NX", "PX", int(LOCK * 1000))]
+        for tag in target.tags:
+            commands.append(("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime))
+            commands.append(("GETEX", self._tag(tag), "EX", lifetime))
+        lock, *replies, data = await self.client.run(*commands, ("GET", self._entry(target.key)))
+        versions = _versions(target, replies[1::2])
+        # A Redis that is full or read-only gives no locks: each worker is then on its own.
+        granted = lock is not None
+        return Reservation(granted, versions, self._valid(target, data, versions))
+
+    async def store(self, entry: Entry, token: str) -> None:
+        """Store the entry for as long as it may be used, and give the lock back. Raises Unavailable."""
+        lifetime = int((entry.policy.fresh + entry.policy.stale) * 1000)
+        stored: Command = ("SET", self._entry(entry.key), pack(entry), "PX", lifetime)
+        await self.client.run(stored, self._unlocking(entry.key, token))
+
+    async def release(self, key: str, token: str, *, drop: bool = False) -> None:
+        """Give the lock back without an entry; with `drop`, delete the one that there is. Raises Unavailable."""
+        dropped: list[Command] = [("DEL", self._entry(key))] if drop else []
+        await self.client.run(*dropped, self._unlocking(key, token))
+
+    async def change(self, tags: Iterable[str]) -> None:
+        """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable."""
+        tags = [*tags]
+        replies = await self.client.run(
+            ("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags))
+        )
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+
+    def _valid(self, target: Target, data: Any, versions: Versions | None) -> Entry | None:
+        if versions is None or not isinstance(data, bytes):
+            return None
+        try:
+            entry = unpack(data, target.policy, target.key)
+        except Corrupt:
+            self.corrupt += 1
+            return None
+        return entry if entry.versions == versions else None
+
+    def _unlocking(self, key: str, token: str) -> Command:
+        return "EVAL", UNLOCK, 1, self._lock(key), token
+
+    def _entry(self, key: str) -> str:
+        return f"{self._prefix}:entry:{key}"
+
+    def _lock(self, key: str) -> str:
+        return f"{self._prefix}:lock:{key}"
+
+    def _tag(self, tag: str) -> str:
+        return f"{self._prefix}:tag:{tag}"
+
+
+def _versions(target: Target, values: Iterable[Any]) -> Versions | None:
+    versions = dict(zip(target.tags, values, strict=True))
+    return versions if all(isinstance(value, bytes) for value in versions.values()) else None

@@ -34,7 +34,7 @@ class Service:
 
 @contextmanager
 def serve(environment: Mapping[str, str], directory: Path, *, workers: int = 1) -> Iterator[Service]:
-    """Run the service until the block ends.
+    """Run the service until the block ends, without its page cache unless the environment says so.
 
     The socket listens before the service starts, so requests wait for it and nobody has to.
     """
@@ -44,7 +44,7 @@ def serve(environment: Mapping[str, str], directory: Path, *, workers: int = 1) 
         process = subprocess.Popen(
             [*command, "--bind", f"fd://{listener.fileno()}"],
             cwd=ROOT,
-            env={**os.environ, "WEB_CONCURRENCY": str(workers), **environment},
+            env={**os.environ, "WEB_CONCURRENCY": str(workers), "PAGE_CACHE": "off", **environment},
             pass_fds=[listener.fileno()],
             stdout=output,
             stderr=subprocess.STDOUT,

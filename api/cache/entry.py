@@ -33,8 +33,9 @@ class Entry:
     """
 
     __slots__ = (
-        "_second", "_told", "body", "calm_until", "cost", "created", "etag", "fields", "fresh_until", "key",
-        "live_until", "modified", "policy", "quiet_until", "representations", "stale_until", "targets", "versions",
+        "_has_codings", "_second", "_told", "body", "calm_until", "cost", "created", "etag", "fields",
+        "fresh_until", "key", "live_until", "modified", "policy", "quiet_until", "representations",
+        "stale_until", "targets", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,9 @@ class Entry:
         self.created, self.cost, self.versions = created, cost, versions
         self.etag = etag or blake2b(body, digest_size=12).hexdigest().encode()
         self.modified = next((http_date(value) for name, value in fields if name == b"last-modified"), None)
+        self._has_codings = len(body) >= SMALLEST and any(
+            name == b"content-type" and value.startswith(COMPRESSIBLE) for name, value in fields
+        )
         self.representations: dict[str, Representation] = {}
         self.targets: set[bytes] = set()
         self._second = 0
@@ -70,7 +74,7 @@ class Entry:
 
     def select(self, conditions: Conditions) -> Representation:
         """The representation that serves the client best, or 304 if that is the one it has."""
-        coding = choose(conditions.accept_encoding) if self._may_be_coded() else IDENTITY
+        coding = choose(conditions.accept_encoding) if self._has_codings else IDENTITY
         chosen = self.representations.get(coding) or self._make(coding)
         if is_unchanged(conditions, chosen.etag, self.modified):
             return chosen.not_modified
@@ -101,17 +105,12 @@ class Entry:
             how %= int(self.policy.fresh) - age
         return [(b"age", b"%d" % age), (b"cache-status", b"%b; %b" % (NAME, how))]
 
-    def _may_be_coded(self) -> bool:
-        return len(self.body) >= SMALLEST and any(
-            name == b"content-type" and value.startswith(COMPRESSIBLE) for name, value in self.fields
-        )
-
     def _make(self, coding: str) -> Representation:
-        coded, vary = coding != IDENTITY, self._may_be_coded()
+        coded = coding != IDENTITY
         body = CODERS[coding](self.body) if coded else self.body
         etag = b'"%b-%b"' % (self.etag, coding.encode()) if coded else b'"%b"' % self.etag
         fields = [*self.fields, (b"cache-control", self.policy.cache_control), (b"etag", etag)]
-        if vary:
+        if self._has_codings:
             fields.append((b"vary", b"accept-encoding"))
         kept = [(name, value) for name, value in fields if name in REPEATED]
         if coded:

@@ -9,7 +9,7 @@ without the client's header fields, since its answer is everybody's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -70,6 +70,14 @@ class Policy:
         """The key of the entry that the path's `arguments` and the query ask for, in its one spelling."""
         path = "/".join([self.name, *(quote(str(value), safe="") for value in arguments.values())])
         return f"{path}?{self.key(query)}"
+
+    def fits(self, parameters: Collection[str]) -> None:
+        """Raises ImproperlyConfigured if the policy needs another path parameter than these."""
+        for dependency in self.depends_on:
+            if dependency.parameter and dependency.parameter not in parameters:
+                raise ImproperlyConfigured(
+                    f"{self.name} depends on a row named by {dependency.parameter!r}, which its path lacks."
+                )
 
     def tags(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(name for dependency in self.depends_on for name in dependency.tags(arguments))

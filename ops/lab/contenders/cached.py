@@ -14,7 +14,7 @@ def _sub10(name: str, summary: str, page_cache: str, *options: str) -> Contender
         name=name,
         summary=summary,
         command=(*SUB10.command, *options),
-        environment={**SUB10.environment, "PAGE_CACHE": page_cache},
+        environment={**SUB10.environment, "PAGE_CACHE": page_cache, "CACHE_PREFIX": "lab-{start}"},
     )
 
 

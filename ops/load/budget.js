@@ -33,6 +33,9 @@ export function setup() {
     throw new Error(`${service}/api/products answered ${page.status}: ${page.error || page.body}`);
   }
   const { next, results } = page.json();
+  if (!next) {
+    throw new Error(`${service}/api/products has fewer than two pages: seed some products first`);
+  }
   return ["/api/products", next, "/api/products?sort=-low_price&fields=id,low_price", `/api/products/${results[0].id}`];
 }
 

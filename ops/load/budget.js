@@ -16,7 +16,7 @@ export const options = {
       rate,
       timeUnit: "1s",
       duration: __ENV.DURATION || "30s",
-      preAllocatedVUs: Math.max(20, Math.ceil(rate / 20)), // enough for answers that take 50 ms
+      preAllocatedVUs: Math.max(50, Math.ceil(rate / 5)), // enough for answers that take 200 ms
     },
   },
   thresholds: {

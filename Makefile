@@ -1,11 +1,12 @@
-# The commands of this repository, the same for people and CI. They need make and Python 3.11 or newer, no more.
+# The commands of this repository, the same for people and CI. They need make and Python 3.11 or newer, no more; image
+# and sbom need Docker.
 
 SHELL := /bin/sh
 RUN = python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.embedded
 LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 	--custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help up test check conformance format manage lab venv lock clean
+.PHONY: help up test check conformance format manage lab load image sbom venv lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,13 +34,24 @@ manage: ## manage.py on the servers of make up: make manage ARGS="seed_products 
 lab: ## measure the service beside its peers: make lab ARGS="closed --scenario list100"; no ARGS: all that it can do
 	@$(RUN) lab $(or $(ARGS),--help)
 
+load: ## hold the running service against its latency budget: RATE=1000 DURATION=60s make load
+	@$(RUN) load
+
+image: ## the container image sub10, labelled with its version, revision and time
+	@docker build -t sub10 --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg REVISION="$$(git describe --always --abbrev=40 --exclude '*' --dirty)" \
+		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(ARGS) .
+
+sbom: ## what the image installs, in CycloneDX: .local/sbom/sub10.cdx.json
+	@docker build --target sbom --output .local/sbom $(ARGS) .
+
 venv: ## .venv with all dependency groups, for an editor
 	@$(RUN) venv
 
 lock: ## renew requirements/*.txt after a change of pyproject.toml (ARGS=--upgrade: to the newest versions)
 	@$(RUN) venv runtime dev
 	@set -e; $(LOCK) pyproject.toml -o requirements/runtime.txt; known='-c requirements/runtime.txt'; \
-	for group in embedded dev profile lab; do \
+	for group in embedded dev profile lab sbom; do \
 		$(LOCK) --group $$group $$known -o requirements/$$group.txt; \
 		known="$$known -c requirements/$$group.txt"; \
 	done

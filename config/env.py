@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 TRUE, FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 HOST_NAME = r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+"  # a name, an IPv4 or (without brackets) an IPv6 address
+# What nobody outside reaches the service by: a name of one label, which no public DNS holds, or a loopback address.
+LOCAL_HOST = re.compile(r"[A-Za-z0-9_-]+|127\.[0-9.]+|\[::1\]")
+PUBLISHED = "development-only"  # how each secret begins that this repository holds (compose.yaml)
 ALLOWED_HOST = re.compile(r"\*|\.?[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]")
 
 # What a URL's query may say: libpq's own keywords for how to reach and trust the server
@@ -166,6 +169,17 @@ def redis_url(name: str) -> str:
         return value
 
     return _read(name, parse, "redis://localhost:6379/0", None)
+
+
+def refuse_published(hosts: Collection[str], **secrets: str) -> None:
+    """Stop if one of `secrets`, by variable, is one of this repository's and `hosts` are not only this machine."""
+    reachable = [host for host in hosts if not LOCAL_HOST.fullmatch(host)]
+    for name, value in secrets.items():
+        if reachable and value.startswith(PUBLISHED):
+            raise ConfigurationError(
+                f"{name} has a secret that everybody can read in this repository, and ALLOWED_HOSTS has "
+                f"{reachable[0]!r}: set one of your own, which `openssl rand -hex 32` makes"
+            )
 
 
 def _read(name: str, parse: Callable[[str], T], example: str, default: T | None) -> T:

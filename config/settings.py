@@ -52,6 +52,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # --- Postgres -------------------------------------------------------------------------------------
 
 DATABASE = env.database_url("DATABASE_URL")
+if not DEBUG:
+    env.refuse_published(ALLOWED_HOSTS, SECRET_KEY=SECRET_KEY, DATABASE_URL=DATABASE["PASSWORD"])
 # Whether PgBouncer or its like stands between, in any mode. Then nothing may outlive a transaction: no prepared
 # statements, no cursors on the server, and SESSION and REQUEST_SESSION are the role's to bring (ops.E061, ops.W062).
 DATABASE_POOLER = env.boolean("DATABASE_POOLER", default=False)

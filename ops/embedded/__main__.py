@@ -44,6 +44,16 @@ def measures(arguments: list[str]) -> bool:
     return arguments[:1] in (["closed"], ["open"]) and not {"-h", "--help"} & set(arguments)
 
 
+def load() -> int:
+    """`load`: hold the service on PORT against ops/load/budget.js. k6's status is 99 if the budget was not kept."""
+    venv.ensure(VENV, ("runtime", "embedded", "lab"), sys.executable)
+    if not up.Gunicorn({}).answers():
+        raise console.Failure(f"Nothing answers on port {environment.port()}: start `make up` first")
+    url = {"URL": f"http://127.0.0.1:{environment.port()}"}
+    k6 = [str(VENV / "bin/k6"), "run", "--quiet", "--no-usage-report", "--address", ""]
+    return child.finish([*k6, "ops/load/budget.js"], os.environ | url)
+
+
 def clean() -> int:
     """`clean`: stop leftover servers, and remove environments, data and caches."""
     LOCAL.mkdir(exist_ok=True)
@@ -66,6 +76,7 @@ COMMANDS = {
     "conformance": gate.conformance,
     "manage": manage,
     "lab": lab,
+    "load": load,
     "venv": make_venv,
     "clean": clean,
 }

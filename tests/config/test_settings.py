@@ -75,3 +75,21 @@ def test_every_variable_is_checked(name: str, value: str) -> None:
     (line,) = stopped.stderr.splitlines()
     assert line.startswith(f"{name} ")
     assert "s3cret" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", "development-only-and-known-to-everybody-who-can-read"),
+        ("DATABASE_URL", "postgresql://u:development-only@localhost:1/d"),
+    ],
+)
+def test_secrets_of_the_repository_serve_this_machine_only(name: str, value: str) -> None:
+    """Those of compose.yaml, which has to start without a file edited."""
+    published = {name: value}
+    assert start(*CHECK, ALLOWED_HOSTS="localhost,127.0.0.1,[::1],api", **published).returncode == 0
+    for hosts in ("localhost,api.example.com", ".example.com", "*", "192.0.2.1", "[2001:db8::1]"):
+        stopped = start(*CHECK, ALLOWED_HOSTS=hosts, **published)
+        assert stopped.returncode == 1
+        (line,) = stopped.stderr.splitlines()
+        assert line.startswith(f"{name} has a secret that everybody can read")

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from ops.asgi.loop import new_event_loop
 
@@ -57,3 +57,31 @@ def test_a_burst_is_shared() -> None:
         for _ in range(BURST):
             assert everything.acquire(timeout=DEADLINE)
         assert min(worker.accepted for worker in workers) > 0  # how many each takes is the scheduler's to say
+
+
+def test_a_connection_accepted_just_before_the_end_hears_of_it() -> None:
+    """Uvicorn tells those that exist when it stops. This one comes to exist after that."""
+    loop = new_event_loop()
+    lost = asyncio.Event()
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def shutdown(self) -> None:
+            self.transport.close()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.set()
+
+    async def stop_while_it_connects(listener: socket.socket) -> None:
+        server = await loop.create_server(Protocol, sock=listener)
+        server._accept()
+        server.close()
+        await asyncio.wait_for(lost.wait(), DEADLINE)
+
+    with ExitStack() as stack:
+        stack.enter_context(closing(loop))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(socket.create_connection(listener.getsockname(), DEADLINE))
+        loop.run_until_complete(stop_while_it_connects(listener))

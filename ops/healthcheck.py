@@ -1,0 +1,36 @@
+"""The container's health check: `python -S -m ops.healthcheck` exits with 0 if the service answers 200 in time.
+
+A new process asks every few seconds, so it imports next to nothing: 17 ms of CPU. With http.client it is 36, with
+Django's settings 68.
+"""
+
+import os
+import socket
+import sys
+
+PATH = "/api/openapi.json"
+TIMEOUT = 2  # seconds to connect and for each read; HEALTHCHECK's own, in the Dockerfile, bounds the whole
+# The service answers no other hosts than those of ALLOWED_HOSTS. Its first will do: "*" is any, ".name" also name.
+FIRST = (os.environ.get("ALLOWED_HOSTS") or "*").split(",")[0].strip()
+HOST = FIRST.removeprefix(".").replace("*", "localhost")
+REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+
+
+def main() -> int:
+    """Ask, say what the answer was, and return the exit status."""
+    port = int(os.environ.get("PORT") or 8000)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), TIMEOUT) as service,
+            service.makefile("rb") as answer,
+        ):
+            service.sendall(REQUEST.encode())
+            status = answer.read().partition(b"\r\n")[0].decode("latin-1")
+    except OSError as error:
+        status = repr(error)
+    sys.stdout.write(f"{PATH} of {HOST}, port {port}: {status}\n")
+    return 0 if status.startswith("HTTP/1.1 200 ") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ RUN = python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.embedd
 LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 	--custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help up test check conformance format manage lab venv lock clean
+.PHONY: help up test check conformance format manage lab dashboards venv lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ manage: ## manage.py on the servers of make up: make manage ARGS="seed_products 
 
 lab: ## measure the service beside its peers: make lab ARGS="closed --scenario list100"; no ARGS: all that it can do
 	@$(RUN) lab $(or $(ARGS),--help)
+
+dashboards: ## write ops/grafana/dashboards/*.json, out of ops/grafana/boards/*.py and docs/runbook.md
+	@python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.grafana
 
 venv: ## .venv with all dependency groups, for an editor
 	@$(RUN) venv

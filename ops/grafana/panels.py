@@ -12,6 +12,7 @@ from ops.grafana import runbook
 JSON = dict[str, Any]
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, RED = "green", "red"
+INSTANT = {"instant": True, "range": False}
 NEWEST = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
 
 
@@ -68,10 +69,14 @@ def stat(
     *,
     limit: float | None = None,
     least: float | None = None,
+    instant: bool = False,
     size: tuple[int, int] = (4, 4),
     **common: Unpack[Common],
 ) -> JSON:
-    """The newest value as a number: red from `limit` on, or below `least`."""
+    """The newest value as a number: red from `limit` on, or below `least`.
+
+    Behind it is its course, unless it is `instant`: a query over 30 days is not for each point of a line.
+    """
     steps: list[tuple[str, float | None]] = [(GREEN, None)]
     if limit is not None:
         steps = [(GREEN, None), (RED, limit)]
@@ -79,11 +84,13 @@ def stat(
         steps = [(RED, None), (GREEN, least)]
     options = NEWEST | {
         "colorMode": "value" if len(steps) > 1 else "none",
-        "graphMode": "area",
+        "graphMode": "none" if instant else "area",
         "textMode": "value",
     }
     panel = _panel("stat", title, description, {title: expression}, size=size, options=options, **common)
     panel["fieldConfig"]["defaults"]["thresholds"] = _steps(*steps)
+    if instant:
+        panel["targets"][0] |= INSTANT
     return panel
 
 
@@ -141,7 +148,7 @@ def table(
     panel = _panel(
         "table", title, description, {"": expression}, size=size, options={"showHeader": True}, **common
     )
-    panel["targets"][0] |= {"format": "table", "instant": True, "range": False}
+    panel["targets"][0] |= {"format": "table", **INSTANT}
     order = {label: index for index, label in enumerate(labels)}
     panel["transformations"] = [
         {"id": "filterFieldsByName", "options": {"include": {"names": list(labels)}}},

@@ -86,7 +86,7 @@ TRUTH = [
     ),
     stat(
         "Workers hear of changes",
-        "1 while all workers have their subscription. At 0 some keep no pages of their own.",
+        "1 while all workers have their subscription. At 0 some drop their own pages again and again.",
         "min(page_cache_subscribed)",
         unit="short",
         least=1,
@@ -105,7 +105,7 @@ TRUTH = [
     ),
     stat(
         "Breaker",
-        "1 while a worker does without Redis, since it failed several times in a second.",
+        "1 while a worker does without Redis, since it failed five times within one.",
         "max(redis_breaker_open)",
         unit="short",
         limit=1,

@@ -40,7 +40,11 @@ def stage_panel(stage: str) -> JSON:
     )
 
 
-NOT_USED = {"auth": "no request has needed a key yet", "cache": "no request has asked Redis yet"}
+NOT_USED = {
+    "auth": "no request has needed a key yet",
+    "cache": "no request has asked Redis yet",
+    "queue": "nobody has waited within the interval",
+}
 WHOLE = [
     bargauge(
         "Budget used",

@@ -19,7 +19,6 @@ NOW = [
         " / (sum(rate(redis_keyspace_hits_total[$__rate_interval]))"
         " + sum(rate(redis_keyspace_misses_total[$__rate_interval])))",
         unit="percentunit",
-        empty_when="nothing was read within the interval",
         todo="CacheDown",
     ),
     stat(

@@ -58,6 +58,7 @@ NOW = [
         "Part of 30 days' error budget (0.1% of the requests) that is left. Below 0, the objective is missed: mend "
         "reliability before anything else is released.",
         budget_left("availability"),
+        instant=True,
         unit="percentunit",
         least=0.1,
         todo="AvailabilityBudgetBurnsSlowly",
@@ -67,6 +68,7 @@ NOW = [
         "Part of 30 days' latency budget (1% of the answers over 10 ms) that is left. Below 0, the objective is "
         "missed: mend latency before anything else is released.",
         budget_left("latency"),
+        instant=True,
         unit="percentunit",
         least=0.1,
         todo="LatencyBudgetBurnsSlowly",

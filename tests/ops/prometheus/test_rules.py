@@ -2,18 +2,22 @@
 
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from django.conf import settings
 
 from ops.grafana.boards import BOARDS
 from ops.grafana.runbook import entries
 from ops.prometheus import __main__ as promtool
 
-from .rules import ALERTS
+from .rules import ALERTS, BUDGET
 
 ENTRIES = entries()
+LIMITS: Any = getattr(settings, "LATENCY_BUDGET", None)
 PANELS = {
     f"{board.title} / {panel['title']}"
     for board in BOARDS
@@ -48,6 +52,11 @@ def test_the_panels_and_alerts_that_an_entry_names_are_there(alert: str) -> None
         for begun in re.findall(rf"(?=(\b{board.title} / .{{60}}))", f"{prose}{' ' * 60}"):
             assert any(begun.startswith(panel) for panel in PANELS), begun
     assert set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z]\w+)+\b", prose)) <= {"PgBouncer", *ALERTS}
+
+
+@pytest.mark.skipif(LIMITS is None, reason="the service has no budget yet")
+def test_the_limits_that_alert_are_those_of_the_settings() -> None:
+    assert asdict(LIMITS) == BUDGET
 
 
 def test_every_alert_is_seen_to_fire() -> None:

@@ -6,7 +6,7 @@ RUN = python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.embedd
 LOCK = .venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 	--custom-compile-command 'make lock' $(ARGS)
 
-.PHONY: help up test check conformance format manage lab load image sbom venv lock clean
+.PHONY: help up test check conformance format manage lab load dashboards image sbom venv lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ image: ## the container image sub10, labelled with its version, revision and tim
 
 sbom: ## what the image installs, in CycloneDX: .local/sbom/sub10.cdx.json
 	@docker build --target sbom --output .local/sbom $(ARGS) .
+
+dashboards: ## write ops/grafana/dashboards/*.json, out of ops/grafana/boards/*.py and docs/runbook.md
+	@python=$$(sh ops/embedded/find-python.sh) && exec "$$python" -m ops.grafana
 
 venv: ## .venv with all dependency groups, for an editor
 	@$(RUN) venv

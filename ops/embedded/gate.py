@@ -32,6 +32,7 @@ CHECKS = (
     ("python", "manage.py", "makemigrations", "--check"),
     ("python", "manage.py", "check", "--deploy", "--fail-level", "WARNING"),
     ("python", "-c", LINT_MIGRATIONS),
+    ("python", "-m", "ops.prometheus"),
 )
 CONFORMANCE = ("python", "-m", "tests.conformance.run")
 TESTS = ("pytest", "-n", "2")

@@ -1,0 +1,1 @@
+"""What Prometheus is told: the scrape configuration, the rules and their unit tests. See docs/runbook.md."""

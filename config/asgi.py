@@ -2,8 +2,12 @@
 
 import os
 
+# Before the imports: the pool is chosen by the settings.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
 import django
 from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
 
 from ops.asgi.garbage import settled_heap
 from ops.asgi.handler import LeanASGIHandler
@@ -13,9 +17,12 @@ from ops.asgi.stock import StockASGIHandler
 from ops.postgres.pool import open_pool
 from ops.postgres.session import limit_sessions
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 limit_sessions()
 
-handler = LeanASGIHandler() if settings.ASGI_HANDLER == "lean" else StockASGIHandler()
+handler: ASGIHandler = LeanASGIHandler() if settings.ASGI_HANDLER == "lean" else StockASGIHandler()
+if settings.INSTRUMENTED:
+    from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+
+    handler = ASGIStaticFilesHandler(handler)  # of their pages: nobody else needs files
 application = Lifespan(AllowedHosts(handler), open_pool, settled_heap)

@@ -168,7 +168,13 @@ LOGGING = {
 if INSTRUMENTED:
     INSTALLED_APPS.append("django.contrib.staticfiles")
     STATIC_URL = "/static/"
-    TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+    TEMPLATES = [
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        }
+    ]
 
 if PROFILE == "silk":
     INSTALLED_APPS.append("silk")
@@ -188,7 +194,6 @@ if TOOLBAR:
     DEBUG_TOOLBAR_PANELS = [
         "debug_toolbar.panels.history.HistoryPanel",
         "debug_toolbar.panels.timer.TimerPanel",
-        "debug_toolbar.panels.request.RequestPanel",
         "debug_toolbar.panels.sql.SQLPanel",
         "debug_toolbar.panels.cache.CachePanel",
     ]

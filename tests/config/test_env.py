@@ -81,7 +81,7 @@ def test_package_is_one_of_the_choices_and_installed(given: Given) -> None:
     given("json")
     assert "silk, nowhere" in refusal(read)
     given("nowhere")
-    with pytest.raises(env.ConfigurationError, match="^SETTING .* pip install -r requirements/some.txt$"):
+    with pytest.raises(env.ConfigurationError, match=r"^SETTING .* pip install -r requirements/some\.txt$"):
         read()
 
 

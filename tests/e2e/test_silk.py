@@ -52,6 +52,21 @@ def test_a_request_and_its_sql(silk: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("empty")
+def test_every_page_opens_and_all_can_be_cleared(silk: httpx.Client) -> None:
+    silk.get("/api/products/7")
+    seen, found = set[str](), {"/silk/", *recorded(silk)}
+    while found - seen:
+        path = (found - seen).pop()
+        seen.add(path)
+        page = silk.get(path)
+        assert page.status_code == 200, path
+        found |= set(re.findall(r"[\"'](/silk/[^\"'?#]*)", page.text))
+    assert len(seen) > 8
+    assert silk.post("/silk/cleardb/", data={"clear_all": "on"}).status_code == 200
+    assert recorded(silk) == []
+
+
+@pytest.mark.usefixtures("empty")
 def test_the_profile_has_the_view(silk: httpx.Client) -> None:
     silk.get("/api/products")
     (page,) = recorded(silk)

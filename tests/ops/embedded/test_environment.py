@@ -5,19 +5,21 @@ import pytest
 from ops.embedded import environment
 
 
+@pytest.mark.parametrize("variables", [{}, {"PROFILE": "", "DEBUG": ""}, {"DEBUG": "False"}])
+def test_no_instruments(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    assert groups(monkeypatch, variables) == ("runtime", "embedded")
+
+
 @pytest.mark.parametrize(
-    ("variables", "instrumented"),
-    [
-        ({}, False),
-        ({"PROFILE": "", "DEBUG": ""}, False),
-        ({"DEBUG": "False"}, False),
-        ({"DEBUG": "1"}, True),
-        ({"PROFILE": "silk"}, True),
-    ],
+    "variables", [{"DEBUG": "1"}, {"PROFILE": "silk"}, {"PROFILE": "silk", "DEBUG": "no"}]
 )
-def test_instruments_are_installed_where_they_are_asked_for(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], instrumented: bool
-) -> None:
+def test_instruments(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    assert groups(monkeypatch, variables) == ("runtime", "embedded", "profile")
+
+
+def groups(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> tuple[str, ...]:
     for name in ("PROFILE", "DEBUG"):
-        monkeypatch.setenv(name, variables.get(name, ""))
-    assert ("profile" in environment.groups()) == instrumented
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return environment.groups()

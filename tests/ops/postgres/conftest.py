@@ -43,7 +43,7 @@ def tables(db: None) -> None:
 def through_libpq(statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
     """As the native pool does it: the values in text format."""
     connection.ensure_connection()
-    result = connection.connection.pgconn.exec_params(statement.sql, parameters)
+    result: PGresult = connection.connection.pgconn.exec_params(statement.sql, parameters)
     assert not result.error_message, result.error_message.decode()
     return result
 

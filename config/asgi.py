@@ -2,6 +2,9 @@
 
 import os
 
+# Before the imports: the pool is chosen by the settings.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
 import django
 from django.conf import settings
 
@@ -15,7 +18,6 @@ from ops.asgi.stock import StockASGIHandler
 from ops.postgres.pool import open_pool
 from ops.postgres.session import limit_sessions
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
 from api.cache.layer import PageCache  # noqa: E402  Ninja reads the settings when it is imported
@@ -23,6 +25,10 @@ from api.cache.layer import PageCache  # noqa: E402  Ninja reads the settings wh
 limit_sessions()
 
 application: Application = LeanASGIHandler() if settings.ASGI_HANDLER == "lean" else StockASGIHandler()
+if settings.INSTRUMENTED:
+    from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+
+    application = ASGIStaticFilesHandler(application)  # of their pages: nobody else needs files
 resources: list[Resource] = [open_pool]
 if settings.PAGE_CACHE != "off":
     application = pages = PageCache(application, memory=settings.PAGE_CACHE == "on")

@@ -7,6 +7,8 @@ wrong with it and an example. An empty variable counts as missing. What can hold
 import os
 import re
 from collections.abc import Callable, Collection
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -92,13 +94,24 @@ def integer(name: str, *, least: int, most: int, default: int) -> int:
 
 def choice(name: str, choices: Collection[str], *, default: str) -> str:
     """Read one of `choices`, in any case."""
+    return _read(name, partial(_choose, choices=choices), default, default)
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether a package of an optional dependency group is here, without importing it."""
+    return find_spec(name) is not None
+
+
+def package(name: str, choices: Collection[str], *, lock: str) -> str:
+    """Read the name of an optional package, which `lock` installs, or "" for none."""
 
     def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise BadValueError(f"is {value!r}, not one of {', '.join(choices)}")
-        return value.lower()
+        chosen = _choose(value, choices)
+        if not is_installed(chosen):
+            raise ConfigurationError(f"{name} is {value!r}, which is not installed: pip install -r {lock}")
+        return chosen
 
-    return _read(name, parse, default, default)
+    return _read(name, parse, next(iter(choices)), "")
 
 
 def hosts(name: str, *, default: list[str] | None = None) -> list[str]:
@@ -193,6 +206,12 @@ def _read(name: str, parse: Callable[[str], T], example: str, default: T | None)
     elif default is not None:
         return default
     raise ConfigurationError(f"{name} {problem}. Example: {name}={example}")
+
+
+def _choose(value: str, choices: Collection[str]) -> str:
+    if value.lower() not in choices:
+        raise BadValueError(f"is {value!r}, not one of {', '.join(choices)}")
+    return value.lower()
 
 
 def _split(value: str, schemes: Collection[str]) -> SplitResult:

@@ -16,15 +16,22 @@ SECRET_KEY = env.secret(
 )
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", default=["*"] if DEBUG else None)
 
+# The instruments of development, which the last section sets up. The debug toolbar is on where it is installed.
+PROFILE = env.package("PROFILE", ["silk"], lock="requirements/profile.txt")
+TOOLBAR = DEBUG and env.is_installed("debug_toolbar")
+INSTRUMENTED = bool(PROFILE) or TOOLBAR
+
 # --- Server (gunicorn.conf.py) --------------------------------------------------------------------
 
 PORT = env.integer("PORT", least=1, most=65535, default=8000)
-# 2 x cores + 1, the usual formula. An event loop waits less than a thread, so fewer can have a better p99.
-WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", least=1, most=512, default=int(2 * cpus.available()) + 1)
+# 2 x cores + 1, the usual formula. An event loop waits less than a thread, so fewer can have a better p99. The
+# toolbar's history is in a worker's memory: with several, a page would ask one for what another keeps.
+WORKERS = 1 if TOOLBAR else int(2 * cpus.available()) + 1
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", least=1, most=512, default=WORKERS)
 
 # Django's own handler ("stock") in place of the lean one, which changes speed and not behaviour: to prove that,
 # and for tools that reach into it.
-ASGI_HANDLER = env.choice("ASGI_HANDLER", ["lean", "stock"], default="lean")
+ASGI_HANDLER = env.choice("ASGI_HANDLER", ["lean", "stock"], default="stock" if PROFILE else "lean")
 
 # --- Application ----------------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ REDIS_URL = env.redis_url("REDIS_URL")
 # Services that share a Redis have different prefixes: an entry of one would be an answer of the other.
 CACHE_PREFIX = env.word("CACHE_PREFIX", default="sub10")
 # Whole answers: in each worker and in Redis ("on"), in Redis only ("l2"), or nowhere ("off").
-PAGE_CACHE = env.choice("PAGE_CACHE", ["on", "l2", "off"], default="on")
+PAGE_CACHE = env.choice("PAGE_CACHE", ["on", "l2", "off"], default="off" if INSTRUMENTED else "on")
 
 # Django's cache, for what is no whole answer: cache.get(), cache.set(), cache.delete_pattern().
 CACHES = {
@@ -165,3 +172,39 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
     },
 }
+
+# --- Instruments of development (docs/profiling.md) -----------------------------------------------
+
+if INSTRUMENTED:
+    INSTALLED_APPS.append("django.contrib.staticfiles")
+    STATIC_URL = "/static/"
+    TEMPLATES = [
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        }
+    ]
+
+if PROFILE == "silk":
+    INSTALLED_APPS.append("silk")
+    SILKY_MIDDLEWARE_CLASS = "ops.profiling.SilkMiddleware"
+    MIDDLEWARE.append(SILKY_MIDDLEWARE_CLASS)
+    SILK_RECORDS = r"/api/(?!docs|openapi\.json)"  # requests with such a path
+    SILKY_MAX_RECORDED_REQUESTS = 1000
+    SILKY_MAX_REQUEST_BODY_SIZE = SILKY_MAX_RESPONSE_BODY_SIZE = 64 * 1024  # of a larger body nothing is kept
+    # Starred out: headers of these names, besides Authorization and Cookie, and what in a body has such a name.
+    SILKY_SENSITIVE_KEYS = {"x-api-key", "proxy-authorization", "key", "token", "secret", "password"}
+
+if TOOLBAR:
+    INSTALLED_APPS.append("debug_toolbar")
+    MIDDLEWARE.append("debug_toolbar.middleware.DebugToolbarMiddleware")
+    INTERNAL_IPS = ["127.0.0.1", "::1"]  # who gets to see it
+    # Those that have something to say of an API, and nothing secret: headers hold keys, settings hold passwords.
+    DEBUG_TOOLBAR_PANELS = [
+        "debug_toolbar.panels.history.HistoryPanel",
+        "debug_toolbar.panels.timer.TimerPanel",
+        "debug_toolbar.panels.sql.SQLPanel",
+        "debug_toolbar.panels.cache.CachePanel",
+    ]
+    DEBUG_TOOLBAR_CONFIG = {"UPDATE_ON_FETCH": True}  # an open page shows the request that it made last

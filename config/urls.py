@@ -1,6 +1,7 @@
 """Every route on one screen."""
 
-from django.urls import path
+from django.conf import settings
+from django.urls import include, path
 
 from api.ninja import Api
 from products.api import router as products
@@ -15,6 +16,11 @@ api.add_router("", products)
 urlpatterns = [
     path("api/", api.urls),
 ]
+
+if settings.PROFILE == "silk":
+    urlpatterns.append(path("silk/", include("silk.urls")))
+if settings.TOOLBAR:
+    urlpatterns.append(path("__debug__/", include("debug_toolbar.urls")))
 
 handler400 = "api.problems.bad_request"
 handler403 = "api.problems.forbidden"

@@ -29,7 +29,7 @@ def check_profilers(**_kwargs: Any) -> Messages:
         warning(
             "031",
             f"INSTALLED_APPS has {name!r} while DEBUG is False: it records every request, most to the database.",
-            "Install it in development only, or for the hour in which you look at it.",
+            "Unset PROFILE, unless this is the hour in which you look at it.",
         )
         for name in PROFILERS
         if apps.is_installed(name) and not settings.DEBUG

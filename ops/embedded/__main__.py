@@ -21,7 +21,7 @@ def make_venv() -> int:
 
 def manage() -> int:
     """`manage ARGUMENT...`: run manage.py on the servers of `make up`, whether they are running or not."""
-    venv.ensure(VENV, ("runtime", "embedded"), sys.executable)
+    venv.ensure(VENV, environment.groups(), sys.executable)
     with servers.Servers(LOCAL / "servers") as running:
         signal.signal(signal.SIGINT, lambda *_: None)  # a shell of manage.py lives on after Ctrl-C
         command = [PYTHON, "manage.py", *sys.argv[2:]]

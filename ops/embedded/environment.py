@@ -9,12 +9,19 @@ from ops.embedded.paths import LOCAL, PYTHON, ROOT
 from ops.embedded.servers import Servers
 
 GREATEST_PORT = 65535
+FALSE = ("", "0", "false", "no", "off")  # as config/env.py reads them
 
 
 def complete(servers: Servers) -> dict[str, str]:
     """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
     defaults = {"SECRET_KEY": _secret_key(), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]", "PORT": "8000"}
     return defaults | {name: value for name, value in os.environ.items() if value} | servers.environment
+
+
+def groups() -> tuple[str, ...]:
+    """Return the dependency groups of the service: PROFILE and DEBUG ask for instruments of development."""
+    instrumented = os.environ.get("PROFILE") or os.environ.get("DEBUG", "").lower() not in FALSE
+    return ("runtime", "embedded", "profile") if instrumented else ("runtime", "embedded")
 
 
 def check(variables: dict[str, str]) -> None:

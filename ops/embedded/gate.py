@@ -15,7 +15,7 @@ from ops.embedded.console import Failure
 from ops.embedded.paths import LOCAL, ROOT, VENV
 from ops.embedded.servers import Servers, remove_leftovers
 
-GROUPS = ("runtime", "embedded", "dev")
+GROUPS = ("runtime", "embedded", "dev", "profile")
 TESTED = ("3.11", "3.13")  # the oldest and the newest Python; where one is missing the other has to do
 # The linter's command, without the linter among the service's INSTALLED_APPS.
 LINT_MIGRATIONS = """

@@ -21,6 +21,8 @@ RUNNING = """
 
 The documentation is at http://127.0.0.1:{port}/api/docs. Ctrl-C stops everything; the data stays in .local/.
 """
+SILK = """
+    http://127.0.0.1:{port}/silk/ shows the requests with their SQL"""
 
 
 class Gunicorn(Daemon):
@@ -62,7 +64,7 @@ def up() -> int:
     with locks.only(LOCAL / "up.lock", "`make up` of this checkout is running already"):
         Gunicorn({}).stop()  # one whose supervisor was killed
         check_port(environment.port())
-        venv.ensure(VENV, ("runtime", "embedded"), sys.executable)
+        venv.ensure(VENV, environment.groups(), sys.executable)
         servers = Servers(LOCAL / "servers")
         variables = environment.complete(servers)
         environment.check(variables)
@@ -93,7 +95,8 @@ def _serve(variables: dict[str, str]) -> int:
     gunicorn = Gunicorn(variables)
     try:
         gunicorn.start()
-        print(RUNNING.format(port=variables["PORT"]), flush=True)
+        said = SILK + RUNNING if variables.get("PROFILE") else RUNNING
+        print(said.format(port=variables["PORT"]), flush=True)
         return gunicorn.process.wait()
     except KeyboardInterrupt:
         return 0

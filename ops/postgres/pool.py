@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections
 from psycopg import AsyncConnection, OperationalError
 from psycopg.pq.abc import PGresult
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from ops.postgres import through_django
 from ops.postgres.connection import Connection, ConnectionLost, NoAnswer
 from ops.postgres.options import PoolOptions
 from ops.postgres.statement import Statement
@@ -206,7 +208,18 @@ async def _check(source: AsyncConnection[Any]) -> None:
     source.pgconn.consume_input()
 
 
-pool = Pool()
+class DjangoPool(Pool):
+    """The same statements on Django's connection, where the instruments of development listen."""
+
+    async def open(self) -> None:
+        """Django opens its connections itself."""
+
+    async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        """Run a read in the request's thread."""
+        return await sync_to_async(through_django.fetch)(statement, parameters)
+
+
+pool: Pool = DjangoPool() if settings.INSTRUMENTED else Pool()
 
 
 @asynccontextmanager

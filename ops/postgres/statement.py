@@ -15,6 +15,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from psycopg.adapt import AdaptersMap, Dumper, PyFormat, Transformer
 
 _names = count(1)
+_PLACEHOLDER = re.compile("%[s%]")
 _adapters = AdaptersMap(psycopg.adapters)  # a copy, for what follows
 
 
@@ -58,17 +59,19 @@ class Statement:
 
     def __init__(self, sql: str, parameters: tuple[Any, ...]) -> None:
         """`sql` has Django's placeholders: %s for each of `parameters`, and %% for a percent sign."""
-        values, numbers = iter(parameters), count(1)
+        values = iter(parameters)
 
         def fill(found: re.Match[str]) -> str:
-            if found[0] == "%%":
-                return "%"
-            value = next(values)
-            return (
-                f"${next(numbers)}" if isinstance(value, Param) else _transformer.as_literal(value).decode()
-            )
+            if found[0] == "%%" or isinstance(value := next(values), Param):
+                return found[0]
+            return _transformer.as_literal(value).decode().replace("%", "%%")
 
-        self.sql = re.sub("%[s%]", fill, sql).encode()
+        # The constants filled in, Django's placeholders for the rest: what its own connection takes.
+        self.template = _PLACEHOLDER.sub(fill, sql)
+        numbers = count(1)
+        self.sql = _PLACEHOLDER.sub(
+            lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", self.template
+        ).encode()
         self.name = b"s%d" % next(_names)
         self.parameters = tuple(each.name for each in parameters if isinstance(each, Param))
         self.names = frozenset(self.parameters)

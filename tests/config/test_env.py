@@ -70,6 +70,21 @@ def test_choice_takes_any_case_and_lists_the_choices(given: Given) -> None:
     assert "debug, info" in refusal(read)
 
 
+def test_package_is_one_of_the_choices_and_installed(given: Given) -> None:
+    def read() -> str:
+        return env.package("SETTING", ["silk", "nowhere"], lock="requirements/some.txt")
+
+    given("")
+    assert read() == ""
+    given("Silk")
+    assert read() == "silk"
+    given("json")
+    assert "silk, nowhere" in refusal(read)
+    given("nowhere")
+    with pytest.raises(env.ConfigurationError, match=r"^SETTING .* pip install -r requirements/some\.txt$"):
+        read()
+
+
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_empty_is_missing(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     monkeypatch.setattr(os, "environ", {} if value is None else {"SETTING": value})

@@ -37,6 +37,20 @@ def test_deployment_checks_are_clean() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def test_a_profiler_is_no_deployment() -> None:
+    checked = start(*CHECK, PROFILE="silk")
+    assert (checked.returncode, checked.stderr.count("?: (")) == (1, 1)
+    assert "ops.W031" in checked.stderr
+
+
+def test_a_profiler_that_is_not_installed_is_one_line() -> None:
+    stopped = start("-c", "import sys; sys.modules['silk'] = None; import config.settings", PROFILE="silk")
+    assert (stopped.returncode, stopped.stderr) == (
+        1,
+        "PROFILE is 'silk', which is not installed: pip install -r requirements/profile.txt\n",
+    )
+
+
 def test_development_needs_only_the_two_servers() -> None:
     checked = start("manage.py", "check", DEBUG="1", SECRET_KEY="", ALLOWED_HOSTS="")
     assert (checked.returncode, checked.stderr) == (0, "")
@@ -67,6 +81,7 @@ def test_every_entry_point_stops_with_one_line(command: tuple[str, ...], change:
         ("WEB_CONCURRENCY", "many"),
         ("ASGI_HANDLER", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("PROFILE", "yappi"),
     ],
 )
 def test_every_variable_is_checked(name: str, value: str) -> None:

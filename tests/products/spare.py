@@ -31,12 +31,12 @@ class Database:
         """A connection that no transaction of Django's surrounds."""
         return psycopg.connect(self.url, autocommit=True)
 
-    def manage(self, *command: str) -> "subprocess.CompletedProcess[str]":
+    def manage(self, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         """What `manage.py` does to this database."""
         return subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": self.url},
+            env={**os.environ, "DATABASE_URL": self.url, **variables},
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,13 @@ import psycopg
 import pytest
 import uvloop
 from django.db import connection, connections
+from psycopg.pq.abc import PGresult
 from pytest_django import Settings
 
 from ops.embedded.paths import LOCAL
 from ops.embedded.postgres import DATABASE, USER, Postgres
 from ops.embedded.servers import Servers
+from ops.postgres import through_django
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Statement
 from tests.ops.postgres.models import TABLES
@@ -38,15 +40,23 @@ def tables(db: None) -> None:
             editor.create_model(model)
 
 
+def through_libpq(statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+    """As the native pool does it: the values in text format."""
+    connection.ensure_connection()
+    result: PGresult = connection.connection.pgconn.exec_params(statement.sql, parameters)
+    assert not result.error_message, result.error_message.decode()
+    return result
+
+
 @pytest.fixture
 def run(tables: None) -> Run:
-    """Run a statement where the tables are, as the pool would: through libpq, its values in text format."""
+    """Run a statement where the tables are, both ways, which answer the same."""
 
     def run(statement: Statement, **values: object) -> list[bytes | None]:
-        connection.ensure_connection()
-        result = connection.connection.pgconn.exec_params(statement.sql, statement.bind(values))
-        assert not result.error_message, result.error_message.decode()
-        return [result.get_value(row, 0) for row in range(result.ntuples)]
+        ways = [each(statement, statement.bind(values)) for each in (through_libpq, through_django.fetch)]
+        native, django = ([each.get_value(row, 0) for row in range(each.ntuples)] for each in ways)
+        assert django == native
+        return native
 
     return run
 

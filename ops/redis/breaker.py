@@ -49,7 +49,8 @@ class Breaker:
                 logger.warning("%s answers again", self._name)
 
     async def close(self) -> None:
-        """End the probing."""
+        """End the probing, and stay open: who comes late is not to ask again, either."""
+        self.is_open = True
         if self._probing:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)

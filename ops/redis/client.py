@@ -3,6 +3,7 @@
 Redis is optional to those who use this: whatever goes wrong is `Unavailable`, and they go on without it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,8 @@ from redis.exceptions import RedisError
 
 from ops.redis.breaker import Breaker
 
-PATIENCE = 0.05  # seconds for a connection, and for an answer: what takes longer is of no use to a cache
-CONNECTIONS = 16  # for a worker's commands; who finds none free waits for PATIENCE
+PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
+CONNECTIONS = 16  # for a worker's commands; who finds none free waits
 
 Command = tuple[str | bytes | int, ...]
 
@@ -31,14 +32,16 @@ class Client:
 
     def __init__(self) -> None:
         self.breaker = Breaker("Redis", self._probe)
-        self._redis: Redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
+        self._redis: Redis = Redis.from_pool(  # which it closes, too
+            BlockingConnectionPool.from_url(
                 settings.REDIS_URL,
                 max_connections=CONNECTIONS,
-                timeout=PATIENCE,
-                socket_connect_timeout=PATIENCE,
-                socket_timeout=PATIENCE,
                 retry=Retry(NoBackoff(), 0),  # redis-py's own is ten times
+                # One deadline for all of a command is set here. redis-py's add up, and are asyncio.wait_for, which
+                # before Python 3.12 can swallow a cancellation.
+                timeout=None,
+                socket_connect_timeout=None,
+                socket_timeout=None,
             )
         )
 
@@ -46,7 +49,8 @@ class Client:
         """The values of `keys`, in one round trip. Raises Unavailable."""
         self._refuse_if_open()
         try:
-            values: list[Any] = await self._redis.mget(keys)
+            async with asyncio.timeout(PATIENCE):
+                values: list[Any] = await self._redis.mget(keys)
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
             raise Unavailable(str(error)) from error
@@ -59,7 +63,8 @@ class Client:
         """
         self._refuse_if_open()
         try:
-            return await self._send(commands)
+            async with asyncio.timeout(PATIENCE):
+                return await self._send(commands)
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
             raise Unavailable(str(error)) from error
@@ -90,7 +95,8 @@ class Client:
         return await pipeline.execute(raise_on_error=False)
 
     async def _probe(self) -> None:
-        await self._redis.ping()
+        async with asyncio.timeout(PATIENCE):
+            await self._redis.ping()
 
 
 @asynccontextmanager

@@ -45,7 +45,10 @@ async def test_an_error_is_a_reply(client: Client, key: str) -> None:
     assert client.breaker.failures == 0
 
 
-async def test_who_is_slow_is_not_waited_for(client: Client, key: str) -> None:
+async def test_who_is_slow_is_not_waited_for(
+    client: Client, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.redis.client.PATIENCE", PATIENCE)
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await client.run(("BLPOP", key, 10))
@@ -100,7 +103,10 @@ async def test_a_server_that_is_gone(runner: asyncio.Runner, settings: Settings,
         assert client.breaker.failures == 2
 
 
-async def test_connections_end_with_the_client(runner: asyncio.Runner) -> None:
+async def test_connections_end_with_the_client(
+    runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.redis.client.PATIENCE", 5.0)
     async with open_client() as client:
         ids = [reply for (reply,) in await asyncio.gather(*(client.run(("CLIENT", "ID")) for _ in range(8)))]
         async with client.subscription("a channel"):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from api.cache.encodings import CODERS, IDENTITY, MOST_CHARACTERS, choose
 
 DECODERS = {"gzip": gzip.decompress, "zstd": zstandard.ZstdDecompressor().decompress}
-weights = st.sampled_from(["", ";q=1", ";q=0.5", "; Q=0.001", ";q=0", ";q=0.0", ";q=1.001", ";q=x", ";r=1", ";"])
+weights = st.sampled_from(
+    ["", ";q=1", ";q=0.5", "; Q=0.001", ";q=0", ";q=0.0", ";q=1.001", ";q=x", ";r=1", ";"]
+)
 codings = st.sampled_from([*CODERS, "identity", "*", "br", "GZIP", ""])
 
 

@@ -22,7 +22,7 @@ from django_redis import get_redis_connection  # type: ignore[import-untyped]
 from redis.exceptions import RedisError
 
 from api.cache.finding import Finder
-from api.cache.policy import ANY, tag
+from api.cache.policy import ANY, lineage, tag
 from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
     named = [*keys]
     if ANY in named or len(named) > MOST_KEYS:
         named = [ANY]
-    return [tag(model), *(tag(model, key) for key in named)]
+    return [tag(one, key) for one in lineage(model) for key in (None, *named)]
 
 
 def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) -> None:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import cast
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.urls import Resolver404, get_resolver
 
 from api.cache import changes
@@ -109,7 +110,7 @@ class PageCache:
     def _spell(self, entry: Entry, scope: Scope) -> None:
         """Have the wire answer the next request that is spelled like this one."""
         path, query = scope.get("raw_path"), scope["query_string"]
-        if self._memory and path and not scope["root_path"]:
+        if self._memory and path and not scope.get("root_path"):
             self._memory.spell(entry, path + b"?" + query if query else path)
 
 
@@ -120,9 +121,9 @@ def _target(path: str, query: bytes) -> Target | None:
         policy = policy_of(match.func)
         if policy is None:
             return None
-        key = policy.entry(match.kwargs, query.decode("latin-1"))
+        key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
         return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
-    except (Resolver404, Problem):
+    except (Resolver404, Problem, UnicodeDecodeError, ValidationError):
         return None
 
 

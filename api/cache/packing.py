@@ -39,7 +39,7 @@ def unpack(data: bytes, policy: Policy, key: str) -> Entry:
     try:
         magic, checksum, length = HEAD.unpack_from(data)
         known, body = data[HEAD.size : HEAD.size + length], data[HEAD.size + length :]
-        if magic != MAGIC or checksum != _checksum(known, body):
+        if magic != MAGIC or len(known) != length or checksum != _checksum(known, body):
             raise Corrupt
         entry = orjson.loads(known)
         if entry["key"] != key:  # what a client takes for the answer may be that to another question
@@ -55,12 +55,13 @@ def _entry(known: dict[str, Any], body: bytes, policy: Policy, key: str) -> Entr
         key,
         [(name.encode("latin-1"), value.encode("latin-1")) for name, value in known["fields"]],
         body,
-        created=known["created"],
-        cost=known["cost"],
+        created=float(known["created"]),
+        cost=float(known["cost"]),
         versions={tag: version.encode() for tag, version in known["versions"].items()},
         etag=known["etag"].encode(),
     )
 
 
 def _checksum(known: bytes, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(known))  # 3 us for 16 kB
+    """Also of where the one ends and the other begins. Takes 3 us for 16 kB."""
+    return zlib.crc32(body, zlib.crc32(known, len(known)))

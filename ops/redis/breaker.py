@@ -42,7 +42,8 @@ class Breaker:
         self._probing = asyncio.get_running_loop().create_task(self._recover())
 
     async def close(self) -> None:
-        """End the probing."""
+        """End the probing, and stay open: who comes late is not to ask again, either."""
+        self.is_open = True
         if self._probing:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)

@@ -17,12 +17,12 @@ from redis.exceptions import RedisError
 
 from ops.redis.breaker import Breaker
 
-PATIENCE = 0.05  # seconds for a connection and an answer: what takes longer is of no use to a cache
+PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
 # They are counted in so many turns of the event loop at least. What a worker is late itself, since it is busy or has
 # no processor, is not Redis's fault: with the loop blocked for 80 ms as a command was sent, a plain timeout failed 7
 # of 20 whose answer had come in time.
 TURNS = 10
-CONNECTIONS = 16  # for a worker's commands; who finds none free waits for one
+CONNECTIONS = 16  # for a worker's commands; who finds none free waits
 BEAT = 0.5  # seconds between two looks whether Redis takes writes
 
 Command = tuple[str | bytes | int, ...]
@@ -38,13 +38,16 @@ class Client:
 
     def __init__(self) -> None:
         self.breaker = Breaker("Redis", self._probe)
-        self._redis: Redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
+        self._redis: Redis = Redis.from_pool(  # which it closes, too
+            BlockingConnectionPool.from_url(
                 settings.REDIS_URL,
                 max_connections=CONNECTIONS,
-                timeout=None,
-                socket_timeout=None,  # what redis-py does for one costs a task; `_bounded` bounds all of it
                 retry=Retry(NoBackoff(), 0),  # redis-py's own is ten times
+                # One deadline for all of a command is set here. redis-py's add up, and are asyncio.wait_for, which
+                # before Python 3.12 can swallow a cancellation.
+                timeout=None,
+                socket_connect_timeout=None,
+                socket_timeout=None,
             )
         )
         self._beating = asyncio.get_running_loop().create_task(self._beat())

@@ -63,7 +63,7 @@ class Entry:
         self.targets: set[bytes] = set()
         self._second = 0
         self._told: Fields = []
-        now, age = time.monotonic(), time.time() - created
+        now, age = time.monotonic(), max(0.0, time.time() - created)  # the clock that wrote it may be ahead
         self.fresh_until = now + policy.fresh - age
         self.stale_until = self.fresh_until + policy.stale
         self.calm_until = self.live_until = self.quiet_until = 0.0

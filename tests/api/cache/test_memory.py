@@ -3,6 +3,8 @@
 import gc
 import time
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,7 +102,12 @@ def test_forget() -> None:
 def test_who_leaves_is_not_sent_any_more() -> None:
     wire: Wire = {}
     memory = Memory(wire)
-    for leave in (lambda: memory.forget(["tag"]), lambda: memory.drop("a"), memory.clear):
+    leaves: list[Callable[[], None]] = [
+        lambda: memory.forget(["tag"]),
+        lambda: memory.drop("a"),
+        memory.clear,
+    ]
+    for leave in leaves:
         held = sized("a")
         held.calm_until = held.live_until = time.monotonic() + 100
         memory.put(held, ("tag",))
@@ -157,7 +164,7 @@ TAGS = {"a": ("x",), "b": ("x", "y"), "c": ("y", "z"), "d": (), "e": ("z",)}
 
 
 @given(st.lists(steps, max_size=60))
-def test_whatever_happens_the_books_are_right(taken: list[tuple[str, ...]]) -> None:
+def test_whatever_happens_the_books_are_right(taken: list[tuple[Any, ...]]) -> None:
     wire: Wire = {}
     memory = Memory(wire, most_bytes=200_000, most_entries=5)
     for step, at, *more in taken:
@@ -166,7 +173,7 @@ def test_whatever_happens_the_books_are_right(taken: list[tuple[str, ...]]) -> N
         elif step == "spell":
             held = memory.get(at)
             if held:
-                memory.spell(held, b"/" + at.encode() + more[0])  # type: ignore[operator]
+                memory.spell(held, b"/" + at.encode() + more[0])
         elif step == "forget":
             memory.forget([at])
         else:

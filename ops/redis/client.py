@@ -31,8 +31,8 @@ class Client:
 
     def __init__(self) -> None:
         self.breaker = Breaker("Redis", self._probe)
-        self._redis: Redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
+        self._redis: Redis = Redis.from_pool(  # which it closes, too
+            BlockingConnectionPool.from_url(
                 settings.REDIS_URL,
                 max_connections=CONNECTIONS,
                 timeout=PATIENCE,

@@ -111,8 +111,10 @@ class Twins:
         self.wire = Server(application, "ops.asgi.wire:WireProtocol", options)
         self.layer = Server(application, HttpToolsProtocol, options)
         self.open = threading.Event()
+        self.errors: list[dict[str, Any]] = []  # what the event loop had to complain of
 
     async def serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.errors.append(context))
         async with open_client() as client:
             # As PageCache.open_tiers, but for the subscription, on whose loss the worker forgets everything.
             self.pages.finder = Finder(
@@ -155,3 +157,4 @@ def twins(**options: Any) -> Iterator[Twins]:
             thread.join(DEADLINE)
             finding.LIFE = life
     assert not thread.is_alive()
+    assert not pair.errors

@@ -198,6 +198,26 @@ case("garbage after a hit", 1, GET, b"\x00\x01\x02")
 case("garbage after hits", 3, GET * 2, GET, b"garbage\r\n\r\n")
 case("space before a request", 1, GET, b" " + GET)
 
+HEAD = request(method=b"HEAD")
+UNCHANGED = request(TARGET, b"If-None-Match: *")
+case("the same again", 4, GET, GET, GET, GET)
+case("HEAD again", 4, HEAD, HEAD, GET, HEAD)
+case("conditional again", 4, UNCHANGED, UNCHANGED, GET, UNCHANGED)
+case("two by two", 6, GET * 2, GET * 2, GET * 2)
+case("the same again after a miss", 3, GET, GET, MISS, GET)
+case("the same again with a miss", 3, GET, GET, GET + MISS, MISS, MISS)
+case("the same again after half of another", 4, GET, GET, GET[:9], GET[9:], GET)
+case("the same again behind half of another", 2, GET, GET, MISS[:-2] + b"X-Test: ", GET)
+case("the same again as content", 2, GET, GET, request(b"/zoo/scope", b"Content-Length: %d" % len(GET)), GET)
+case("halves again", 2, GET[:9], GET[9:], GET[:9], GET[9:])
+case("an end and a beginning again", 3, GET[:9], GET[9:] + GET[:9], GET[9:] + GET[:9], GET[9:])
+case("the same again with empty lines", 4, GET + b"\r\n", GET + b"\r\n", GET + b"\r", GET + b"\r")
+case("empty lines and the same again", 4, b"\r\n" + GET, b"\r\n" + GET, b"\n" + GET, b"\n" + GET)
+case("the same again after garbage", 2, GET, GET, GET[:-1] + b"\x00")
+case("a miss again", 1, MISS, MISS, GET)
+case("the same again, but closed in between", 2, GET, GET, CLOSE, GET)
+case("long and the same again", 3, *[request(TARGET, b"X-Test: " + b"x" * 5000)] * 3)
+
 # --- Hosts ----------------------------------------------------------------------------------------
 
 for host, hits in {

@@ -112,8 +112,11 @@ PLAIN = st.sampled_from([GET, BROWSER, POST, MISS, request(method=b"HEAD"), requ
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[bytes]:
-    """Requests of which some are odd, perhaps with a few bytes changed, cut into segments anywhere."""
-    whole = bytearray(b"".join(draw(st.lists(PLAIN | REQUESTS, min_size=1, max_size=6))))
+    """Requests of which some are odd: each by itself and some of them twice, or cut anywhere, with bytes changed."""
+    requests = draw(st.lists(PLAIN | REQUESTS, min_size=1, max_size=6))
+    if draw(st.booleans()):
+        return [one for one in requests for _ in range(draw(st.integers(1, 2)))]
+    whole = bytearray(b"".join(requests))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(whole)))
         whole[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2) | st.sampled_from([b"\r\n", b" ", b"\n"]))

@@ -17,8 +17,9 @@ SMALLEST = 1024  # bytes that are worth a coding: below, the saved ones fit the 
 COMPRESSIBLE = (b"text/", b"application/json")
 WIRE_HIT = "hit", "wire"  # outcome and tier
 NAME = b"sub10"  # of this cache, in Cache-Status (RFC 9211)
-OVERHEAD = 4096  # bytes of Python objects that an entry takes besides its bodies, roughly
+OVERHEAD = 3072  # bytes of Python objects, of a representation and, twice that, of the entry (tracemalloc)
 MOST_SPELLINGS = 8  # request targets under which the wire knows a page; others take the way through ASGI
+LONGEST_SPELLING = 512  # bytes of such a target: anybody can write as many "&" into one as they like
 
 # What a 304 repeats of the answer (RFC 9110, section 15.4.5).
 REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
@@ -62,15 +63,16 @@ class Entry:
         self.targets: set[bytes] = set()
         self._second = 0
         self._told: Fields = []
-        now, age = time.monotonic(), time.time() - created
+        now, age = time.monotonic(), max(0.0, time.time() - created)  # the clock that wrote it may be ahead
         self.fresh_until = now + policy.fresh - age
         self.stale_until = self.fresh_until + policy.stale
         self.calm_until = self.live_until = self.quiet_until = 0.0
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly: its body alone and behind its head, and both in two codings."""
-        return OVERHEAD + len(self.key) + 4 * len(self.body)
+        """Bytes of memory that it takes, roughly: its body alone and behind its head, and the same in codings."""
+        codings = len(CODERS) if self._has_codings else 0
+        return len(self.key) + (2 + codings) * (OVERHEAD + len(self.body))
 
     def select(self, conditions: Conditions) -> Representation:
         """The representation that serves the client best, or 304 if that is the one it has."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import cast
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.urls import Resolver404, get_resolver
 
 from api.cache import changes
@@ -15,7 +16,7 @@ from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
 from api.cache.memory import Memory
 from api.cache.policy import policy_of
 from api.cache.rendering import Answer, Unstorable, render
-from api.cache.shared import Shared, Target
+from api.cache.shared import EVERYTHING, Shared, Target
 from api.problems import Problem
 from ops.asgi import wire
 from ops.asgi.protocol import Application, Message, Receive, Scope, Send
@@ -109,7 +110,7 @@ class PageCache:
     def _spell(self, entry: Entry, scope: Scope) -> None:
         """Have the wire answer the next request that is spelled like this one."""
         path, query = scope.get("raw_path"), scope["query_string"]
-        if self._memory and path and not scope["root_path"]:
+        if self._memory and path and not scope.get("root_path"):
             self._memory.spell(entry, path + b"?" + query if query else path)
 
 
@@ -120,9 +121,9 @@ def _target(path: str, query: bytes) -> Target | None:
         policy = policy_of(match.func)
         if policy is None:
             return None
-        key = policy.entry(match.kwargs, query.decode("latin-1"))
-        return Target(policy, key, policy.tags(match.kwargs))
-    except (Resolver404, Problem):
+        key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
+        return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
+    except (Resolver404, Problem, UnicodeDecodeError, ValidationError):
         return None
 
 

@@ -47,8 +47,8 @@ class Answer:
 async def render(application: Application, scope: Scope) -> Answer:
     """The answer to a GET of the scope's path and query, by nobody in particular.
 
-    The application sees no header field: what it could make of one would end up in everybody's answer. Raises
-    Unstorable, or what the application raised.
+    The application sees neither header fields nor the client's address: what it could make of them would end up in
+    everybody's answer. Raises Unstorable, or what the application raised.
     """
     answer = Answer()
     parts: list[bytes] = []
@@ -63,7 +63,7 @@ async def render(application: Application, scope: Scope) -> Answer:
         else:
             parts.append(message.get("body", b""))
 
-    await application({**scope, "method": "GET", "headers": []}, _nothing(), send)
+    await application({**scope, "method": "GET", "headers": [], "client": None}, _nothing(), send)
     answer.body = b"".join(parts)
     return answer
 

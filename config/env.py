@@ -87,6 +87,28 @@ def integer(name: str, *, least: int, most: int, default: int) -> int:
     return _read(name, parse, str(default), default)
 
 
+def fraction(name: str, *, default: float) -> float:
+    """Read a decimal number from 0 to 1."""
+
+    def parse(value: str) -> float:
+        if not re.fullmatch(r"0|1|[01]?\.[0-9]{1,9}", value) or float(value) > 1:
+            raise BadValueError(f"is {value!r}, not a number from 0 to 1")
+        return float(value)
+
+    return _read(name, parse, "0.01", default)
+
+
+def word(name: str, *, pattern: str, what: str, default: str) -> str:
+    """Read a text that matches; `what` says what it then is."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise BadValueError(f"is {value!r}, which is not {what}")
+        return value
+
+    return _read(name, parse, default, default)
+
+
 def choice(name: str, choices: Collection[str], *, default: str) -> str:
     """Read one of `choices`, in any case."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from config import settings
+from ops.instruments.arbiter import supervisor
 from ops.postgres import sizes
 
 wsgi_app = "config.asgi:application"
@@ -22,7 +23,8 @@ worker_class = "ops.asgi.worker.Worker"
 preload_app = True
 
 timeout = 20  # seconds without a sign of life until a blocked worker is killed; no request takes 10 ms of CPU
-graceful_timeout = 25  # seconds to finish requests on a stop; Kubernetes kills after 30
+# Seconds to finish requests on a stop, after the drain. Kubernetes kills after 30 in all, unless told otherwise.
+graceful_timeout = settings.DRAIN_SECONDS + 25
 keepalive = 65  # seconds; longer than the 60 that nginx and AWS's load balancer keep an idle connection
 max_requests = 0  # recycling a worker that runs an event loop cuts its other connections
 
@@ -31,6 +33,22 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True  # nobody uses it, and it needs a writable home
 
 loglevel = settings.LOG_LEVEL.lower()
+logconfig_dict = settings.LOGGING
+
+on_starting = supervisor.start
+
+
+def on_exit(server: object) -> None:
+    supervisor.stop()
+
+
+def child_exit(server: object, worker: object) -> None:
+    supervisor.bury(worker)
+
+
+def post_fork(server: object, worker: Any) -> None:
+    worker.drain_seconds = settings.DRAIN_SECONDS
+    supervisor.after_fork(worker)
 
 
 def pre_fork(server: object, worker: object) -> None:
@@ -38,6 +56,7 @@ def pre_fork(server: object, worker: object) -> None:
 
     A worker that has served requests then has 29 MB of its own instead of 39.
     """
+    supervisor.before_fork(server, worker)
     gc.freeze()
 
 

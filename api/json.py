@@ -11,6 +11,8 @@ from ninja.parser import Parser
 from ninja.renderers import BaseRenderer
 from ninja.responses import NinjaJSONEncoder
 
+from ops.instruments.stopwatch import SERIALISATION
+
 # Dates and keys as Ninja's own renderer writes them.
 OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 
@@ -25,4 +27,5 @@ class OrjsonRenderer(BaseRenderer):
     media_type = "application/json"
 
     def render(self, request: HttpRequest, data: Any, *, response_status: int) -> bytes:
-        return orjson.dumps(data, default=NinjaJSONEncoder().default, option=OPTIONS)
+        with SERIALISATION:
+            return orjson.dumps(data, default=NinjaJSONEncoder().default, option=OPTIONS)

@@ -11,12 +11,17 @@ from django.http import HttpRequest, HttpResponse
 
 from api.cursors import Cursor, seal
 from api.listing import Page
+from ops.instruments.stopwatch import SERIALISATION
 from ops.postgres.compiled import SEPARATOR
 
 
 def respond(request: HttpRequest, page: Page, fetched: tuple[list[bytes], int]) -> HttpResponse:
     """`fetched` is what `page.fetch` gave."""
-    columns, count = fetched
+    with SERIALISATION:
+        return _response(request, page, *fetched)
+
+
+def _response(request: HttpRequest, page: Page, columns: list[bytes], count: int) -> HttpResponse:
     if more := count > page.shape.limit:  # the last row only tells that there are more
         columns = [column[: column.rindex(SEPARATOR)] for column in columns]
     if page.backward:

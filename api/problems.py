@@ -15,7 +15,7 @@ from ninja import NinjaAPI, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import Field
 
-from ops.asgi.problems import title
+from ops.asgi.problems import count, title
 
 SAFE = ("GET", "HEAD")
 CONTENT_TYPE = "application/problem+json"
@@ -79,6 +79,7 @@ class Problem(Exception):
         )
 
     def response(self) -> HttpResponse:
+        count(self.details.code)
         return HttpResponse(
             self.details.model_dump_json(exclude_none=True),
             status=self.details.status,

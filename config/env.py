@@ -92,6 +92,28 @@ def integer(name: str, *, least: int, most: int, default: int) -> int:
     return _read(name, parse, str(default), default)
 
 
+def fraction(name: str, *, default: float) -> float:
+    """Read a decimal number from 0 to 1."""
+
+    def parse(value: str) -> float:
+        if not re.fullmatch(r"0|1|[01]?\.[0-9]{1,9}", value) or float(value) > 1:
+            raise BadValueError(f"is {value!r}, not a number from 0 to 1")
+        return float(value)
+
+    return _read(name, parse, "0.01", default)
+
+
+def word(name: str, *, pattern: str, what: str, default: str) -> str:
+    """Read a text that matches; `what` says what it then is."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise BadValueError(f"is {value!r}, which is not {what}")
+        return value
+
+    return _read(name, parse, default, default)
+
+
 def choice(name: str, choices: Collection[str], *, default: str) -> str:
     """Read one of `choices`, in any case."""
     return _read(name, partial(_choose, choices=choices), default, default)
@@ -153,17 +175,6 @@ def database_url(name: str) -> dict[str, Any]:
         }
 
     return _read(name, parse, "postgresql://user:password@localhost:5432/sub10", None)
-
-
-def word(name: str, *, default: str) -> str:
-    """Read letters, digits, `-` and `_`: a part of other names."""
-
-    def parse(value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", value):
-            raise BadValueError("has characters other than letters, digits, - and _, or more than 50")
-        return value
-
-    return _read(name, parse, default, default)
 
 
 def redis_url(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from config import env
 from ops import cpus
+from ops.instruments.budget import Budget
+from ops.instruments.logs import configuration, passwords_of
 from ops.postgres.options import PoolOptions, startup_options
 
 # --- Mode and secrets -----------------------------------------------------------------------------
@@ -21,6 +23,12 @@ PROFILE = env.package("PROFILE", ["silk"], lock="requirements/profile.txt")
 TOOLBAR = DEBUG and env.is_installed("debug_toolbar")
 INSTRUMENTED = bool(PROFILE) or TOOLBAR
 
+# --- Release --------------------------------------------------------------------------------------
+
+VERSION = "0.1.0"
+# What was built: a commit, say. The image sets it.
+REVISION = env.word("REVISION", pattern=r"[\w.+-]{1,64}", what="a revision", default="unknown")
+
 # --- Server (gunicorn.conf.py) --------------------------------------------------------------------
 
 PORT = env.integer("PORT", least=1, most=65535, default=8000)
@@ -28,6 +36,10 @@ PORT = env.integer("PORT", least=1, most=65535, default=8000)
 # toolbar's history is in a worker's memory: with several, a page would ask one for what another keeps.
 WORKERS = 1 if TOOLBAR else int(2 * cpus.available()) + 1
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", least=1, most=512, default=WORKERS)
+
+# Seconds from SIGTERM until a worker stops to accept, while /readyz says so. Kubernetes takes a pod out of its
+# services while it stops the pod: without a pause, connections still come to a port that is closed.
+DRAIN_SECONDS = env.integer("DRAIN_SECONDS", least=0, most=300, default=0)
 
 # Django's own handler ("stock") in place of the lean one, which changes speed and not behaviour: to prove that,
 # and for tools that reach into it.
@@ -132,7 +144,9 @@ REQUEST_SESSION = {
 
 REDIS_URL = env.redis_url("REDIS_URL")
 # Services that share a Redis have different prefixes: an entry of one would be an answer of the other.
-CACHE_PREFIX = env.word("CACHE_PREFIX", default="sub10")
+CACHE_PREFIX = env.word(
+    "CACHE_PREFIX", pattern=r"[\w-]{1,50}", what="letters, digits, - and _", default="sub10"
+)
 # Whole answers: in each worker and in Redis ("on"), in Redis only ("l2"), or nowhere ("off").
 PAGE_CACHE = env.choice("PAGE_CACHE", ["on", "l2", "off"], default="off" if INSTRUMENTED else "on")
 
@@ -156,22 +170,25 @@ CACHES = {
     }
 }
 
-# --- Logging --------------------------------------------------------------------------------------
+# --- Instruments ----------------------------------------------------------------------------------
+
+# Where a request's time may go, in seconds: 10 ms in all. Timed in ops/asgi/telemetry.py.
+LATENCY_BUDGET = Budget(middleware=0.001, auth=0.001, db=0.004, serialisation=0.002, response=0.002)
+
+METRICS_PORT = env.integer("METRICS_PORT", least=0, most=65535, default=9100)  # 0: no metrics
+METRICS_HOST = env.word(
+    "METRICS_HOST", pattern=env.HOST_NAME, what="a name or an address", default="127.0.0.1"
+)
 
 LOG_LEVEL = env.choice("LOG_LEVEL", ["debug", "info", "warning", "error", "critical"], default="info").upper()
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {
-        # Django's own handlers (console in DEBUG, mail to ADMINS) would say everything twice.
-        "django": {"handlers": [], "level": "NOTSET", "propagate": True},
-        # It warns of every 4xx. Those are the clients' errors: any of them could fill the log.
-        "django.request": {"level": "ERROR"},
-    },
-}
+LOG_FORMAT = env.choice("LOG_FORMAT", ["json", "console"], default="console" if DEBUG else "json")
+ACCESS_LOG = env.fraction("ACCESS_LOG", default=0.0)  # the share of requests that get a line
+# A function, so that who prints the settings prints no secret.
+LOGGING = configuration(
+    level=LOG_LEVEL,
+    form=LOG_FORMAT,
+    secrets=lambda: [SECRET_KEY, DATABASE["PASSWORD"], *passwords_of(REDIS_URL)],
+)
 
 # --- Instruments of development (docs/profiling.md) -----------------------------------------------
 

@@ -8,7 +8,7 @@ from products.api import router as products
 
 api = Api(
     title="sub10",
-    version="0.1.0",
+    version=settings.VERSION,
     description="Products, over ten million of them, in under ten milliseconds.",
 )
 api.add_router("", products)

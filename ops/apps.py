@@ -1,7 +1,9 @@
 from django.apps import AppConfig
 from django.core.checks import Tags, register
+from django.db.backends.signals import connection_created
 
 from ops.checks import TAG, cache, database, installed, middleware, postgres, server, views
+from ops.postgres.timing import time_queries
 
 ALWAYS = (
     *(server.check_asgi, server.check_worker_count),
@@ -20,6 +22,7 @@ class OpsConfig(AppConfig):
     name = "ops"
 
     def ready(self) -> None:
+        connection_created.connect(time_queries)
         for check in ALWAYS:
             register(check, TAG)
         for check in DEPLOYED:

@@ -26,6 +26,7 @@ from ops.asgi.disconnect import DisconnectWatch
 from ops.asgi.locals import is_set
 from ops.asgi.protocol import Message, Receive, Scope, Send
 from ops.asgi.stock import StockASGIHandler
+from ops.instruments import stopwatch
 
 
 class LeanASGIHandler(StockASGIHandler):
@@ -77,9 +78,9 @@ class LeanASGIHandler(StockASGIHandler):
             return BytesIO(body)
         return await super().read_body(_put_back(message, receive))
 
-    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+    def match(self, request: HttpRequest) -> ResolverMatch:
         if hasattr(request, "urlconf"):
-            match = super().resolve_request(request)
+            match = super().match(request)
         else:
             match = request.resolver_match = routes.resolve(get_resolver(), request.path_info)
         if not iscoroutinefunction(match.func):
@@ -103,6 +104,7 @@ class LeanASGIHandler(StockASGIHandler):
 
     async def send_response(self, response: Any, send: Send) -> None:
         """As StockASGIHandler's, without its loops for what comes in one piece."""
+        stopwatch.respond()
         if response.streaming or response.cookies or len(content := response.content) > self.chunk_size:
             await super().send_response(response, send)
             return

@@ -1,13 +1,22 @@
 """Problem details (RFC 9457) from ASGI layers, which answer before Django does."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import orjson
 
 from ops.asgi.protocol import Send
+from ops.instruments.metrics import metrics
 
 # Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).
 TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+PROBLEMS = metrics.counter("problems_total", "Error answers, by the code that they tell the client.", "code")
+
+
+def count(code: str) -> None:
+    PROBLEMS.labels(code).value += 1
 
 
 def title(status: int) -> str:
@@ -15,8 +24,11 @@ def title(status: int) -> str:
     return TITLES.get(status) or HTTPStatus(status).phrase
 
 
-async def refuse(send: Send, status: int, code: str, detail: str) -> None:
+async def refuse(
+    send: Send, status: int, code: str, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Answer with a problem, in the form of api/problems.py."""
+    count(code)
     problem = {
         "type": "about:blank",
         "title": title(status),
@@ -25,6 +37,6 @@ async def refuse(send: Send, status: int, code: str, detail: str) -> None:
         "detail": detail,
     }
     body = orjson.dumps(problem)
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    own = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -52,7 +52,7 @@ class Gunicorn(Daemon):
     def answers(self) -> bool:
         with closing(http.client.HTTPConnection("127.0.0.1", environment.port(), timeout=1)) as client:
             try:
-                client.request("GET", "/api/docs")  # needs no server; any answer will do
+                client.request("GET", "/livez")
                 return bool(client.getresponse().status)
             except (OSError, http.client.HTTPException):
                 return False

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -19,6 +20,8 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.pq.abc import PGresult
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from ops.instruments.metrics import metrics
+from ops.instruments.stopwatch import DB, QUEUE
 from ops.postgres import through_django
 from ops.postgres.connection import Connection, ConnectionLost, NoAnswer
 from ops.postgres.options import PoolOptions
@@ -27,6 +30,17 @@ from ops.postgres.statement import Statement
 logger = logging.getLogger(__name__)
 
 WATCH = 0.5  # seconds between two looks at what takes too long
+
+CHECKOUTS = metrics.counter(
+    "postgres_pool_checkouts_total", "Requests for a connection of the pool.", "pool", "outcome"
+)
+TAKEN, TIMED_OUT, REFUSED, LOST = (
+    CHECKOUTS.labels("native", outcome) for outcome in ("ok", "timeout", "refused", "lost")
+)
+# Most wait for nothing: those are counted in the first bucket without looking at a clock.
+WAITS = metrics.histogram(
+    "postgres_pool_wait_seconds", "Until the pool had a connection or none to give.", "pool"
+).labels("native")
 
 
 class Pool:
@@ -90,9 +104,15 @@ class Pool:
             return await self._execute(statement, parameters)
 
     async def _execute(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        connection = self.idle.pop() if self.idle else await self._wait()
+        if self.idle:
+            connection = self.idle.pop()
+            WAITS.counts[0] += 1
+        else:
+            with QUEUE:
+                connection = await self._queue()
         try:
-            return await connection.execute(statement, parameters)
+            with DB:
+                return await connection.execute(statement, parameters)
         except NoAnswer:
             raise
         except OperationalError as error:
@@ -102,7 +122,21 @@ class Pool:
             connection.lose(lost)
             raise lost from error
         finally:
+            (LOST if connection.lost else TAKEN).value += 1
             connection.release()
+
+    async def _queue(self) -> Connection:
+        began = perf_counter()
+        try:
+            return await self._wait()
+        except PoolTimeout:
+            TIMED_OUT.value += 1
+            raise
+        except TooManyRequests:
+            REFUSED.value += 1
+            raise
+        finally:
+            WAITS.observe(perf_counter() - began)
 
     async def _wait(self) -> Connection:
         """Wait for a connection that another request gives back, or for a new one."""

@@ -6,6 +6,8 @@ import pytest
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.lifespan import Lifespan
+from ops.asgi.probes import Probes
+from ops.asgi.telemetry import Telemetry
 from ops.postgres.pool import open_pool
 from tests.ops.asgi.server import serve
 from tests.wiretap import Wiretap
@@ -28,7 +30,7 @@ def test_one_prepared_statement_in_one_round_trip(api: httpx.Client, wiretap: Wi
 @pytest.mark.django_db
 @pytest.mark.parametrize("url", READS)
 def test_no_thread_and_no_task(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    application = Lifespan(AllowedHosts(LeanASGIHandler()), open_pool)
+    application = Lifespan(Telemetry(Probes(AllowedHosts(LeanASGIHandler()))), open_pool)
     with serve(application, monkeypatch, lifespan="on") as serving:
         serving.get(url)
         serving.tasks = serving.hops = 0

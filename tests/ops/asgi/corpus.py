@@ -97,14 +97,27 @@ for method in (
     case(f"method {method!r} after a hit", 1, GET, request(method=method))
 for version in (b"0.9", b"1.0", b"1.2", b"2.0", b"2", b"1.1.1", b"1.01", b"11.1", b"", b"x"):
     case(f"version {version.decode()}", 0, request(version=version))
-    case(f"version {version.decode()}, keep-alive", 0, request(TARGET, b"Connection: keep-alive", version=version))
+    case(
+        f"version {version.decode()}, keep-alive",
+        0,
+        request(TARGET, b"Connection: keep-alive", version=version),
+    )
     case(f"version {version.decode()} after a hit", 1, GET, request(version=version))
-case("HTTP/1.0 with keep-alive, then a hit", 0, request(TARGET, b"Connection: keep-alive", version=b"1.0") + GET)
+case(
+    "HTTP/1.0 with keep-alive, then a hit",
+    0,
+    request(TARGET, b"Connection: keep-alive", version=b"1.0") + GET,
+)
 case("no version", 0, b"GET /page/list\r\n\r\n")
 case("http in lower case", 0, GET.replace(b"HTTP", b"http"))
 case("HTTP/2 preface", 0, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 case("TLS client hello", 0, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)))
-case("TLS client hello after a hit", 1, GET, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)))
+case(
+    "TLS client hello after a hit",
+    1,
+    GET,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
+)
 
 # --- Connections ----------------------------------------------------------------------------------
 
@@ -123,8 +136,17 @@ case("close after hits", 3, GET * 3 + CLOSE)
 case("proxy-connection", 0, request(TARGET, b"Proxy-Connection: close"))
 case("keep-alive field", 1, request(TARGET, b"Keep-Alive: timeout=5, max=1"))
 UPGRADES = {
-    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"),
-    "websocket": (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x", b"Sec-WebSocket-Version: 13"),
+    "h2c": (
+        b"Connection: Upgrade, HTTP2-Settings",
+        b"Upgrade: h2c",
+        b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+    ),
+    "websocket": (
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Key: x",
+        b"Sec-WebSocket-Version: 13",
+    ),
     "unknown": (b"Connection: upgrade", b"Upgrade: x/1"),
 }
 for name, headers in UPGRADES.items():
@@ -280,7 +302,11 @@ case("bare line feeds", 0, GET.replace(b"\r\n", b"\n"))
 case("bare line feeds after a hit", 1, GET, GET.replace(b"\r\n", b"\n"))
 case("bare carriage returns", 0, GET.replace(b"\r\n", b"\r"))
 case("line feed before the end", 0, b"GET /page/list HTTP/1.1\r\nHost: localhost\n\r\n")
-case("fields of one request do not reach the next", 4, BROWSER + GET + request(TARGET, b"If-None-Match: *") + GET)
+case(
+    "fields of one request do not reach the next",
+    4,
+    BROWSER + GET + request(TARGET, b"If-None-Match: *") + GET,
+)
 
 # --- Conditions and codings -----------------------------------------------------------------------
 
@@ -314,7 +340,19 @@ case("accept-encoding on two lines", 1, request(TARGET, b"Accept-Encoding: gzip"
 
 # --- Applications that break rules, between hits --------------------------------------------------
 
-for kind in ("scope", "early", "late", "close", "chunked", "short", "long", "partial", "raise", "nothing", "split"):
+for kind in (
+    "scope",
+    "early",
+    "late",
+    "close",
+    "chunked",
+    "short",
+    "long",
+    "partial",
+    "raise",
+    "nothing",
+    "split",
+):
     path = b"/zoo/" + kind.encode()
     ends = kind in ("close", "short", "long", "partial", "raise", "nothing", "split")
     case(f"zoo {kind} between hits", 1 if ends else 2, GET + request(path), GET)

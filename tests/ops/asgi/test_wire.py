@@ -57,7 +57,9 @@ def check_refusal(pair: Twins, segments: list[bytes], answers: bytes) -> None:
     The wire has answered: so uvicorn would, too, if it were given the time.
     """
     refusal, _ = pair.layer.exchange([b"\x00"])
-    in_time, _ = pair.layer.exchange([segment[at : at + 1] for segment in segments for at in range(len(segment))])
+    in_time, _ = pair.layer.exchange(
+        [segment[at : at + 1] for segment in segments for at in range(len(segment))]
+    )
     assert answers.endswith(refusal)
     assert in_time.startswith(answers.removesuffix(refusal))
 
@@ -72,7 +74,9 @@ def test_corpus_without_entries(pair: Twins, unknown: None, case: Case) -> None:
     assert compare(pair, case.segments)[HIT_WIRE] == 0
 
 
-@pytest.mark.parametrize("whole", [GET, BROWSER, GET + request(TARGET, b"If-None-Match: *"), POST + GET, MISS + GET])
+@pytest.mark.parametrize(
+    "whole", [GET, BROWSER, GET + request(TARGET, b"If-None-Match: *"), POST + GET, MISS + GET]
+)
 def test_split_anywhere(pair: Twins, whole: bytes) -> None:
     for at in range(1, len(whole)):
         compare(pair, [whole[:at], whole[at:]])
@@ -107,7 +111,9 @@ REQUESTS = st.builds(
     host=st.sampled_from([b"localhost"] * 8 + [b"other.invalid", None]),
     body=st.sampled_from([b""] * 6 + [b"abcde", b"5\r\nabcde\r\n0\r\n\r\n", b"\r\n"]),
 )  # fmt: skip
-PLAIN = st.sampled_from([GET, BROWSER, POST, MISS, request(method=b"HEAD"), request(TARGET, b"If-None-Match: *")])
+PLAIN = st.sampled_from(
+    [GET, BROWSER, POST, MISS, request(method=b"HEAD"), request(TARGET, b"If-None-Match: *")]
+)
 
 
 @st.composite
@@ -119,7 +125,9 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
     whole = bytearray(b"".join(requests))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(whole)))
-        whole[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2) | st.sampled_from([b"\r\n", b" ", b"\n"]))
+        whole[at : at + draw(st.integers(0, 2))] = draw(
+            st.binary(max_size=2) | st.sampled_from([b"\r\n", b" ", b"\n"])
+        )
     cuts = sorted(draw(st.sets(st.integers(0, len(whole)), max_size=4)))
     return [bytes(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
 

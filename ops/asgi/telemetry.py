@@ -1,0 +1,119 @@
+"""Times, names, counts and logs every request: the outermost layer, pure ASGI.
+
+The three headers go out with the answer. The metrics get what only its end tells: the whole response stage, and the
+status of a request whose client has left. It costs a request 7 us (docs/decisions/0012).
+"""
+
+import random
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from ops.asgi.problems import refuse
+from ops.asgi.protocol import Application, Message, Receive, Scope, Send
+from ops.instruments import request_id, requests
+from ops.instruments.headers import headers
+from ops.instruments.stopwatch import STAGES, Stopwatch, current
+
+logger = structlog.get_logger("ops.request")
+access = structlog.get_logger("ops.access")
+
+CLIENT_LEFT = 499  # nginx's word for a request whose client did not wait for the answer
+SERVER_ERROR = 500
+LONGEST_PATH = 200  # characters of it in a log
+
+
+class Telemetry:
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        budget = settings.LATENCY_BUDGET
+        self.total = budget.total
+        limits = asdict(budget)
+        self.limits = [limits.get(stage.name, budget.total) for stage in STAGES]
+        self.sample = settings.ACCESS_LOG
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        exchange = Exchange(self, scope, send)
+        requests.in_flight.value += 1
+        try:
+            await self.application(scope, receive, exchange.send)
+        except Exception:
+            if exchange.status:  # half an answer is out: the server closes the connection, and logs the error
+                exchange.status = SERVER_ERROR
+                raise
+            logger.exception("an error that no layer answered")
+            await refuse(
+                exchange.send, 500, "internal_error", "The service failed; the error has been logged."
+            )
+        finally:
+            requests.in_flight.value -= 1
+            exchange.finish()
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = ("_finished", "_scope", "_send", "_telemetry", "status", "watch")
+
+    def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
+        self._telemetry, self._scope, self._send = telemetry, scope, send
+        self._finished = False
+        self.status = 0
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                self.watch = Stopwatch(request_id.choose(value))
+                break
+        else:
+            self.watch = Stopwatch(request_id.make())
+        current.set(self.watch)
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.watch.respond()
+            await self._send({**message, "headers": [*message.get("headers", ()), *headers(self.watch)]})
+            return
+        await self._send(message)
+        if not message.get("more_body"):
+            self.finish()
+
+    def finish(self) -> None:
+        """File the request, once: after its last byte, or when it has ended without one."""
+        if self._finished:
+            return
+        self._finished = True
+        watch, scope, telemetry = self.watch, self._scope, self._telemetry
+        seconds = watch.lap()
+        status = self.status or CLIENT_LEFT
+        answers = requests.answers(requests.route(watch.route), scope["method"])
+        requests.record_stages(answers, status, seconds, watch)
+        if status >= SERVER_ERROR:
+            logger.error("request failed", **self._line(status, seconds))
+        elif seconds > telemetry.total:
+            limits = zip(STAGES, watch.seconds, telemetry.limits, strict=True)
+            over = [stage.name for stage, spent, limit in limits if spent > limit]
+            logger.warning("request over budget", **self._line(status, seconds), over=over)
+        if telemetry.sample and random.random() < telemetry.sample:  # noqa: S311  a sample needs no secrecy
+            access.info("request", **self._line(status, seconds))
+
+    def _line(self, status: int, seconds: float) -> dict[str, Any]:
+        """Without the query string, in which a client may have put what is nobody's business."""
+        watch, scope = self.watch, self._scope
+        return {
+            "request_id": watch.request_id.decode(),
+            "method": scope["method"],
+            "route": requests.route(watch.route).template,
+            "path": scope["path"][:LONGEST_PATH],
+            "status": status,
+            "ms": round(seconds * 1e3, 3),
+            "stages": {
+                stage.name: round(spent * 1e3, 3)
+                for stage, spent in zip(STAGES, watch.seconds, strict=True)
+                if spent
+            },
+        }

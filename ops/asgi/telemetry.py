@@ -75,7 +75,6 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.watch.respond()
             await self._send({**message, "headers": [*message.get("headers", ()), *headers(self.watch)]})
             return
         await self._send(message)

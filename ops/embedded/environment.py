@@ -14,7 +14,12 @@ FALSE = ("", "0", "false", "no", "off")  # as config/env.py reads them
 
 def complete(servers: Servers) -> dict[str, str]:
     """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
-    defaults = {"SECRET_KEY": _secret_key(), "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]", "PORT": "8000"}
+    defaults = {
+        "SECRET_KEY": _secret_key(),
+        "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]",
+        "PORT": "8000",
+        "LOG_FORMAT": "console",  # somebody looks on
+    }
     return defaults | {name: value for name, value in os.environ.items() if value} | servers.environment
 
 

@@ -9,19 +9,20 @@ from ops.instruments.stopwatch import Stopwatch
 STAGES = b"middleware;dur=%.3f, auth;dur=%.3f, db;dur=%.3f, serialisation;dur=%.3f, response;dur=%.3f"
 
 
-def headers(watch: Stopwatch) -> list[tuple[bytes, bytes]]:
-    total = watch.lap()
+def headers(watch: Stopwatch) -> tuple[tuple[bytes, bytes], ...]:
+    """Those of an answer that begins now."""
+    total = watch.respond()
     middleware, auth, db, serialisation, response, cache, queue = watch.seconds
     timing = STAGES % (middleware * 1e3, auth * 1e3, db * 1e3, serialisation * 1e3, response * 1e3)
     if cache:
         timing += b", cache;dur=%.3f" % (cache * 1e3)
     if queue:
         timing += b", queue;dur=%.3f" % (queue * 1e3)
-    return [
+    return (
         (b"x-request-id", watch.request_id),
         (b"x-request-duration", b"%.6f" % total),
         (b"server-timing", timing),
-    ]
+    )
 
 
 def hit_block(request_id: bytes, seconds: float) -> bytes:

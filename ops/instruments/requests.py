@@ -24,15 +24,15 @@ STAGE = metrics.histogram("http_request_stage_seconds", "By stage.", "route", "s
 in_flight = metrics.gauge("http_requests_in_flight", "Requests that are being answered.").labels()
 
 
-class Answers(dict[int, Histogram]):
-    """The durations of a route's answers to one method, by status."""
+class Stages(dict[int, Histogram]):
+    """The times of a route's stages, by their index."""
 
-    def __init__(self, route: "Route", method: str) -> None:
+    def __init__(self, template: str) -> None:
         super().__init__()
-        self.route, self.method = route, method
+        self._template = template
 
-    def __missing__(self, status: int) -> Histogram:
-        found = self[status] = DURATION.labels(self.route.template, self.method, str(status))
+    def __missing__(self, index: int) -> Histogram:
+        found = self[index] = STAGE.labels(self._template, STAGES[index].name)
         return found
 
 
@@ -41,13 +41,19 @@ class Route:
 
     def __init__(self, template: str) -> None:
         self.template = template
+        self.stages = Stages(template)
         self.methods: dict[str, Answers] = {}
-        self._stages: dict[int, Histogram] = {}
 
-    def stage(self, index: int) -> Histogram:
-        found = self._stages.get(index)
-        if found is None:
-            found = self._stages[index] = STAGE.labels(self.template, STAGES[index].name)
+
+class Answers(dict[int, Histogram]):
+    """The durations of a route's answers to one method, by status."""
+
+    def __init__(self, route: Route, method: str) -> None:
+        super().__init__()
+        self.route, self.method = route, method
+
+    def __missing__(self, status: int) -> Histogram:
+        found = self[status] = DURATION.labels(self.route.template, self.method, str(status))
         return found
 
 
@@ -75,7 +81,7 @@ def answers(route: Route, method: str) -> Answers:
 def record(answers: Answers, status: int, seconds: float) -> None:
     """File an answer that was nothing but a look into the cache."""
     bucket = bisect_left(BOUNDS, seconds)
-    for series in (answers[status], answers.route.stage(CACHE.index)):
+    for series in (answers[status], answers.route.stages[CACHE.index]):
         series.counts[bucket] += 1
         series.sum += seconds
 
@@ -83,9 +89,10 @@ def record(answers: Answers, status: int, seconds: float) -> None:
 def record_stages(answers: Answers, status: int, seconds: float, watch: Stopwatch) -> None:
     """File an answer whose stages were timed."""
     answers[status].observe(seconds)
-    for index, stage in enumerate(watch.seconds):
-        if stage:
-            answers.route.stage(index).observe(stage)
+    stages = answers.route.stages
+    for index, spent in enumerate(watch.seconds):
+        if spent:
+            stages[index].observe(spent)
 
 
 def count() -> None:

@@ -66,10 +66,14 @@ class Stopwatch:
         self.lap()
         self._active.remove(stage)
 
-    def respond(self) -> None:
-        """The view has returned: what no other stage claims is the response's from now on. May be called again."""
-        self.lap()
+    def respond(self) -> float:
+        """The view has returned: what no other stage claims is the response's from now on. May be called again.
+
+        Returns the seconds until now.
+        """
+        total = self.lap()
         self._active[0] = RESPONSE.index
+        return total
 
     def lap(self) -> float:
         """Bring `seconds` up to now; returns their sum."""

@@ -125,9 +125,9 @@ def test_the_times_that_are_counted_are_the_requests(timed: Serving, monkeypatch
     watches: list[Stopwatch] = []
     finished = Stopwatch.respond
 
-    def respond(self: Stopwatch) -> None:
+    def respond(self: Stopwatch) -> float:
         watches.append(self)
-        finished(self)
+        return finished(self)
 
     monkeypatch.setattr(Stopwatch, "respond", respond)
     duration = requests.DURATION.labels("/state", "GET", "200")

@@ -113,6 +113,10 @@ class Entry:
             return chosen.not_modified or chosen
         return chosen
 
+    @property
+    def route(self) -> str:
+        return self.policy.route
+
     def answer(self, fields: Fields) -> Representation | None:
         """What the wire answers to a request with these header fields, if it may; see ops/asgi/wire.py."""
         conditions = read(fields)

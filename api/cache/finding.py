@@ -14,6 +14,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import Context
 from typing import Any, TypeGuard
 
 from api.cache.entry import Entry
@@ -245,7 +246,7 @@ class Finder:
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside the requests."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=Context())  # no part of the request
         self._tasks.add(task)
         task.add_done_callback(self._end)
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.urls import Resolver404, get_resolver
 
-from api.cache import changes
+from api.cache import changes, figures
 from api.cache.conditions import Conditions, read
 from api.cache.entry import NAME, Entry
 from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
@@ -21,6 +21,8 @@ from api.problems import Problem
 from ops.asgi import wire
 from ops.asgi.protocol import Application, Message, Receive, Scope, Send
 from ops.asgi.wire import Fields
+from ops.instruments.metrics import metrics
+from ops.instruments.stopwatch import CACHE, MIDDLEWARE, current
 from ops.redis.client import open_client
 
 TARGETS = 2048  # requests whose key a worker remembers; to find it takes 40 us
@@ -55,7 +57,9 @@ class PageCache:
             shared = Shared(client, settings.CACHE_PREFIX)
             finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
             stack.push_async_callback(finder.close)
-            await stack.enter_async_context(changes.heard(finder))
+            announcer = await stack.enter_async_context(changes.heard(finder))
+            metrics.register(sampler := figures.sampler(finder, announcer))
+            stack.callback(metrics.samplers.remove, sampler)
             self.finder = finder
             stack.callback(finder.clear)
             stack.callback(setattr, self, "finder", None)
@@ -69,6 +73,9 @@ class PageCache:
         target = find(path, query)
         if target is None:
             return self.application(scope, receive, send)
+        if watch := current.get():
+            watch.route = target.policy.route
+            watch.rebase(CACHE)
         conditions = read(scope["headers"])
         if conditions is None:
             return self._bypass(target, scope, receive, send)
@@ -99,6 +106,8 @@ class PageCache:
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         target.policy.counts[BYPASS, NONE] += 1
+        if watch := current.get():
+            watch.rebase(MIDDLEWARE)
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -121,6 +130,7 @@ def _target(path: str, query: bytes) -> Target | None:
         policy = policy_of(match.func)
         if policy is None:
             return None
+        policy.route = match.route
         key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
         return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
     except (Resolver404, Problem, UnicodeDecodeError, ValidationError):

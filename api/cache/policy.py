@@ -17,6 +17,8 @@ from urllib.parse import quote
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 
+from ops.instruments.stopwatch import UNMATCHED
+
 View = TypeVar("View", bound=Callable[..., Any])
 
 ANY = "*"  # in the place of a primary key: rows that nobody named have changed
@@ -55,7 +57,7 @@ def tag(model: type[Model], key: Any = None) -> str:
     return f"{label}:{key if key == ANY else model._meta.pk.to_python(key)}"  # 7 and "007" are one row
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Policy:
     """How answers are cached, with times in seconds.
 
@@ -67,6 +69,9 @@ class Policy:
     fresh: float
     stale: float
     depends_on: tuple[Dependency, ...]
+    route: str = (
+        UNMATCHED  # the URL pattern, once a request has come for it: what its answers are filed under
+    )
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by outcome and tier, since the start
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ops.asgi.protocol import Application, Message, Receive, Scope
 from ops.asgi.wire import Fields
+from ops.instruments.stopwatch import MIDDLEWARE, current
 
 MOST_BODY = 1024 * 1024  # bytes of an answer that is stored; 1,000 products take 165 kB
 
@@ -63,6 +64,8 @@ async def render(application: Application, scope: Scope) -> Answer:
         else:
             parts.append(message.get("body", b""))
 
+    if watch := current.get():
+        watch.rebase(MIDDLEWARE)
     await application({**scope, "method": "GET", "headers": [], "client": None}, _nothing(), send)
     answer.body = b"".join(parts)
     return answer

@@ -33,13 +33,15 @@ class Representation:
         self._stamp: Fields | None = None
         self._head = b""
 
-    def write(self, defaults: Fields, *, head_only: bool) -> bytes:
-        """The bytes, after the server's `defaults`: a list that is replaced each second, with the date in it."""
+    def write(self, defaults: Fields, own: bytes, *, head_only: bool) -> bytes:
+        """The bytes, with `own`, the lines of a single request.
+
+        `defaults` are the server's fields, a list that is replaced each second, with the date in it.
+        """
         if self._stamp is not defaults:
             self._head = STATUS_LINE[self.status] + _lines((*defaults, *self.fields, *self.told()))
             self._stamp = defaults
-        # The fields of a single request belong between these two.
-        return b"".join((self._head, b"\r\n", b"" if head_only else self.body))
+        return b"".join((self._head, own, b"\r\n", b"" if head_only else self.body))
 
 
 def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -50,6 +52,10 @@ class Ready(Protocol):
     """An entry of the wire cache."""
 
     calm_until: float  # on the monotonic clock: until then it may be sent without a thought
+
+    @property
+    def route(self) -> str:
+        """The URL pattern that it is filed under."""
 
     def answer(self, fields: Fields) -> Representation | None:
         """What to answer to a GET with these header fields, which is then counted; None if that takes more."""

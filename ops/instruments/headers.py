@@ -7,6 +7,10 @@ until the headers are sent: of the response stage, what comes before them.
 from ops.instruments.stopwatch import Stopwatch
 
 STAGES = b"middleware;dur=%.3f, auth;dur=%.3f, db;dur=%.3f, serialisation;dur=%.3f, response;dur=%.3f"
+HIT = (
+    b"x-request-id: %%b\r\nx-request-duration: %%.6f\r\nserver-timing: %b, cache;dur=%%.3f\r\n"
+    % STAGES.replace(b"%.3f", b"0.000")
+)
 
 
 def headers(watch: Stopwatch) -> tuple[tuple[bytes, bytes], ...]:
@@ -27,8 +31,4 @@ def headers(watch: Stopwatch) -> tuple[tuple[bytes, bytes], ...]:
 
 def hit_block(request_id: bytes, seconds: float) -> bytes:
     """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.4 us."""
-    return b"x-request-id: %b\r\nx-request-duration: %.6f\r\nserver-timing: cache;dur=%.3f\r\n" % (
-        request_id,
-        seconds,
-        seconds * 1e3,
-    )
+    return HIT % (request_id, seconds, seconds * 1e3)

@@ -75,6 +75,11 @@ class Stopwatch:
         self._active[0] = RESPONSE.index
         return total
 
+    def rebase(self, stage: Stage) -> None:
+        """What no other stage claims is this one's from now on."""
+        self.lap()
+        self._active[0] = stage.index
+
     def lap(self) -> float:
         """Bring `seconds` up to now; returns their sum."""
         now = perf_counter()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ class Breaker:
 
     def __init__(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         self.is_open = False
-        self.failures = 0  # since the start
+        self.failures: Counter[str] = Counter()  # by kind, since the start
         self._name, self._probe = name, probe
         self._in_a_row = 0
         self._probing: asyncio.Task[None] | None = None
@@ -29,7 +30,7 @@ class Breaker:
 
     def failed(self, error: Exception) -> None:
         """Count a failure, and open if it was one too many."""
-        self.failures += 1
+        self.failures[_kind(error)] += 1
         self._in_a_row += 1
         if self._in_a_row >= FAILURES:
             self.open(error)
@@ -62,3 +63,9 @@ class Breaker:
         self._in_a_row = 0
         self.is_open = False
         logger.warning("%s answers again", self._name)
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong, for a metric. redis-py has its own TimeoutError and ConnectionError."""
+    name = type(error).__name__
+    return "timeout" if "Timeout" in name else "connection" if "Connection" in name else "refused"

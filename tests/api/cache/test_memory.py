@@ -73,9 +73,9 @@ def test_bytes_are_counted_honestly(size: int) -> None:
         memory.put(made, ("products.product", "products.category"))
         for coding in (b"", b"gzip", b"zstd"):
             representation = made.select(Conditions(coding))
-            representation.write(defaults, head_only=False)
+            representation.write(defaults, b"", head_only=False)
             if representation.not_modified:
-                representation.not_modified.write(defaults, head_only=False)
+                representation.not_modified.write(defaults, b"", head_only=False)
         for spelling in (b"/a?limit=%d", b"/a?limit=%d&"):
             memory.spell(made, spelling % number)
     del made, representation
@@ -96,8 +96,8 @@ def test_who_leaves_waits_for_no_garbage_collection() -> None:
             memory.put(made, ("tag",))
             memory.spell(made, b"/%d" % number)
             for coding in (b"", b"gzip", b"zstd"):
-                made.select(Conditions(coding)).write([], head_only=False)
-                made.select(Conditions(coding, b"*")).write([], head_only=False)
+                made.select(Conditions(coding)).write([], b"", head_only=False)
+                made.select(Conditions(coding, b"*")).write([], b"", head_only=False)
         memory.clear()
         del made
         assert gc.collect() == 0

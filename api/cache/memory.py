@@ -39,7 +39,7 @@ class Memory:
         """Keep an entry, in place of the one that has its key."""
         self.drop(entry.key)
         size = entry.size
-        if size > self._most_bytes // 8:  # it would push out too many others
+        if size > self._most_bytes // 4:  # it would push out too many others
             return
         self._entries[entry.key] = entry, tags, size
         for tag in tags:

@@ -11,7 +11,9 @@ def test_ours(host: bytes) -> None:
     assert are_allowed([(b"accept", b"*/*"), (b"host", host)])
 
 
-@pytest.mark.parametrize("hosts", [[], [b""], [b"other.invalid"], [b"localhost", b"localhost"], [b"a@localhost"]])
+@pytest.mark.parametrize(
+    "hosts", [[], [b""], [b"other.invalid"], [b"localhost", b"localhost"], [b"a@localhost"]]
+)
 def test_others(hosts: list[bytes]) -> None:
     assert not are_allowed([(b"host", host) for host in hosts])
 

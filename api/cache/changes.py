@@ -89,7 +89,8 @@ def _publish(tags: list[str]) -> None:
         _announcer.announce_soon(tags)
     else:
         done = asyncio.run_coroutine_threadsafe(_announcer.announce(tags), _announcer.loop)
-        done.result(timeout=1.0)
+        with contextlib.suppress(TimeoutError):  # a loop that is stuck: what was written stays written
+            done.result(timeout=1.0)
 
 
 def _publish_alone(tags: list[str]) -> None:
@@ -113,6 +114,7 @@ class Announcer:
         self.invalidations = 0
         self._finder, self._shared = finder, finder.shared
         self._pending: set[str] = set()
+        self._is_retrying = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -130,14 +132,10 @@ class Announcer:
         self._finder.forget(tags)
         try:
             await self._shared.change(tags)
-        except (Unavailable, RedisError):
-            retrying = bool(self._pending)
-            self._pending.update(tags)
-            if len(self._pending) > MOST_PENDING:
-                models = {name.partition(":")[0] for name in self._pending}
-                self._pending = models | {f"{model}:{ANY}" for model in models}
-            if not retrying:
-                self._spawn(self._retry())
+        except Unavailable:
+            self._postpone(tags)
+        else:
+            self._finder.forget(tags)  # what was found in Redis meanwhile
 
     def announce_soon(self, tags: list[str]) -> None:
         self._finder.forget(tags)
@@ -151,13 +149,24 @@ class Announcer:
             task.cancel()
         await asyncio.gather(self._listening, *self._tasks, return_exceptions=True)
 
+    def _postpone(self, tags: Iterable[str]) -> None:
+        self._pending.update(tags)
+        if len(self._pending) > MOST_PENDING:
+            models = {name.partition(":")[0] for name in self._pending}
+            self._pending = models | {f"{model}:{ANY}" for model in models}
+        if not self._is_retrying:
+            self._is_retrying = True
+            self._spawn(self._retry())
+
     async def _retry(self) -> None:
         while self._pending:
             await asyncio.sleep(RETRY)
-            with contextlib.suppress(Unavailable, RedisError):
-                tags = frozenset(self._pending)
-                await self._shared.change(tags)
-                self._pending -= tags
+            tags, self._pending = self._pending, set()  # what comes from now on was not told with these
+            try:
+                await self._shared.change(tags, insist=True)
+            except Unavailable:
+                self._postpone(tags)
+        self._is_retrying = False
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -168,12 +177,14 @@ class Announcer:
         """Drop what others have changed, for ever. Whoever is not heard may have changed anything."""
         while True:
             try:
+                await self._shared.recognise()
                 async with self._shared.client.subscription(self._shared.channel) as channel:
                     await self._hear(channel)
-            except (RedisError, OSError) as error:
-                logger.debug("The subscription to changes is lost: %s", error)
-            self.subscribed = False
-            self._finder.clear()
+            except Exception as error:  # noqa: BLE001  whatever it is, a worker has to hear
+                logger.debug("The subscription to changes is lost: %s: %s", type(error).__name__, error)
+            if self.subscribed:
+                self.subscribed = False
+                self._finder.doubt()
             await asyncio.sleep(RETRY)
 
     async def _hear(self, channel: Any) -> None:
@@ -181,14 +192,14 @@ class Announcer:
         while True:
             message = await channel.get_message(timeout=SILENCE)
             if message is None:
-                if asked:
+                if asked or not self.subscribed:
                     raise ConnectionError("no answer")
                 await channel.ping()
                 asked = True
                 continue
             asked = False
             if message["type"] == "subscribe":
-                self._finder.clear()
+                self._finder.doubt()
                 self.subscribed = True
             elif message["type"] == "message":
                 self.invalidations += 1

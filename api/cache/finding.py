@@ -26,9 +26,9 @@ from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a worker answers from its memory without asking Redis whether the entry is still valid: the most that
-# a change goes unnoticed whose message does not arrive. In their second half the next request has Redis asked in the
-# background, so that nobody waits for that while a page is in demand.
+# Seconds from asking Redis whether an entry is valid, or from computing it, during which a worker answers with it
+# without asking again: the most that a change goes unnoticed whose message does not arrive. In their second half the
+# next request has Redis asked in the background, so that nobody waits for that while a page is in demand.
 LIFE = 0.7
 PATIENCE = 1.0  # seconds to wait for the worker who computes the same
 STEPS = 0.002, 0.025  # seconds between two looks whether it is done: at first, and at most
@@ -36,6 +36,8 @@ QUIET = 1.0  # seconds from a refresh that failed to the next
 FAREWELL = 0.5  # seconds that a worker which stops waits for what it does in the background
 # -log(random) exceeds it once in 5e8 times: an entry is not refreshed earlier than so many times its cost.
 UNLIKELY = 20.0
+
+ALONE = Reservation(granted=True, versions=None, entry=None)  # without Redis, every worker for itself
 
 HIT, STALE, MISS, COLLAPSED = "hit", "stale", "miss", "collapsed"
 L1, L2, NONE = "l1", "l2", "none"
@@ -64,7 +66,7 @@ class Finder:
 
     async def find(self, target: Target, scope: Scope) -> Found:
         """The answer, wherever it is. Raises Unstorable, or what the application raised."""
-        while flight := self._flights.get(target.key):
+        while (flight := self._flights.get(target.key)) and time.monotonic() < flight.asked + LIFE:
             try:
                 found = await flight.join()
             except Abandoned:
@@ -79,10 +81,14 @@ class Finder:
         if self.memory:
             self.memory.forget(tags)
 
-    def clear(self) -> None:
-        """Anything may have changed."""
+    def doubt(self) -> None:
+        """Anything may have changed: what the worker holds is for Redis to confirm, or better than nothing."""
         self._flights.forget()
         self._background.forget()
+        if self.memory:
+            self.memory.doubt()
+
+    def clear(self) -> None:
         if self.memory:
             self.memory.clear()
 
@@ -99,9 +105,9 @@ class Finder:
         """Look in Redis, then compute."""
         held = self._held(flight.target)
         try:
-            entry = await self._look(flight.target, held)
+            entry = await self._look(flight, held)
         except Unavailable:
-            return await self._compute(flight, last_resort=held)
+            return await self._run(flight, ALONE, last_resort=held)
         if entry is None:
             return await self._compute(flight)
         now = time.monotonic()
@@ -112,7 +118,7 @@ class Finder:
 
     async def _renew(self, flight: Flight) -> Found:
         """Ask Redis whether what the worker holds is still valid."""
-        entry = await self._look(flight.target, self._held(flight.target))
+        entry = await self._look(flight, self._held(flight.target))
         if entry is None:
             self._drop(flight)
             raise Abandoned
@@ -186,32 +192,33 @@ class Finder:
     def _held(self, target: Target) -> Entry | None:
         return self.memory.get(target.key) if self.memory else None
 
-    async def _look(self, target: Target, held: Entry | None) -> Entry | None:
+    async def _look(self, flight: Flight, held: Entry | None) -> Entry | None:
         """The entry that is valid by Redis: its own, or `held`, which has what it has cost to make ready."""
-        entry, versions = await self.shared.look(target)
+        flight.asked = time.monotonic()
+        entry, versions = await self.shared.look(flight.target)
         if held and versions is not None and held.versions == versions:
             entry = entry if entry and entry.created > held.created else held
         return entry if _is_usable(entry) else None
 
     async def _reserve(self, flight: Flight) -> Reservation:
+        flight.asked = time.monotonic()
         try:
             return await self.shared.reserve(flight.target, flight.token)
         except Unavailable:
-            return Reservation(granted=True, versions=None, entry=None)  # every worker for itself
+            return ALONE
         except asyncio.CancelledError:
             self._spawn(self.shared.release(flight.target.key, flight.token))  # Redis may have granted it
             raise
 
     def _give_back(self, flight: Flight, reservation: Reservation, *, drop: bool = False) -> None:
-        if reservation.granted:
+        if reservation.granted and reservation is not ALONE:
             self._spawn(self.shared.release(flight.target.key, flight.token, drop=drop))
 
     def _keep(self, entry: Entry, flight: Flight) -> None:
         if self.memory is None or flight.outdated:
             return
-        now = time.monotonic()
-        entry.live_until = min(now + LIFE, entry.stale_until)
-        entry.calm_until = min(now + LIFE / 2, entry.fresh_until - UNLIKELY * entry.cost)
+        entry.live_until = min(flight.asked + LIFE, entry.stale_until)
+        entry.calm_until = min(flight.asked + LIFE / 2, entry.fresh_until - UNLIKELY * entry.cost)
         if self.memory.get(entry.key) is not entry:
             self.memory.put(entry, flight.target.tags)
 
@@ -220,7 +227,8 @@ class Finder:
             self.memory.drop(flight.target.key)
 
     def _resort(self, entry: Entry, flight: Flight) -> Found:
-        entry.quiet_until = time.monotonic() + QUIET
+        flight.asked = time.monotonic()  # there is nothing better to be had
+        entry.quiet_until = flight.asked + QUIET
         self._keep(entry, flight)
         return Found(entry, None, STALE, L1)
 

@@ -16,7 +16,7 @@ from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
 from api.cache.memory import Memory
 from api.cache.policy import policy_of
 from api.cache.rendering import Answer, Unstorable, render
-from api.cache.shared import Shared, Target
+from api.cache.shared import EVERYTHING, Shared, Target
 from api.problems import Problem
 from ops.asgi import wire
 from ops.asgi.protocol import Application, Message, Receive, Scope, Send
@@ -122,7 +122,7 @@ def _target(path: str, query: bytes) -> Target | None:
         if policy is None:
             return None
         key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
-        return Target(policy, key, policy.tags(match.kwargs))
+        return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
     except (Resolver404, Problem, UnicodeDecodeError, ValidationError):
         return None
 

@@ -82,6 +82,11 @@ class Memory:
                 self.evictions["invalidated"] += 1
                 self.drop(key)
 
+    def doubt(self) -> None:
+        """Send nothing until it was looked into whether it is still valid."""
+        for entry, _, _ in self._entries.values():
+            entry.calm_until = entry.live_until = 0.0
+
     def clear(self) -> None:
         for key in [*self._entries]:
             self.evictions["cleared"] += 1

@@ -23,6 +23,7 @@ class Corrupt(Exception):
 def pack(entry: Entry) -> bytes:
     known = orjson.dumps(
         {
+            "key": entry.key,
             "created": entry.created,
             "cost": entry.cost,
             "versions": {tag: version.decode() for tag, version in (entry.versions or {}).items()},
@@ -40,7 +41,10 @@ def unpack(data: bytes, policy: Policy, key: str) -> Entry:
         known, body = data[HEAD.size : HEAD.size + length], data[HEAD.size + length :]
         if magic != MAGIC or len(known) != length or checksum != _checksum(known, body):
             raise Corrupt
-        return _entry(orjson.loads(known), body, policy, key)
+        entry = orjson.loads(known)
+        if entry["key"] != key:  # what a client takes for the answer may be that to another question
+            raise Corrupt
+        return _entry(entry, body, policy, key)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt from error
 

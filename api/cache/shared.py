@@ -15,8 +15,9 @@ import orjson
 from api.cache.entry import Entry
 from api.cache.packing import Corrupt, pack, unpack
 from api.cache.policy import POLICIES, Policy
-from ops.redis.client import Client, Command
+from ops.redis.client import Client, Command, Unavailable
 
+EVERYTHING = "*"  # a tag of every entry
 LOCK = 2.0  # seconds until a lock is free whose holder died
 TAG_MARGIN = 60.0  # seconds that a tag outlives the last entry that was computed with it
 
@@ -49,6 +50,7 @@ class Shared:
         self.channel = f"{prefix}:changed"
         self.corrupt = 0
         self._prefix = prefix
+        self._server = f"{prefix}:server"
 
     async def look(self, target: Target) -> tuple[Entry | None, Versions | None]:
         """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable."""
@@ -85,15 +87,32 @@ class Shared:
         dropped: list[Command] = [("DEL", self._entry(key))] if drop else []
         await self.client.run(*dropped, self._unlocking(key, token))
 
-    async def change(self, tags: Iterable[str]) -> None:
-        """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable."""
+    async def change(self, tags: Iterable[str], *, insist: bool = False) -> None:
+        """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable.
+
+        With `insist`, Redis is asked even if it did not answer a moment ago.
+        """
         tags = [*tags]
-        replies = await self.client.run(
-            ("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags))
-        )
-        for reply in replies:
+        run = self.client.insist if insist else self.client.run
+        for reply in await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags))):
             if isinstance(reply, Exception):
-                raise reply
+                self.client.distrust(reply)
+                raise Unavailable(str(reply)) from reply
+
+    async def recognise(self) -> None:
+        """Invalidate everything if this is not the Redis that wrote it. Raises Unavailable.
+
+        A replica that was promoted, or a server that has read its file again, may lack the last changes: it has tags
+        again that were deleted, and with them entries that are older than the database.
+        """
+        replies: list[Any] = await self.client.insist(("INFO", "server"), ("GET", self._server))
+        try:
+            server = replies[0]["run_id"].encode()
+        except (TypeError, KeyError):  # one that does not say which it is
+            return
+        if replies[1] != server:
+            await self.change([EVERYTHING], insist=True)
+            await self.client.insist(("SET", self._server, server))
 
     def _valid(self, target: Target, data: Any, versions: Versions | None) -> Entry | None:
         if versions is None or not isinstance(data, bytes):

@@ -10,6 +10,7 @@ from django.conf import settings as configured
 from django.db import connection, connections
 from pytest_django import Settings
 
+from api.cache.shared import EVERYTHING
 from ops.asgi import wire
 from ops.asgi.handler import LeanASGIHandler
 from tests.api.cache import views
@@ -38,11 +39,11 @@ def valkey(prefix: str) -> Iterator["redis.Redis"]:
 
 @pytest.fixture
 def keys(valkey: "redis.Redis", prefix: str) -> Callable[[], set[str]]:
-    """What of the test is in Redis now, without the prefix."""
+    """What of the test is in Redis now, without the prefix and what every worker leaves there."""
 
     def keys() -> set[str]:
         found = valkey.scan_iter(f"{prefix}:*", count=10_000)
-        return {key.decode().removeprefix(f"{prefix}:") for key in found}
+        return {key.decode().removeprefix(f"{prefix}:") for key in found} - {"server", f"tag:{EVERYTHING}"}
 
     return keys
 
@@ -51,8 +52,9 @@ def keys(valkey: "redis.Redis", prefix: str) -> Callable[[], set[str]]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which the cache goes."""
     clock = Clock()
-    for module in ("api.cache.entry", "api.cache.finding", "ops.asgi.wire"):
+    for module in ("api.cache.entry", "api.cache.finding"):
         monkeypatch.setattr(f"{module}.time", clock)
+    monkeypatch.setattr("ops.asgi.wire.monotonic", clock.monotonic)
     return clock
 
 

@@ -20,7 +20,7 @@ from api.cache.layer import PageCache
 from api.cache.memory import Memory
 from api.cache.policy import Dependency, Policy
 from api.cache.rendering import render
-from api.cache.shared import Shared, Target
+from api.cache.shared import EVERYTHING, Shared, Target
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.lifespan import Lifespan
@@ -188,7 +188,8 @@ class Told:
     def next(self) -> set[str]:
         message = self.channel.get_message(timeout=DEADLINE)
         assert message, "nothing was told"
-        return {*orjson.loads(message["data"])}
+        tags = {*orjson.loads(message["data"])}
+        return self.next() if tags == {EVERYTHING} else tags  # a worker has met this Redis for the first time
 
     def no_more(self) -> bool:
         """Whether nothing was told besides what was asked for, as far as what is done is concerned."""

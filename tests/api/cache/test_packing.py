@@ -83,6 +83,7 @@ def test_what_others_write_is_corrupt(found: bytes) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"key": "page?limit=5"},  # the answer to another question
         {"created": "then"},
         {"created": None},
         {"cost": "much"},
@@ -97,7 +98,7 @@ def test_what_others_write_is_corrupt(found: bytes) -> None:
     ],
 )
 def test_what_is_known_has_its_types(wrong: dict[str, Any]) -> None:
-    right = {"created": 1.0, "cost": 0.1, "versions": {}, "etag": "a", "fields": []}
+    right = {"key": "page?", "created": 1.0, "cost": 0.1, "versions": {}, "etag": "a", "fields": []}
     for values in (right, right | wrong, {n: v for n, v in right.items() if n not in wrong}):
         text = orjson.dumps(values)
         data = HEAD.pack(MAGIC, _checksum(text, b"body"), len(text)) + text + b"body"

@@ -54,10 +54,10 @@ class PageCache:
             client = await stack.enter_async_context(open_client())
             shared = Shared(client, settings.CACHE_PREFIX)
             finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
+            stack.callback(finder.clear)
             stack.push_async_callback(finder.close)
             await stack.enter_async_context(changes.heard(finder))
             self.finder = finder
-            stack.callback(finder.clear)
             stack.callback(setattr, self, "finder", None)
             yield
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, MutableMapping
 from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
 from ops.asgi.wire import Ready
 
-BYTES = 32 * 1024 * 1024  # a worker's; 1,000 pages of 100 products with two codings
+BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
 ENTRIES = 4096
 
 
@@ -39,7 +39,7 @@ class Memory:
         """Keep an entry, in place of the one that has its key."""
         self.drop(entry.key)
         size = entry.size
-        if size > self._most_bytes // 4:  # it would push out too many others
+        if size > self._most_bytes // 8:  # it would push out too many others
             return
         self._entries[entry.key] = entry, tags, size
         for tag in tags:

@@ -10,7 +10,7 @@ from django.urls import get_resolver
 
 from api.access import AccessPath, field_of
 from api.cache.policy import POLICIES
-from api.cache.querysets import InvalidatingQuerySet
+from api.cache.querysets import announces
 from api.cursors import MOST_KEY_TEXT
 from api.listing import LISTINGS, Listing
 
@@ -33,14 +33,14 @@ def check_policies(app_configs: Sequence[AppConfig] | None = None, **_kwargs: An
     return [
         Error(
             f"Answers of {policy.name!r} are cached and depend on {model.__name__}, whose changes nobody announces.",
-            hint=f"Let {model.__name__} have objects = InvalidatingQuerySet.as_manager().",
+            hint=f"Let {model.__name__} have objects = InvalidatingQuerySet.as_manager(), "
+            'and base_manager_name = "objects" in its Meta.',
             obj=model,
             id="api.E005",
         )
         for policy in POLICIES.values()
         for model in {dependency.model for dependency in policy.depends_on}
-        if not isinstance(model._default_manager.all(), InvalidatingQuerySet)
-        and (app_configs is None or model._meta.app_config in app_configs)
+        if not announces(model) and (app_configs is None or model._meta.app_config in app_configs)
     ]
 
 

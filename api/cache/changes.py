@@ -33,6 +33,7 @@ SILENCE = (
     0.5  # seconds without a word from Redis until a worker asks whether it is still there, and waits for
 )
 RETRY = 0.1  # seconds until it subscribes, or tells of changes, again
+FAREWELL = 0.2  # seconds that a worker which stops takes to tell what it has changed last
 
 
 class Batch:
@@ -62,7 +63,9 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
     """Rows of `model` have changed: those with these primary keys, or any. Takes effect once that is committed."""
     connection = connections[using]
     last = connection.run_on_commit[-1] if connection.run_on_commit else None
-    if last and isinstance(last[1], Batch) and last[0] == set(connection.savepoint_ids):
+    # Savepoints of the last batch that are not open any more were kept: only open ones may yet be rolled back. None
+    # is a block without a savepoint.
+    if last and isinstance(last[1], Batch) and {*connection.savepoint_ids} - {None} <= last[0]:
         last[1].add(model, keys or (ANY,))
         return
     batch = Batch()
@@ -73,7 +76,7 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
 async def ainvalidate(model: type[Model], *keys: Any) -> None:
     """The same, at once: the change must be committed."""
     tags = _tags(model, keys or (ANY,))
-    if _announcer:
+    if _announcer and _announcer.is_here():
         await _announcer.announce(tags)
     else:
         await asyncio.to_thread(_publish, tags)
@@ -115,7 +118,7 @@ class Announcer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        self._spawn(self._listen())
+        self._listening = self.loop.create_task(self._listen())
 
     def is_here(self) -> bool:
         """Whether the caller runs in the event loop itself, where it cannot wait."""
@@ -139,9 +142,12 @@ class Announcer:
         self._spawn(self.announce(tags))
 
     async def close(self) -> None:
+        self._listening.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._listening, *self._tasks, return_exceptions=True)
 
     def _postpone(self, tags: Iterable[str]) -> None:
         self._pending.update(tags)
@@ -171,6 +177,7 @@ class Announcer:
         """Drop what others have changed, for ever. Whoever is not heard may have changed anything."""
         while True:
             try:
+                await self._shared.recognise()
                 async with self._shared.client.subscription(self._shared.channel) as channel:
                     await self._hear(channel)
             except Exception as error:  # noqa: BLE001  whatever it is, a worker has to hear
@@ -194,7 +201,6 @@ class Announcer:
             if message["type"] == "subscribe":
                 self._finder.doubt()
                 self.subscribed = True
-                await self._shared.recognise()
             elif message["type"] == "message":
                 self.invalidations += 1
                 self._finder.forget(_tags_of(message["data"]))

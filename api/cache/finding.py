@@ -33,6 +33,7 @@ LIFE = 0.7
 PATIENCE = 1.0  # seconds to wait for the worker who computes the same
 STEPS = 0.002, 0.025  # seconds between two looks whether it is done: at first, and at most
 QUIET = 1.0  # seconds from a refresh that failed to the next
+FAREWELL = 0.5  # seconds that a worker which stops waits for what it does in the background
 # -log(random) exceeds it once in 5e8 times: an entry is not refreshed earlier than so many times its cost.
 UNLIKELY = 20.0
 
@@ -51,7 +52,7 @@ class Finder:
         self._render = render
         self._flights = Flights()
         self._background = Flights()  # nobody waits for them
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def recall(self, target: Target, scope: Scope) -> tuple[Entry, str] | None:
         """The entry in the worker's memory and its outcome, if there is one to be used without waiting."""
@@ -75,8 +76,9 @@ class Finder:
 
     def forget(self, tags: Iterable[str]) -> None:
         """What depends on the tags has changed."""
-        self._flights.forget(tags)
-        self._background.forget(tags)
+        for flight in (*self._flights.forget(tags), *self._background.forget(tags)):
+            # Who asks from now on, wherever, need not wait for it.
+            self._spawn(self.shared.release(flight.target.key, flight.token))
         if self.memory:
             self.memory.forget(tags)
 
@@ -94,7 +96,9 @@ class Finder:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(2):  # who is cancelled gives its lock back, in a task of its own
+            if self._tasks:
+                await asyncio.wait([*self._tasks], timeout=FAREWELL)
 
     # --- Work of a flight -------------------------------------------------------------------------
 
@@ -172,7 +176,9 @@ class Finder:
                 versions=reservation.versions,
             )
             self._keep(entry, flight)
-            if entry.versions is not None:
+            if entry.versions is None or flight.outdated:
+                self._give_back(flight, reservation)
+            else:
                 self._spawn(self.shared.store(entry, flight.token))
             return Found(entry, None, MISS, NONE)
         failed = answer.status >= 500  # noqa: PLR2004
@@ -201,9 +207,12 @@ class Finder:
             return await self.shared.reserve(flight.target, flight.token)
         except Unavailable:
             return ALONE
+        except asyncio.CancelledError:
+            self._spawn(self.shared.release(flight.target.key, flight.token))  # Redis may have granted it
+            raise
 
     def _give_back(self, flight: Flight, reservation: Reservation, *, drop: bool = False) -> None:
-        if reservation.granted and reservation.versions is not None:
+        if reservation.granted and reservation is not ALONE:
             self._spawn(self.shared.release(flight.target.key, flight.token, drop=drop))
 
     def _keep(self, entry: Entry, flight: Flight) -> None:
@@ -226,7 +235,7 @@ class Finder:
 
     def _attend(self, entry: Entry, target: Target, scope: Scope, now: float) -> None:
         """See to it that the entry's successor, or the proof that it is still valid, is there in time."""
-        if _is_due(entry, now) and now >= entry.quiet_until:
+        if _is_due(entry, now):
             self._later(target, scope, self._refresh(entry))
         elif now >= entry.live_until - LIFE / 2:
             self._later(target, scope, self._renew)
@@ -237,18 +246,15 @@ class Finder:
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside the requests."""
-
-        async def logged() -> None:
-            try:
-                await work
-            except (Abandoned, Unavailable):
-                pass
-            except Exception:
-                logger.exception("The page cache failed in the background")
-
-        task = asyncio.get_running_loop().create_task(logged())
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, Abandoned | Unavailable):
+            logger.error("The page cache failed in the background", exc_info=error)
 
 
 def _is_usable(entry: Entry | None) -> TypeGuard[Entry]:
@@ -258,4 +264,6 @@ def _is_usable(entry: Entry | None) -> TypeGuard[Entry]:
 
 def _is_due(entry: Entry, now: float) -> bool:
     """Whether to compute its successor: certainly once it is stale, by chance shortly before."""
+    if now < entry.quiet_until:
+        return False
     return now - entry.cost * math.log(1.0 - random.random()) >= entry.fresh_until  # noqa: S311

@@ -54,10 +54,10 @@ class PageCache:
             client = await stack.enter_async_context(open_client())
             shared = Shared(client, settings.CACHE_PREFIX)
             finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
+            stack.callback(finder.clear)
             stack.push_async_callback(finder.close)
             await stack.enter_async_context(changes.heard(finder))
             self.finder = finder
-            stack.callback(finder.clear)
             stack.callback(setattr, self, "finder", None)
             yield
 
@@ -77,7 +77,7 @@ class PageCache:
             target.policy.counts[outcome, L1] += 1
             if outcome == HIT:
                 self._spell(entry, scope)
-            return _send_entry(send, entry, conditions, entry.told())
+            return _send_entry(send, entry, conditions, entry.teller.told())
         return self._find(target, conditions, scope, receive, send)
 
     async def _find(
@@ -94,7 +94,7 @@ class PageCache:
         if found.answer:
             await _send_answer(send, found.answer)
         elif found.entry:
-            told = found.entry.tell(HOW[found.outcome, found.tier])
+            told = found.entry.teller.tell(HOW[found.outcome, found.tier])
             await _send_entry(send, found.entry, conditions, told)
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -43,7 +43,8 @@ def one(model: type[Model], parameter: str) -> Dependency:
 
 def lineage(model: type[Model]) -> Iterable[type[Model]]:
     """The models whose tables hold a model's rows: itself, or what it is a proxy of, and those it inherits from."""
-    return dict.fromkeys(one._meta.concrete_model for one in (model, *model._meta.get_parent_list()))
+    related = (model, *model._meta.get_parent_list())
+    return dict.fromkeys(one._meta.concrete_model or one for one in related)
 
 
 def tag(model: type[Model], key: Any = None) -> str:

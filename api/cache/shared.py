@@ -14,7 +14,7 @@ import orjson
 
 from api.cache.entry import Entry
 from api.cache.packing import Corrupt, pack, unpack
-from api.cache.policy import Policy
+from api.cache.policy import POLICIES, Policy
 from ops.redis.client import Client, Command, Unavailable
 
 EVERYTHING = "*"  # a tag of every entry
@@ -64,7 +64,8 @@ class Shared:
         Who is refused asks again a little later, and finds the entry, or the lock free. The entry is read after the
         lock was taken: who had it before has stored by then.
         """
-        lifetime = int(target.policy.fresh + target.policy.stale + TAG_MARGIN)
+        # Entries of all policies share the tags: the longest of their lives counts.
+        lifetime = int(max(p.fresh + p.stale for p in (target.policy, *POLICIES.values())) + TAG_MARGIN)
         commands: list[Command] = [("SET", self._lock(target.key), token, "NX", "PX", int(LOCK * 1000))]
         for tag in target.tags:
             commands.append(("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime))

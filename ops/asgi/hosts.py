@@ -12,6 +12,10 @@ from django.http.request import split_domain_port, validate_host
 from ops.asgi.problems import refuse
 from ops.asgi.protocol import Application, Receive, Scope, Send
 
+LONGEST = (
+    260  # characters of a Host header: what is longer names no host (RFC 1035), and is not to be remembered
+)
+
 
 class AllowedHosts:
     """Lets requests through that have one Host header, of settings.ALLOWED_HOSTS."""
@@ -28,7 +32,7 @@ class AllowedHosts:
 def are_allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether these header fields name one host, and it is one of ours."""
     hosts = [value for name, value in headers if name == b"host"]
-    return len(hosts) == 1 and _is_allowed(hosts[0])
+    return len(hosts) == 1 and len(hosts[0]) <= LONGEST and _is_allowed(hosts[0])
 
 
 @lru_cache(maxsize=256)

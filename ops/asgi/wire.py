@@ -5,13 +5,17 @@ there, exactly as the ASGI application would, and leaves whatever is unusual to 
 how long it may be sent.
 """
 
-import time
-from collections.abc import Callable
+from asyncio import TimerHandle
+from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ops.asgi.hosts import are_allowed
+from ops.asgi.pipelining import PipeliningProtocol
+
+LONGEST = 4096  # bytes of a request that is remembered until the next one of its connection
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -19,25 +23,28 @@ Fields = list[tuple[bytes, bytes]]
 class Representation:
     """One answer: as fields and body, and as the bytes of HTTP/1.1 that uvicorn would write for them."""
 
-    __slots__ = ("_head", "_stamp", "body", "etag", "fields", "not_modified", "status", "told", "whole")
+    __slots__ = ("_head", "_stamp", "body", "etag", "fields", "not_modified", "status", "told")
 
     def __init__(
         self, status: int, fields: Fields, body: bytes, etag: bytes, told: Callable[[], Fields]
     ) -> None:
         """`told` gives the fields that change with time, once a second at most."""
         self.status, self.fields, self.body, self.etag, self.told = status, fields, body, etag, told
-        self.not_modified = self
+        self.not_modified: Representation | None = None  # in its place for who has it already
         self._stamp: Fields | None = None
-        self._head = self.whole = b""
+        self._head = b""
 
     def write(self, defaults: Fields, *, head_only: bool) -> bytes:
         """The bytes, after the server's `defaults`: a list that is replaced each second, with the date in it."""
         if self._stamp is not defaults:
-            fields = b"".join([b"%b: %b\r\n" % field for field in (*defaults, *self.fields, *self.told())])
-            self._head = b"%b%b\r\n" % (STATUS_LINE[self.status], fields)
-            self.whole = self._head + self.body
+            self._head = STATUS_LINE[self.status] + _lines((*defaults, *self.fields, *self.told()))
             self._stamp = defaults
-        return self._head if head_only else self.whole
+        # The fields of a single request belong between these two.
+        return b"".join((self._head, b"\r\n", b"" if head_only else self.body))
+
+
+def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class Ready(Protocol):
@@ -53,51 +60,108 @@ class Ready(Protocol):
 ready: dict[bytes, Ready] = {}
 
 
-class WireProtocol(HttpToolsProtocol):
+class WireProtocol(PipeliningProtocol):
     """uvicorn's protocol, which first looks whether the answer is there already."""
 
-    _answered = False  # whether the request that is being read has its answer
+    _segment = b""  # what has arrived, if it may turn out to be one plain request
+    _known = b""  # what has turned out to be, if nothing else has come since
+    _is_reading = False  # whether the end of a request is still to come
+    _is_answered = False  # whether the request that is being read has its answer
+    _idle_since: float | None = None  # when the wire gave the last answer, while nothing has come since
+    _idle_watch: TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Read a request, unless it is the one before once more: the parser would say the same."""
+        if data == self._known and self._answer():
+            return
+        self._segment = data if len(data) <= LONGEST and not self._is_reading else b""
+        super().data_received(data)
+
+    # --- The parser's calls -----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Uvicorn's, without the scope, which the wire does not need: 0.3 us."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._is_reading, self._known = True, b""
 
     def on_headers_complete(self) -> None:
-        entry = ready.get(self.url)
-        if entry is not None and time.monotonic() < entry.calm_until and self._is_plain():
-            answer = entry.answer(self.headers)
-            if answer is not None:
-                self._write(answer)
-                return
-        self._unset_keepalive_if_required()  # a pipelined request may come after an answer from here
-        super().on_headers_complete()
+        if self.url in ready and self._is_plain() and self._answer():
+            self._is_answered = True
+            self._known, self._segment = self._segment, b""
+        else:
+            self._segment = b""
+            self._unset_keepalive_if_required()  # a wire answer may have gone before, in the same segment
+            self._give_to_uvicorn()
 
     def on_message_complete(self) -> None:
-        if self._answered:
-            self._answered = False
+        self._is_reading = False
+        if self._is_answered:
+            self._is_answered = False
         else:
             super().on_message_complete()
 
+    # --- The wire ---------------------------------------------------------------------------------
+
     def _is_plain(self) -> bool:
-        """Whether it is a request that uvicorn would give to the application at once, and keep the connection."""
+        """Whether it is a request that uvicorn would give to the application, and keep the connection."""
         parser = self.parser
         return (
             parser.get_method() in (b"GET", b"HEAD")
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
             and not parser.should_upgrade()
-            and not self._is_behind()
-            and not self.flow.write_paused  # else the client does not read, and uvicorn waits for it
             and are_allowed(self.headers)
         )
 
-    def _is_behind(self) -> bool:
-        """Whether another request of this connection still waits for its answer."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
-
-    def _write(self, answer: Representation) -> None:
-        defaults = self.server_state.default_headers
-        self.transport.write(answer.write(defaults, head_only=self.parser.get_method() == b"HEAD"))
-        self._answered = True
+    def _answer(self) -> bool:
+        """Answer the plain request that was read last, if that can be done without a thought."""
+        entry = ready.get(self.url)
+        if entry is None or monotonic() >= entry.calm_until or self._is_busy():
+            return False
+        answer = entry.answer(self.headers)
+        if answer is None:
+            return False
+        head_only = self.parser.get_method() == b"HEAD"
+        self.transport.write(answer.write(self.server_state.default_headers, head_only=head_only))
         self.server_state.total_requests += 1
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._idle_since = self.loop.time()
+        if self._idle_watch is None:
+            self._watch_idleness(self.timeout_keep_alive)
+        return True
+
+    def _is_busy(self) -> bool:
+        """Whether another request of this connection still waits for its answer, or the client does not read."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return self.flow.write_paused or (cycle is not None and not cycle.response_complete)
+
+    def _give_to_uvicorn(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        super().on_headers_complete()
+
+    # --- Keep-alive: one timer for many answers, where a timer for each costs 0.3 us -----------------
+
+    def _watch_idleness(self, seconds: float) -> None:
+        self._idle_watch = self.loop.call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self._idle_watch = None
+        if self._idle_since is None:  # uvicorn has its own timer for what it has answered
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._watch_idleness(left)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+        super()._unset_keepalive_if_required()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # which uvicorn omits if the client has reset the connection
+        if self._idle_watch:
+            self._idle_watch.cancel()

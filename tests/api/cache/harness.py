@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from django.conf import settings
 
+from api.cache import changes
 from api.cache.entry import Entry
 from api.cache.finding import Finder
 from api.cache.layer import PageCache
 from api.cache.memory import Memory
 from api.cache.policy import Dependency, Policy
 from api.cache.rendering import render
-from api.cache.shared import Shared, Target
+from api.cache.shared import EVERYTHING, Shared, Target
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.lifespan import Lifespan
@@ -30,6 +32,7 @@ from tests.ops.asgi.server import serve
 
 JSON: Fields = [(b"content-type", b"application/json")]
 DEADLINE = 10.0
+FIRST_EXTRA = 2_000_000  # ids from here on are a test's own
 SCOPE: Scope = {
     "type": "http",
     "method": "GET",
@@ -91,7 +94,7 @@ def target(key: str = "page?", **options: Any) -> Target:
 
 
 def entry(body: bytes = b"{}", fields: Fields = JSON, **options: Any) -> Entry:
-    known = {"created": time.time(), "cost": 0.001, "versions": {"products.product": b"1"}}
+    known: dict[str, Any] = {"created": time.time(), "cost": 0.001, "versions": {"products.product": b"1"}}
     made = options.pop("policy", None) or policy()
     return Entry(made, options.pop("key", "page?"), fields, body, **known | options)
 
@@ -106,7 +109,7 @@ class Worker:
 
     @property
     def memory(self) -> Memory:
-        assert self.finder.memory
+        assert self.finder.memory is not None
         return self.finder.memory
 
     async def get(self, target: Target) -> tuple[bytes, str, str]:
@@ -159,12 +162,40 @@ class Cached:
 
 @contextmanager
 def cached(
-    application: Application, monkeypatch: pytest.MonkeyPatch, *, memory: bool = True
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    memory: bool = True,
+    cache: PageCache | None = None,
 ) -> Iterator[Cached]:
-    cache = PageCache(application, memory=memory)
+    """A server whose worker hears of changes; with `cache`, one that another server had."""
+    cache = cache or PageCache(application, memory=memory)
     stack = Lifespan(AllowedHosts(Head(cache)), cache.open_tiers)
     with serve(stack, monkeypatch, lifespan="on") as serving:
+        give_up = time.monotonic() + DEADLINE
+        while not (changes._announcer and changes._announcer.subscribed):
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
         yield Cached(serving.client, serving.address, cache)
+
+
+class Told:
+    """The messages of a channel, each as the set of its tags."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+
+    def next(self) -> set[str]:
+        message = self.channel.get_message(timeout=DEADLINE)
+        assert message, "nothing was told"
+        tags = {*orjson.loads(message["data"])}
+        return self.next() if tags == {EVERYTHING} else tags  # a worker has met this Redis for the first time
+
+    def no_more(self) -> bool:
+        """Whether nothing was told besides what was asked for, as far as what is done is concerned."""
+        self.channel.ping()  # answered after what was sent before
+        message = self.channel.get_message(timeout=DEADLINE)
+        return bool(message and message["type"] == "pong")
 
 
 def counts(policy: Policy) -> Counter[str]:

@@ -3,6 +3,8 @@
 import gc
 import time
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from api.cache.conditions import Conditions
 from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
 from api.cache.memory import Memory
+from api.cache.rendering import MOST_BODY
 from ops.asgi.wire import Ready
 from tests.api.cache.harness import JSON, entry, policy
 
@@ -57,6 +60,12 @@ def test_what_is_too_large_pushes_nothing_out() -> None:
     assert (memory.get("a"), memory.bytes, memory._dependents) == (None, 0, {})
 
 
+def test_what_may_be_stored_fits() -> None:
+    memory = Memory({})
+    memory.put(sized("a", bytes(MOST_BODY)), ())
+    assert memory.get("a")
+
+
 @pytest.mark.parametrize("size", [10, 900, 2000, 16_500, 165_000])
 def test_bytes_are_counted_honestly(size: int) -> None:
     """Against what Python allocates for entries with all codings, both forms and two spellings each."""
@@ -72,7 +81,8 @@ def test_bytes_are_counted_honestly(size: int) -> None:
         for coding in (b"", b"gzip", b"zstd"):
             representation = made.select(Conditions(coding))
             representation.write(defaults, head_only=False)
-            representation.not_modified.write(defaults, head_only=False)
+            if representation.not_modified:
+                representation.not_modified.write(defaults, head_only=False)
         for spelling in (b"/a?limit=%d", b"/a?limit=%d&"):
             memory.spell(made, spelling % number)
     del made, representation
@@ -81,6 +91,25 @@ def test_bytes_are_counted_honestly(size: int) -> None:
     tracemalloc.stop()
     assert memory.bytes / 2 < allocated < memory.bytes * 1.1
     assert len(wire) == 200
+
+
+def test_who_leaves_waits_for_no_garbage_collection() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        memory = Memory({}, most_entries=2)
+        for number in range(10):
+            made = sized(f"{number}", bytes(2000))
+            memory.put(made, ("tag",))
+            memory.spell(made, b"/%d" % number)
+            for coding in (b"", b"gzip", b"zstd"):
+                made.select(Conditions(coding)).write([], head_only=False)
+                made.select(Conditions(coding, b"*")).write([], head_only=False)
+        memory.clear()
+        del made
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_forget() -> None:
@@ -100,7 +129,12 @@ def test_forget() -> None:
 def test_who_leaves_is_not_sent_any_more() -> None:
     wire: Wire = {}
     memory = Memory(wire)
-    for leave in (lambda: memory.forget(["tag"]), lambda: memory.drop("a"), memory.clear):
+    leaves: list[Callable[[], None]] = [
+        lambda: memory.forget(["tag"]),
+        lambda: memory.drop("a"),
+        memory.clear,
+    ]
+    for leave in leaves:
         held = sized("a")
         held.calm_until = held.live_until = time.monotonic() + 100
         memory.put(held, ("tag",))
@@ -157,7 +191,7 @@ TAGS = {"a": ("x",), "b": ("x", "y"), "c": ("y", "z"), "d": (), "e": ("z",)}
 
 
 @given(st.lists(steps, max_size=60))
-def test_whatever_happens_the_books_are_right(taken: list[tuple[str, ...]]) -> None:
+def test_whatever_happens_the_books_are_right(taken: list[tuple[Any, ...]]) -> None:
     wire: Wire = {}
     memory = Memory(wire, most_bytes=200_000, most_entries=5)
     for step, at, *more in taken:
@@ -166,7 +200,7 @@ def test_whatever_happens_the_books_are_right(taken: list[tuple[str, ...]]) -> N
         elif step == "spell":
             held = memory.get(at)
             if held:
-                memory.spell(held, b"/" + at.encode() + more[0])  # type: ignore[operator]
+                memory.spell(held, b"/" + at.encode() + more[0])
         elif step == "forget":
             memory.forget([at])
         else:

@@ -1,3 +1,4 @@
+# ruff: noqa: DJ008  # no models for people
 """What a decorator may say, and which tags follow."""
 
 import uuid

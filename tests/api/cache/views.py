@@ -3,16 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
 from api import query
+from api.cache.changes import ainvalidate
 from api.cache.policy import POLICIES, cached
+from api.cache.rendering import MOST_BODY
 from api.kinds import integer, text
 from api.problems import Problem
-from api.cache.rendering import MOST_BODY
 from products.models import Category, Product
 
 View = Callable[..., Awaitable[Any]]
@@ -78,8 +81,8 @@ async def numbered(request: HttpRequest, number: int) -> HttpResponse:
 
 
 @page
-async def status(request: HttpRequest, code: int) -> HttpResponse:
-    return HttpResponse(b"x" * (0 if code in {204, 304} else 5), status=code)
+async def status(request: HttpRequest, number: int) -> HttpResponse:
+    return HttpResponse(b"x" * (0 if number == HTTPStatus.NO_CONTENT else 5), status=number)
 
 
 @page
@@ -139,8 +142,30 @@ async def undecorated(request: HttpRequest) -> HttpResponse:
     return HttpResponse(PROSE)
 
 
+NUMBERED: list[Any] = [numbered, status]
+
+
+def write(request: HttpRequest) -> HttpResponse:
+    """In a thread, as sync views are."""
+    with transaction.atomic():
+        made = Category.objects.create(slug=f"test-{request.GET['slug']}")
+        made.name = "other"
+        made.save()
+    return HttpResponse()
+
+
+async def write_async(request: HttpRequest) -> HttpResponse:
+    await Category.objects.acreate(slug=f"test-{request.GET['slug']}")
+    return HttpResponse()
+
+
+async def announce(request: HttpRequest) -> HttpResponse:
+    await ainvalidate(Category)
+    return HttpResponse()
+
+
 PAGES: list[Any] = [state, large, small, binary, dated, cookie, private, no_store, varied, coded, streamed]
-PAGES += [huge, refused, failing, undecorated]
-urlpatterns = [path(view.__name__, view) for view in PAGES]
-urlpatterns += [path("numbered/<int:number>", numbered), path("status/<int:code>", status)]
+PAGES += [huge, refused, failing, undecorated, write, write_async, announce]
+urlpatterns: list[Any] = [path(view.__name__, view) for view in PAGES]
+urlpatterns += [path(f"{view.__name__}/<int:number>", view) for view in NUMBERED]
 handler500 = "api.problems.internal_error"

@@ -1,0 +1,114 @@
+"""Pages for the tests of the wire: cached ones of every kind, and answers of applications that break the rules."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from api.cache.policy import Policy
+from api.problems import Problem
+from ops.asgi.handler import LeanASGIHandler
+from ops.asgi.protocol import Message, Receive, Scope, Send
+
+ITEM = {"name": "a thing", "price": "12.50", "note": "é"}
+BODIES: dict[str, tuple[str, bytes]] = {
+    "list": ("application/json", json.dumps([ITEM] * 30).encode()),
+    "large": ("application/json", json.dumps([ITEM] * 300).encode()),  # 16 kB
+    "dated": ("application/json", json.dumps([ITEM] * 25).encode()),
+    "small": ("text/plain", b"less than is worth a coding"),
+    "empty": ("text/plain", b""),
+    "image": ("image/png", bytes(range(256)) * 8),
+    "café": ("text/plain", b"a name that is spelled with percent signs"),
+}
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+released = threading.Event()  # what /slow waits for
+started = threading.Event()
+
+
+def spell(query: str) -> str:
+    """As api/query.py does: one spelling, and what is unknown is refused."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if any(name not in ("a", "b") for name, _ in pairs):
+        raise Problem(422, "Unknown.")
+    return urlencode(sorted(pairs))
+
+
+POLICY = Policy("wire-test", key=spell, fresh=7200, stale=60, depends_on=())
+
+
+async def page(request: HttpRequest, name: str) -> HttpResponse:
+    if name not in BODIES or request.method != "GET":
+        return HttpResponse(b"other", status=404 if name not in BODIES else 405, content_type="text/plain")
+    kind, body = BODIES[name]
+    answer = HttpResponse(body, content_type=kind, headers={"Content-Length": str(len(body)), "X-Page": "é"})
+    if name == "dated":
+        answer["Last-Modified"] = DATE
+    return answer
+
+
+page.page_policy = POLICY  # type: ignore[attr-defined]  # as `cached` does, which would register it for good
+
+
+async def slow(request: HttpRequest) -> HttpResponse:
+    started.set()
+    await asyncio.to_thread(released.wait, 10)
+    return HttpResponse(b"slow", headers={"Content-Length": "4"})
+
+
+django = LeanASGIHandler()
+urlpatterns: list[Any] = [path("page/<name>", page), path("slow", slow)]
+
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]}
+END: Message = {"type": "http.response.body", "body": b"abc"}
+ODD: dict[str, list[Message]] = {
+    "early": [START, END],  # before the request's content is there
+    "late": [START, END],  # and reads on
+    "close": [{**START, "headers": [(b"content-length", b"3"), (b"connection", b"close")]}, END],
+    "chunked": [{**START, "headers": [(b"x-test", b"1")]}, {**END, "more_body": True}, END],
+    "short": [START, {**END, "body": b"ab"}],
+    "long": [START, {**END, "body": b"abcd"}],
+    "partial": [START],
+    "nothing": [],
+    "raise": [],
+    "split": [{**START, "headers": [(b"x-test", b"1\r\nx-split: 1")]}],
+    "twice": [START, START],
+    "on": [START, END, END],
+}
+
+
+async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Below /zoo an application that answers as its path says; /zoo/scope shows what uvicorn has given to it."""
+    _, top, *rest = scope["path"].split("/")
+    if top != "zoo":
+        await django(scope, receive, send)
+    elif rest == ["scope"]:
+        await _show(scope, receive, send)
+    else:
+        for message in ODD[rest[0]]:
+            await send(message)
+        if rest == ["raise"]:
+            raise ValueError
+        if rest == ["late"]:
+            assert (await receive())["type"] == "http.disconnect"
+
+
+async def _show(scope: Scope, receive: Receive, send: Send) -> None:
+    peers = {"client": scope["client"][0], "server": scope["server"][0]}  # without the ports
+    shown = repr(sorted({**scope, **peers, "body": await _read(receive)}.items())).encode()
+    await send({**START, "headers": [(b"content-length", b"%d" % len(shown))]})
+    await send({**END, "body": shown})
+
+
+async def _read(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body

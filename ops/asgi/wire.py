@@ -89,7 +89,6 @@ class WireProtocol(PipeliningProtocol):
             self._is_answered = True
             self._known, self._segment = self._segment, b""
         else:
-            self._segment = b""
             self._unset_keepalive_if_required()  # a wire answer may have gone before, in the same segment
             self._give_to_uvicorn()
 

@@ -17,7 +17,7 @@ SMALLEST = 1024  # bytes that are worth a coding: below, the saved ones fit the 
 COMPRESSIBLE = (b"text/", b"application/json")
 WIRE_HIT = "hit", "wire"  # outcome and tier
 NAME = b"sub10"  # of this cache, in Cache-Status (RFC 9211)
-OVERHEAD = 3072  # bytes of Python objects, of a representation and, twice that, of the entry (tracemalloc)
+OVERHEAD = 2900  # bytes of Python objects, of a representation and again of the entry (tracemalloc)
 MOST_SPELLINGS = 8  # request targets under which the wire knows a page; others take the way through ASGI
 LONGEST_SPELLING = 512  # bytes of such a target: anybody can write as many "&" into one as they like
 
@@ -101,9 +101,9 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly: its body alone and behind its head, and the same in codings."""
+        """Bytes of memory that it takes, roughly: its body, and half of that again in each coding."""
         codings = len(CODERS) if self._has_codings else 0
-        return len(self.key) + (2 + codings) * (OVERHEAD + len(self.body))
+        return len(self.key) + (2 + codings) * (OVERHEAD + len(self.body) // 2)
 
     def select(self, conditions: Conditions) -> Representation:
         """The representation that serves the client best, or 304 if that is the one it has."""

@@ -77,8 +77,9 @@ class Finder:
 
     def forget(self, tags: Iterable[str]) -> None:
         """What depends on the tags has changed."""
-        self._flights.forget(tags)
-        self._background.forget(tags)
+        for flight in (*self._flights.forget(tags), *self._background.forget(tags)):
+            # Who asks from now on, wherever, need not wait for it.
+            self._spawn(self.shared.release(flight.target.key, flight.token))
         if self.memory:
             self.memory.forget(tags)
 
@@ -176,7 +177,7 @@ class Finder:
                 versions=reservation.versions,
             )
             self._keep(entry, flight)
-            if entry.versions is None:
+            if entry.versions is None or flight.outdated:
                 self._give_back(flight, reservation)
             else:
                 self._spawn(self.shared.store(entry, flight.token))

@@ -94,10 +94,15 @@ class Flights:
         flight = self._flights[target.key] = Flight(target, scope)
         return flight
 
-    def forget(self, tags: Iterable[str] | None = None) -> None:
-        """Let nobody join the flights that depend on any of `tags`, or any flight at all."""
+    def forget(self, tags: Iterable[str] | None = None) -> list[Flight]:
+        """Let nobody join the flights that depend on any of `tags`, or any flight at all; they are returned."""
         changed = None if tags is None else frozenset(tags)
-        for key, flight in [*self._flights.items()]:
-            if changed is None or not changed.isdisjoint(flight.target.tags):
-                flight.outdated = True
-                del self._flights[key]
+        outdated = [
+            flight
+            for flight in self._flights.values()
+            if changed is None or not changed.isdisjoint(flight.target.tags)
+        ]
+        for flight in outdated:
+            flight.outdated = True
+            del self._flights[flight.target.key]
+        return outdated

@@ -56,12 +56,12 @@ class PageCache:
             client = await stack.enter_async_context(open_client())
             shared = Shared(client, settings.CACHE_PREFIX)
             finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
+            stack.callback(finder.clear)
             stack.push_async_callback(finder.close)
             announcer = await stack.enter_async_context(changes.heard(finder))
             metrics.register(sampler := figures.sampler(finder, announcer))
             stack.callback(metrics.samplers.remove, sampler)
             self.finder = finder
-            stack.callback(finder.clear)
             stack.callback(setattr, self, "finder", None)
             yield
 

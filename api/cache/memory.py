@@ -6,7 +6,7 @@ from collections.abc import Iterable, MutableMapping
 from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
 from ops.asgi.wire import Ready
 
-BYTES = 32 * 1024 * 1024  # a worker's; 1,000 pages of 100 products with two codings
+BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
 ENTRIES = 4096
 
 

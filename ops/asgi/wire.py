@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ops.asgi.hosts import are_allowed
+from ops.asgi.pipelining import PipeliningProtocol
 
 LONGEST = 4096  # bytes of a request that is remembered until the next one of its connection
 
@@ -65,7 +66,7 @@ class Ready(Protocol):
 ready: dict[bytes, Ready] = {}
 
 
-class WireProtocol(HttpToolsProtocol):
+class WireProtocol(PipeliningProtocol):
     """uvicorn's protocol, which first looks whether the answer is there already."""
 
     _segment = b""  # what has arrived, if it may turn out to be one plain request
@@ -94,7 +95,6 @@ class WireProtocol(HttpToolsProtocol):
             self._is_answered = True
             self._known, self._segment = self._segment, b""
         else:
-            self._segment = b""
             self._unset_keepalive_if_required()  # a wire answer may have gone before, in the same segment
             self._give_to_uvicorn()
 

@@ -28,6 +28,7 @@ MODIFIED = 1577880000  # Wed, 01 Jan 2020 12:00:00 GMT
         ('"abc-gzip', False),
         ('"ABC-GZIP"', False),
         ('"x,abc-gzip"', False),
+        ('"a"abc-gzip"b"', False),
         ('"*"', False),
         ('"x", *', False),
         ('""', False),

@@ -1,5 +1,6 @@
 """What a client sees of the cache: fields, conditions, codings; and what is never stored, nor anybody else's."""
 
+import gc
 import gzip
 import re
 from collections.abc import Callable
@@ -87,8 +88,11 @@ def test_age_and_date(pages: Cached, clock: Clock) -> None:
     for seconds in (4, 5, 20):
         clock.ahead += seconds
         for _ in range(2):  # from Redis, from memory; the wire keeps a head for one of uvicorn's seconds
-            assert int(pages.get("/large").headers["age"]) in {clock.ahead, clock.ahead + 1, 0}
-    assert calls["large"] == 2  # the last was stale
+            assert int(pages.get("/large").headers["age"]) in {
+                clock.ahead,
+                clock.ahead + 1,
+                0,
+            }  # 0: a refreshed
 
 
 def test_fields_of_a_hit_are_those_of_a_miss(pages: Cached) -> None:
@@ -436,6 +440,7 @@ def test_on_django_s_own_handler(prefix: str, settings: Settings, monkeypatch: p
     with cached(StockASGIHandler(), monkeypatch) as pages:
         warm(pages, "/large")
         assert calls["large"] == 1
-        for path in ("/cookie", "/varied", "/failing"):
+        for path in ("/huge", "/streamed", "/cookie", "/varied", "/failing"):
             assert pages.get(path).status_code == (500 if path == "/failing" else 200)
             assert not wire.ready.keys() - {b"/large"}
+        gc.collect()  # complains of what was not closed

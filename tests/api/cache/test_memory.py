@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from api.cache.conditions import Conditions
 from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
 from api.cache.memory import Memory
+from api.cache.rendering import MOST_BODY
 from ops.asgi.wire import Ready
 from tests.api.cache.harness import JSON, entry, policy
 
@@ -57,6 +58,12 @@ def test_what_is_too_large_pushes_nothing_out() -> None:
     assert not memory.get("b")
     memory.put(sized("a", bytes(10_000)), ())  # the old one is not valid any more, either
     assert (memory.get("a"), memory.bytes, memory._dependents) == (None, 0, {})
+
+
+def test_what_may_be_stored_fits() -> None:
+    memory = Memory({})
+    memory.put(sized("a", bytes(MOST_BODY)), ())
+    assert memory.get("a")
 
 
 @pytest.mark.parametrize("size", [10, 900, 2000, 16_500, 165_000])

@@ -41,6 +41,8 @@ GET = request()
 MISS = request(b"/page/unknown")
 POST = request(b"/zoo/scope", b"Content-Length: 5", method=b"POST", body=b"abcde")
 CLOSE = request(TARGET, b"Connection: close")
+SLOW = request(b"/slow")
+HALF = GET[:20]
 BROWSER = request(
     TARGET,
     b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
@@ -90,8 +92,8 @@ case("fragment of a target", 1, request(b"/page/lis"), GET)
 # --- Methods and versions -------------------------------------------------------------------------
 
 for method in (
-    b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"Get", b"head", b"GETT", b"QUERY",
-    b"PROPFIND", b"G", b"PRI", b"M-SEARCH", b"SOURCE", b"GET\x00", b"GET GET",
+    b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT", b"get", b"Get", b"head", b"GETT",
+    b"QUERY", b"PROPFIND", b"G", b"PRI", b"M-SEARCH", b"SOURCE", b"GET\x00", b"GET GET",
 ):  # fmt: skip
     case(f"method {method!r}", 0, request(method=method))
     case(f"method {method!r} after a hit", 1, GET, request(method=method))
@@ -168,8 +170,8 @@ case("body that looks like a hit", 1, request(TARGET, b"Content-Length: %d" % le
 case("chunked", 0, request(TARGET, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"))
 case("chunked with a trailer", 1, request(TARGET, b"TE: trailers", b"Transfer-Encoding: chunked",
      body=b"3\r\nabc\r\n0\r\nIf-None-Match: *\r\nHost: x\r\n\r\n"), GET)  # fmt: skip
-case("chunk that looks like a hit", 1,
-     request(TARGET, b"Transfer-Encoding: chunked", body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(GET), GET)), GET)  # fmt: skip
+CHUNK = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GET), GET)
+case("chunk that looks like a hit", 1, request(TARGET, b"Transfer-Encoding: chunked", body=CHUNK), GET)
 case("chunked HEAD", 0, request(TARGET, b"Transfer-Encoding: chunked", method=b"HEAD", body=b"0\r\n\r\n"))
 case("transfer-encoding identity", 0, request(TARGET, b"Transfer-Encoding: identity"))
 case("transfer-encoding gzip", 0, request(TARGET, b"Transfer-Encoding: gzip"))
@@ -230,6 +232,11 @@ case("the same again after a miss", 3, GET, GET, MISS, GET)
 case("the same again with a miss", 3, GET, GET, GET + MISS, MISS, MISS)
 case("the same again after half of another", 4, GET, GET, GET[:9], GET[9:], GET)
 case("the same again behind half of another", 2, GET, GET, MISS[:-2] + b"X-Test: ", GET)
+case("the same again inside of its own kind", 1, GET, GET[:-2] + b"X-Test: ", GET)
+case("an end again", 1, GET[:9], GET[9:], GET[9:])
+case("an end again after a hit", 2, GET + GET[:9], GET[9:], GET[9:])
+case("HEAD again after another method", 2, HEAD, request(method=b"OPTIONS"), HEAD)
+case("the same again after an upgrade", 2, GET, request(TARGET, *UPGRADES["h2c"], method=b"HEAD"), GET)
 case("the same again as content", 2, GET, GET, request(b"/zoo/scope", b"Content-Length: %d" % len(GET)), GET)
 case("halves again", 2, GET[:9], GET[9:], GET[:9], GET[9:])
 case("an end and a beginning again", 3, GET[:9], GET[9:] + GET[:9], GET[9:] + GET[:9], GET[9:])
@@ -246,7 +253,8 @@ for host, hits in {
     b"localhost:8000": 1, b"LOCALHOST": 1, b"localhost.": 1, b"127.0.0.1": 1, b"127.0.0.1:0": 1, b"localhost:": 0,
     b"other.invalid": 0, b"": 0, b"localhost:x": 0, b"localhost:99999999": 1, b"a@localhost": 0, b"localhost/": 0,
     b"localhost other.invalid": 0, b"localhost, localhost": 0, b"[::1]": 0, b"localhost\x80": 0, b"loc\xc3\xa4l": 0,
-    b"localhost\t": 0, b"  localhost": 1, b"x" * 70_000: 0, b"http://localhost": 0, b"localhost#": 0, b".localhost": 0,
+    b"localhost\t": 0, b"  localhost": 1, b"x" * 70_000: 0, b"http://localhost": 0, b"localhost#": 0,
+    b".localhost": 0,
 }.items():  # fmt: skip
     case(f"host {host[:40]!r}", hits, request(host=host))
 case("no host", 0, request(host=None))
@@ -260,44 +268,45 @@ case("forwarded", 1, request(TARGET, b"X-Forwarded-Host: other.invalid", b"X-For
 # --- Fields ---------------------------------------------------------------------------------------
 
 case("browser", 1, BROWSER)
-for name, (hits, *headers) in {
-    "authorization": (0, b"Authorization: Bearer x"),
-    "empty authorization": (0, b"Authorization:"),
-    "authorization in odd case": (0, b"aUTHORIZATION: x"),
-    "key": (0, b"X-API-Key: x"),
-    "cookie": (1, b"Cookie: session=1"),
-    "range": (1, b"Range: bytes=0-9"),
-    "if-range": (1, b"Range: bytes=0-9", b'If-Range: "x"'),
-    "no-cache": (1, b"Cache-Control: no-cache"),
-    "no-store": (1, b"Cache-Control: no-store, max-age=0"),
-    "only-if-cached": (1, b"Cache-Control: only-if-cached"),
-    "pragma": (1, b"Pragma: no-cache"),
-    "if-match": (1, b'If-Match: "x"'),
-    "if-unmodified-since": (1, b"If-Unmodified-Since: " + DATE.encode()),
-    "method override": (1, b"X-HTTP-Method-Override: DELETE"),
-    "odd case": (1, b"aCCEPT-eNCODING: gzip"),
-    "no space": (1, b"Accept-Encoding:gzip"),
-    "much space": (1, b"Accept-Encoding: \t  gzip \t "),
-    "underscore": (1, b"Accept_Encoding: gzip"),
-    "obs-fold": (0, b"Accept-Encoding: gzip,", b" zstd"),
-    "obs-fold with a tab": (0, b"X-Test: a", b"\tb"),
-    "space before the colon": (0, b"X-Test : a"),
-    "no colon": (0, b"X-Test"),
-    "empty name": (0, b": a"),
-    "NUL in a value": (0, b"X-Test: a\x00b"),
-    "NUL in a name": (0, b"X-\x00Test: a"),
-    "control character in a value": (0, b"X-Test: a\x01b"),
-    "DEL in a value": (0, b"X-Test: a\x7fb"),
-    "bytes in a value": (1, b"X-Test: \x80\xff"),
-    "bytes in a name": (0, b"X-T\xe9st: a"),
-    "carriage return in a value": (0, b"X-Test: a\rb"),
-    "many": (1, *(b"X-Test-%d: %d" % (n, n) for n in range(1000))),
-    "many of one name": (1, *[b"X-Test: a"] * 1000),
-    "long": (1, b"X-Test: " + b"x" * 70_000),
-    "long name": (1, b"X-" + b"x" * 70_000 + b": a"),
-    "long accept-encoding": (1, b"Accept-Encoding: gzip" + b", x" * 100),
-}.items():
-    case(f"field: {name}", hits, request(TARGET, *headers))
+FIELDS: dict[str, tuple[int, list[bytes]]] = {
+    "authorization": (0, [b"Authorization: Bearer x"]),
+    "empty authorization": (0, [b"Authorization:"]),
+    "authorization in odd case": (0, [b"aUTHORIZATION: x"]),
+    "key": (0, [b"X-API-Key: x"]),
+    "cookie": (1, [b"Cookie: session=1"]),
+    "range": (1, [b"Range: bytes=0-9"]),
+    "if-range": (1, [b"Range: bytes=0-9", b'If-Range: "x"']),
+    "no-cache": (1, [b"Cache-Control: no-cache"]),
+    "no-store": (1, [b"Cache-Control: no-store, max-age=0"]),
+    "only-if-cached": (1, [b"Cache-Control: only-if-cached"]),
+    "pragma": (1, [b"Pragma: no-cache"]),
+    "if-match": (1, [b'If-Match: "x"']),
+    "if-unmodified-since": (1, [b"If-Unmodified-Since: " + DATE.encode()]),
+    "method override": (1, [b"X-HTTP-Method-Override: DELETE"]),
+    "odd case": (1, [b"aCCEPT-eNCODING: gzip"]),
+    "no space": (1, [b"Accept-Encoding:gzip"]),
+    "much space": (1, [b"Accept-Encoding: \t  gzip \t "]),
+    "underscore": (1, [b"Accept_Encoding: gzip"]),
+    "obs-fold": (0, [b"Accept-Encoding: gzip,", b" zstd"]),
+    "obs-fold with a tab": (0, [b"X-Test: a", b"\tb"]),
+    "space before the colon": (0, [b"X-Test : a"]),
+    "no colon": (0, [b"X-Test"]),
+    "empty name": (0, [b": a"]),
+    "NUL in a value": (0, [b"X-Test: a\x00b"]),
+    "NUL in a name": (0, [b"X-\x00Test: a"]),
+    "control character in a value": (0, [b"X-Test: a\x01b"]),
+    "DEL in a value": (0, [b"X-Test: a\x7fb"]),
+    "bytes in a value": (1, [b"X-Test: \x80\xff"]),
+    "bytes in a name": (0, [b"X-T\xe9st: a"]),
+    "carriage return in a value": (0, [b"X-Test: a\rb"]),
+    "many": (1, [*(b"X-Test-%d: %d" % (n, n) for n in range(1000))]),
+    "many of one name": (1, [*[b"X-Test: a"] * 1000]),
+    "long": (1, [b"X-Test: " + b"x" * 70_000]),
+    "long name": (1, [b"X-" + b"x" * 70_000 + b": a"]),
+    "long accept-encoding": (1, [b"Accept-Encoding: gzip" + b", x" * 100]),
+}
+for name, (hits, fields) in FIELDS.items():
+    case(f"field: {name}", hits, request(TARGET, *fields))
 case("bare line feeds", 0, GET.replace(b"\r\n", b"\n"))
 case("bare line feeds after a hit", 1, GET, GET.replace(b"\r\n", b"\n"))
 case("bare carriage returns", 0, GET.replace(b"\r\n", b"\r"))

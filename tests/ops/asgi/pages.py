@@ -12,7 +12,7 @@ from django.urls import path
 from api.cache.policy import Policy
 from api.problems import Problem
 from ops.asgi.handler import LeanASGIHandler
-from ops.asgi.protocol import Application, Receive, Scope, Send
+from ops.asgi.protocol import Message, Receive, Scope, Send
 
 ITEM = {"name": "a thing", "price": "12.50", "note": "é"}
 BODIES: dict[str, tuple[str, bytes]] = {
@@ -28,6 +28,7 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 released = threading.Event()  # what /slow waits for
 started = threading.Event()
+cancelled = threading.Event()
 
 
 def spell(query: str) -> str:
@@ -56,57 +57,57 @@ page.page_policy = POLICY  # type: ignore[attr-defined]  # as `cached` does, whi
 
 async def slow(request: HttpRequest) -> HttpResponse:
     started.set()
-    await asyncio.to_thread(released.wait, 10)
+    try:
+        await asyncio.to_thread(released.wait, 10)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
     return HttpResponse(b"slow", headers={"Content-Length": "4"})
 
 
+django = LeanASGIHandler()
 urlpatterns: list[Any] = [path("page/<name>", page), path("slow", slow)]
 
 
-class Zoo:
-    """Below /zoo, applications that answer in odd ways; /zoo/scope shows what uvicorn gave to it."""
+START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]}
+END: Message = {"type": "http.response.body", "body": b"abc"}
+ODD: dict[str, list[Message]] = {
+    "early": [START, END],  # before the request's content is there
+    "late": [START, END],  # and reads on
+    "close": [{**START, "headers": [(b"content-length", b"3"), (b"connection", b"close")]}, END],
+    "chunked": [{**START, "headers": [(b"x-test", b"1")]}, {**END, "more_body": True}, END],
+    "short": [START, {**END, "body": b"ab"}],
+    "long": [START, {**END, "body": b"abcd"}],
+    "partial": [START],
+    "nothing": [],
+    "raise": [],
+    "split": [{**START, "headers": [(b"x-test", b"1\r\nx-split: 1")]}],
+    "twice": [START, START],
+    "on": [START, END, END],
+}
 
-    def __init__(self) -> None:
-        self.django: Application = LeanASGIHandler()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["path"].removeprefix("/zoo/")
-        if kind == scope["path"]:
-            await self.django(scope, receive, send)
-            return
-        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]}
-        end = {"type": "http.response.body", "body": b"abc"}
-        match kind:
-            case "scope":
-                body = await _read(receive)
-                shown = {**scope, "client": scope["client"][0], "server": scope["server"][0], "body": body}
-                text = repr(sorted(shown.items())).encode()
-                start["headers"] = [(b"content-length", b"%d" % len(text))]
-                await send(start)
-                await send({**end, "body": text})
-            case "early":  # answers before the body is there
-                await send(start)
-                await send(end)
-            case "late":  # reads on after its answer
-                await send(start)
-                await send(end)
-                assert (await receive())["type"] == "http.disconnect"
-            case "close":
-                await send({**start, "headers": [(b"content-length", b"3"), (b"connection", b"close")]})
-                await send(end)
-            case "chunked":
-                await send({**start, "headers": iter([(b"x-test", b"1")])})
-                await send({**end, "more_body": True})
-                await send(end)
-            case "short" | "long":
-                await send(start)
-                await send({**end, "body": b"ab" if kind == "short" else b"abcd"})
-            case "partial":
-                await send(start)
-            case "raise":
-                raise ValueError
-            case "split":
-                await send({**start, "headers": [(b"x-test", b"1\r\nx-split: 1")]})
+async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Below /zoo an application that answers as its path says; /zoo/scope shows what uvicorn has given to it."""
+    _, top, *rest = scope["path"].split("/")
+    if top != "zoo":
+        await django(scope, receive, send)
+    elif rest == ["scope"]:
+        await _show(scope, receive, send)
+    else:
+        for message in ODD[rest[0]]:
+            await send(message)
+        if rest == ["raise"]:
+            raise ValueError
+        if rest == ["late"]:
+            assert (await receive())["type"] == "http.disconnect"
+
+
+async def _show(scope: Scope, receive: Receive, send: Send) -> None:
+    peers = {"client": scope["client"][0], "server": scope["server"][0]}  # without the ports
+    shown = repr(sorted({**scope, **peers, "body": await _read(receive)}.items())).encode()
+    await send({**START, "headers": [(b"content-length", b"%d" % len(shown))]})
+    await send({**END, "body": shown})
 
 
 async def _read(receive: Receive) -> bytes:

@@ -1,15 +1,18 @@
 """The wire answers as the ASGI layer would, byte for byte, and nothing that the ASGI layer would not."""
 
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from api.cache.entry import Entry
 from ops.asgi import wire
 from tests.ops.asgi import pages
 from tests.ops.asgi.corpus import BROWSER, CASES, CLOSE, GET, MISS, POST, TARGET, TARGETS, WARM, Case, request
-from tests.ops.asgi.twins import TIMES, Counts, Twins, read_all, twins
+from tests.ops.asgi.twins import TIMES, Counts, Twins, read_all, read_one, twins
 from tests.ops.asgi.views import DEADLINE
 
 HIT_WIRE, HIT_L1 = ("hit", "wire"), ("hit", "l1")
@@ -28,6 +31,8 @@ def unknown(pair: Twins) -> Iterator[None]:
     known = dict(wire.ready)
     wire.ready.clear()
     yield
+    for entry in wire.ready.values():
+        cast("Entry", entry).targets.clear()
     wire.ready.clear()
     wire.ready.update(known)
 
@@ -89,19 +94,29 @@ def test_target_that_the_wire_has_learnt(pair: Twins, unknown: None, target: byt
     compare(pair, [request(target)])
     pair.learns = False
     hits = compare(pair, [request(target)])[HIT_WIRE]
-    for entry in wire.ready.values():
-        entry.targets.clear()
     assert hits == (target in wire.ready)
     assert len(wire.ready) <= 1
 
 
 LINES = st.sampled_from(
     [
-        b"Connection: close", b"Connection: keep-alive", b"Connection: Upgrade", b"Upgrade: h2c", b"Expect: 100-continue",
-        b"Content-Length: 0", b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Accept-Encoding: gzip, zstd",
-        b"If-None-Match: *", b"Host: localhost", b"Authorization: x", b"Cookie: a=1", b"X-Test: a\x80", b"X-Test : a",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Connection: Upgrade",
+        b"Upgrade: h2c",
+        b"Expect: 100-continue",
+        b"Content-Length: 0",
+        b"Content-Length: 5",
+        b"Transfer-Encoding: chunked",
+        b"Accept-Encoding: gzip, zstd",
+        b"If-None-Match: *",
+        b"Host: localhost",
+        b"Authorization: x",
+        b"Cookie: a=1",
+        b"X-Test: a\x80",
+        b"X-Test : a",
     ]
-)  # fmt: skip
+)
 REQUESTS = st.builds(
     lambda target, lines, **named: request(target, *lines, **named),
     st.sampled_from([*WARM, b"/page/unknown", b"/zoo/scope", b"/zoo/early", b"/zoo/raise", b"http://localhost/page/list"]),
@@ -111,6 +126,7 @@ REQUESTS = st.builds(
     host=st.sampled_from([b"localhost"] * 8 + [b"other.invalid", None]),
     body=st.sampled_from([b""] * 6 + [b"abcde", b"5\r\nabcde\r\n0\r\n\r\n", b"\r\n"]),
 )  # fmt: skip
+SEPARATORS = st.sampled_from([b"\r\n", b" ", b"\n", b":"])
 PLAIN = st.sampled_from(
     [GET, BROWSER, POST, MISS, request(method=b"HEAD"), request(TARGET, b"If-None-Match: *")]
 )
@@ -125,9 +141,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
     whole = bytearray(b"".join(requests))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(whole)))
-        whole[at : at + draw(st.integers(0, 2))] = draw(
-            st.binary(max_size=2) | st.sampled_from([b"\r\n", b" ", b"\n"])
-        )
+        whole[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=2) | SEPARATORS)
     cuts = sorted(draw(st.sets(st.integers(0, len(whole)), max_size=4)))
     return [bytes(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
 
@@ -137,6 +151,21 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @example([GET + MISS + b"\x00" + GET])
 def test_any_conversation(pair: Twins, segments: list[bytes]) -> None:
     compare(pair, segments)
+
+
+@pytest.mark.parametrize("first", [[], [GET]])
+def test_entry_that_takes_a_thought(pair: Twins, monkeypatch: pytest.MonkeyPatch, first: list[bytes]) -> None:
+    """The layer answers what may be stale, and is due or to be asked for, also to a client that repeats itself."""
+    with pair.wire.connect() as connection, connection.makefile("rb") as answers:
+        for segment in first:
+            connection.sendall(segment)
+            read_one(answers)
+        monkeypatch.setattr(wire.ready[TARGET], "calm_until", time.monotonic())
+        before = pages.POLICY.counts.copy()
+        for _ in range(2):
+            connection.sendall(GET)
+            read_one(answers)
+    assert pages.POLICY.counts - before == {HIT_L1: 2}
 
 
 def test_hits_wait_behind_a_slow_request(pair: Twins) -> None:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import uvicorn
 import uvloop
@@ -24,11 +24,12 @@ from api.cache.finding import Finder
 from api.cache.layer import PageCache
 from api.cache.rendering import render
 from api.cache.shared import Shared
+from ops.asgi import wire
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.worker import Worker
 from ops.redis.client import open_client
-from tests.ops.asgi.pages import POLICY, Zoo
+from tests.ops.asgi.pages import POLICY, zoo
 from tests.ops.asgi.views import DEADLINE
 
 # Ends a connection in an orderly way, whatever was on it; nothing of Django's is asked.
@@ -101,9 +102,21 @@ def read_all(connection: socket.socket) -> bytes:
     return bytes(answers)
 
 
+def read_one(answers: BinaryIO) -> bytes:
+    """The next answer, one with content; its head."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = answers.readline()
+        assert line, "the server has closed"
+        head += line
+    length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+    assert len(answers.read(length)) == length
+    return head
+
+
 class Twins:
     def __init__(self, **options: Any) -> None:
-        self.pages = PageCache(Zoo())
+        self.pages = PageCache(zoo)
         self.learns = True  # whether the wire gets to know further targets
         spell = self.pages._spell
         self.pages._spell = lambda *hit: spell(*hit) if self.learns else None  # type: ignore[method-assign]
@@ -143,7 +156,8 @@ class Twins:
 
 @contextmanager
 def twins(**options: Any) -> Iterator[Twins]:
-    """The servers; what they have in memory stays calm for as long as they run."""
+    """The servers; what they have in memory stays calm for as long as they run. One pair at a time."""
+    assert not wire.ready
     pair = Twins(**options)
     with override_settings(ROOT_URLCONF="tests.ops.asgi.pages", CACHE_PREFIX=f"twins-{id(pair)}"):
         life, finding.LIFE = finding.LIFE, 7200.0
@@ -156,5 +170,6 @@ def twins(**options: Any) -> Iterator[Twins]:
             pair.wire.should_exit = pair.layer.should_exit = True
             thread.join(DEADLINE)
             finding.LIFE = life
+            wire.ready.clear()
     assert not thread.is_alive()
     assert not pair.errors

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -67,6 +69,12 @@ def test_every_entry_point_stops_with_one_line(command: tuple[str, ...], change:
         ("WEB_CONCURRENCY", "many"),
         ("ASGI_HANDLER", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("ACCESS_LOG", "2"),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_HOST", "http://0.0.0.0"),
+        ("DRAIN_SECONDS", "-1"),
+        ("REVISION", "a b"),
     ],
 )
 def test_every_variable_is_checked(name: str, value: str) -> None:
@@ -75,3 +83,8 @@ def test_every_variable_is_checked(name: str, value: str) -> None:
     (line,) = stopped.stderr.splitlines()
     assert line.startswith(f"{name} ")
     assert "s3cret" not in line
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == settings.VERSION

@@ -26,7 +26,7 @@ def headers(watch: Stopwatch) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def hit_block(request_id: bytes, seconds: float) -> bytes:
-    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.4 us."""
+    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.2 us."""
     return b"x-request-id: %b\r\nx-request-duration: %.6f\r\nserver-timing: cache;dur=%.3f\r\n" % (
         request_id,
         seconds,

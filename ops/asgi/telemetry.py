@@ -1,7 +1,7 @@
 """Times, names, counts and logs every request: the outermost layer, pure ASGI.
 
 The three headers go out with the answer. The metrics get what only its end tells: the whole response stage, and the
-status of a request whose client has left. It costs a request 7 us (docs/decisions/0012).
+status of a request whose client has left. A request pays 5 us, with its stages (docs/decisions/0012-telemetry.md).
 """
 
 import random
@@ -64,12 +64,7 @@ class Exchange:
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
         self.status = 0
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                self.watch = Stopwatch(request_id.choose(value))
-                break
-        else:
-            self.watch = Stopwatch(request_id.make())
+        self.watch = Stopwatch(request_id.of(scope["headers"]))
         current.set(self.watch)
 
     async def send(self, message: Message) -> None:

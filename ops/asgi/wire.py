@@ -7,13 +7,15 @@ how long it may be sent.
 
 from asyncio import TimerHandle
 from collections.abc import Callable, Iterable
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ops.asgi.hosts import are_allowed
 from ops.asgi.pipelining import PipeliningProtocol
+from ops.instruments import request_id, requests
+from ops.instruments.headers import hit_block
 
 LONGEST = 4096  # bytes of a request that is remembered until the next one of its connection
 
@@ -71,6 +73,7 @@ class WireProtocol(PipeliningProtocol):
 
     _segment = b""  # what has arrived, if it may turn out to be one plain request
     _known = b""  # what has turned out to be, if nothing else has come since
+    _began = 0.0  # when the request that is being read did
     _is_reading = False  # whether the end of a request is still to come
     _is_answered = False  # whether the request that is being read has its answer
     _idle_since: float | None = None  # when the wire gave the last answer, while nothing has come since
@@ -78,8 +81,10 @@ class WireProtocol(PipeliningProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a request, unless it is the one before once more: the parser would say the same."""
-        if data == self._known and self._answer():
-            return
+        if data == self._known:
+            self._began = perf_counter()
+            if self._answer():
+                return
         self._segment = data if len(data) <= LONGEST and not self._is_reading else b""
         super().data_received(data)
 
@@ -88,7 +93,7 @@ class WireProtocol(PipeliningProtocol):
     def on_message_begin(self) -> None:
         """Uvicorn's, without the scope, which the wire does not need: 0.3 us."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self._is_reading, self._known = True, b""
+        self._is_reading, self._known, self._began = True, b"", perf_counter()
 
     def on_headers_complete(self) -> None:
         if self.url in ready and self._is_plain() and self._answer():
@@ -126,8 +131,14 @@ class WireProtocol(PipeliningProtocol):
         answer = entry.answer(self.headers)
         if answer is None:
             return False
-        head_only = self.parser.get_method() == b"HEAD"
-        self.transport.write(answer.write(self.server_state.default_headers, head_only=head_only))
+        method = self.parser.get_method()
+        seconds = perf_counter() - self._began
+        own = hit_block(request_id.of(self.headers), seconds)
+        defaults = self.server_state.default_headers
+        self.transport.write(answer.write(defaults, own, head_only=method == b"HEAD"))
+        requests.record(
+            requests.answers(requests.route(entry.route), method.decode()), answer.status, seconds
+        )
         self.server_state.total_requests += 1
         self._idle_since = self.loop.time()
         if self._idle_watch is None:

@@ -30,5 +30,5 @@ def headers(watch: Stopwatch) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def hit_block(request_id: bytes, seconds: float) -> bytes:
-    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.4 us."""
+    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.2 us."""
     return HIT % (request_id, seconds, seconds * 1e3)

@@ -6,7 +6,7 @@
 
     metrics.register(sample)                  # called before each flush, to set what is only looked at then
 
-prometheus_client's own take 2 us and more in multiprocess mode, since each writes through to a shared file. These
+prometheus_client's own take 1 to 5 us in multiprocess mode, since each writes through to a shared file. These
 are the worker's own memory; ops/instruments/recorder.py writes them out once a second. They belong to the event
 loop's thread: two threads that add to one value at once may lose one of the two.
 """

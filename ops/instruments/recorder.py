@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from ops.instruments.metrics import metrics
@@ -15,7 +15,7 @@ from ops.instruments.store import Store
 
 logger = logging.getLogger(__name__)
 
-EVERY = 1.0  # seconds between flushes; one takes 0.1 ms where 20 series have changed
+EVERY = 1.0  # seconds between flushes; one takes 0.09 ms where ten routes are busy
 # Where the files are, which prometheus_client names so too, and whose: set by ops/instruments/arbiter.py.
 DIRECTORY, SLOT = "PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_SLOT"
 
@@ -26,28 +26,32 @@ async def recorded_metrics() -> AsyncIterator[None]:
     if SLOT not in os.environ:
         yield
         return
-    store = Store(Path(os.environ[DIRECTORY]), os.environ[SLOT])
-    task = asyncio.create_task(_record(store))
-    try:
-        yield
-    finally:
-        task.cancel()
-        flush(store)
-        store.close()
+    with closing(Store(Path(os.environ[DIRECTORY]), os.environ[SLOT])) as store:
+        task = asyncio.create_task(_record(store))
+        try:
+            yield
+        finally:
+            task.cancel()
+            flush(store)
 
 
 async def _record(store: Store) -> None:
-    while flush(store):  # noqa: ASYNC110  it is time that passes here
+    failing = False
+    while True:
+        failing = not flush(store, told=failing)
         await asyncio.sleep(EVERY)
 
 
-def flush(store: Store) -> bool:
-    """Whether it could be written. A worker whose directory is full or gone serves on without metrics."""
+def flush(store: Store, *, told: bool = False) -> bool:
+    """Whether all went well. What did not is logged once; the worker serves on, and the next flush tries again."""
     try:
-        for sampler in metrics.samplers:
-            sampler()
-        store.write(metrics.metrics)
+        try:
+            for sampler in metrics.samplers:
+                sampler()
+        finally:
+            store.write(metrics.metrics)
     except Exception:
-        logger.exception("This worker's metrics end here")
+        if not told:
+            logger.exception("This worker's metrics are not complete")
         return False
     return True

@@ -1,7 +1,7 @@
 """What is counted of requests: how many, how long, in which stages.
 
 `route(template)` and `answers(route, method)` are looked up once by whoever answers the same again and again; then
-`record` files an answer in 0.4 us.
+`record` files an answer in 0.2 us.
 """
 
 import re

@@ -5,7 +5,8 @@
 
 A stopwatch tiles the time of its request: at each moment exactly one stage runs, the one entered last and not yet
 left, so the stages add up to the whole. It is reached through a context variable, which follows a request into its
-tasks and threads; outside a request, entering a stage does nothing. A stage costs 0.3 us (docs/decisions/0012).
+tasks and threads; outside a request, entering a stage does nothing. A stage costs 0.4 us
+(docs/decisions/0012-telemetry.md).
 """
 
 from contextvars import ContextVar

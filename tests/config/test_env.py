@@ -60,6 +60,28 @@ def test_integer_refused(given: Given, value: str) -> None:
     refusal(port)
 
 
+@pytest.mark.parametrize(("value", "expected"), [("0", 0), ("1", 1), ("0.01", 0.01), (".5", 0.5), ("1.0", 1)])
+def test_fraction(given: Given, value: str, expected: float) -> None:
+    given(value)
+    assert env.fraction("SETTING", default=0.5) == expected
+
+
+@pytest.mark.parametrize("value", ["1.1", "2", "-0.1", "1e-3", "nan", "50%", "0,5", "."])
+def test_fraction_refused(given: Given, value: str) -> None:
+    given(value)
+    refusal(lambda: env.fraction("SETTING", default=0.5))
+
+
+def test_word(given: Given) -> None:
+    def read() -> str:
+        return env.word("SETTING", pattern="[a-z]+", what="a word", default="none")
+
+    given("abc")
+    assert read() == "abc"
+    given("a b")
+    assert "is 'a b', which is not a word" in refusal(read)
+
+
 def test_choice_takes_any_case_and_lists_the_choices(given: Given) -> None:
     def read() -> str:
         return env.choice("SETTING", ["debug", "info"], default="info")

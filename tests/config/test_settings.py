@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -82,6 +84,12 @@ def test_every_entry_point_stops_with_one_line(command: tuple[str, ...], change:
         ("ASGI_HANDLER", "fast"),
         ("LOG_LEVEL", "loud"),
         ("PROFILE", "yappi"),
+        ("LOG_FORMAT", "xml"),
+        ("ACCESS_LOG", "2"),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_HOST", "http://0.0.0.0"),
+        ("DRAIN_SECONDS", "-1"),
+        ("REVISION", "a b"),
     ],
 )
 def test_every_variable_is_checked(name: str, value: str) -> None:
@@ -108,3 +116,8 @@ def test_secrets_of_the_repository_serve_this_machine_only(name: str, value: str
         assert stopped.returncode == 1
         (line,) = stopped.stderr.splitlines()
         assert line.startswith(f"{name} has a secret that everybody can read")
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == settings.VERSION

@@ -187,7 +187,7 @@ class Network:
     def order(self, number: int | None, order: object) -> tuple[int, int]:
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([number, order]), file=self._process.stdin, flush=True)  # noqa: T201
+        print(json.dumps([number, order]), file=self._process.stdin, flush=True)
         number, port = json.loads(self._process.stdout.readline())
         return number, port
 

@@ -25,13 +25,17 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> No
         time.sleep(0.02)
 
 
+def processes() -> dict[int, tuple[int, str]]:
+    """The parent and the command line of each process that has not ended."""
+    ps = ["ps", "-A", "-o", "pid=,ppid=,stat=,args="]
+    printed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 3) for line in printed.splitlines()]
+    return {int(row[0]): (int(row[1]), row[3]) for row in rows if not row[2].startswith("Z")}
+
+
 def children(pid: int) -> dict[int, str]:
     """The command lines of a process's children."""
-    printed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [line.split(None, 3) for line in printed.splitlines()]
-    return {int(row[0]): row[3] for row in rows if int(row[1]) == pid and not row[2].startswith("Z")}
+    return {child: command for child, (parent, command) in processes().items() if parent == pid}
 
 
 def free_port() -> int:

@@ -59,12 +59,15 @@ def test_no_secret_of_a_real_run_is_logged(start: Start, level: str, form: str) 
     assert running.client.get("/healthz", headers=SENT).status_code == 503
     running.client.post("/api/products", content=b"s3cret-body", headers=SENT)
     running.client.get("/livez", headers=SENT | {"Host": "s3cret-host"})
+    for secret in SECRETS.values():  # in what is logged of every request
+        running.client.get(f"/{quote(secret)}")
     for worker in running.workers:
         os.kill(worker, signal.SIGTERM)
     running.service.process.terminate()
     running.service.process.wait()
     log = running.service.log.read_text()
     assert "UndefinedTable" in log
+    assert "***" in log
     assert "s3cret" not in log
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -91,7 +92,9 @@ def test_draining(start: Start) -> None:
         assert running.client.get("/readyz").json() == {"status": "draining"}
         for worker in running.workers:
             os.kill(worker, signal.SIGTERM)  # again, as gunicorn does: it stays patient
-        assert httpx.get(f"{running.client.base_url}/livez", timeout=PATIENCE).status_code == 200
+        later = time.monotonic() + 0.5  # uvicorn looks every 0.1 s whether it is to stop
+        while time.monotonic() < later:
+            assert httpx.get(f"{running.client.base_url}/livez", timeout=PATIENCE).status_code == 200
         assert finish(client).startswith(b"HTTP/1.1 405 ")
     running.service.process.send_signal(signal.SIGINT)  # no more patience
     assert running.service.process.wait(PATIENCE) == 0

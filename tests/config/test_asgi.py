@@ -15,7 +15,7 @@ while layer:
     layer = getattr(layer, "application", None)
 print(*names)
 """
-OUTER = "Lifespan AllowedHosts Head"
+OUTER = "Lifespan Telemetry Probes AllowedHosts Head"
 
 
 def run(program: str, **variables: str) -> str:

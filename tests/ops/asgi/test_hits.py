@@ -1,6 +1,7 @@
 """What a hit looks like: the same from the wire and from the ASGI layer."""
 
 import gzip
+import re
 import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
@@ -58,6 +59,8 @@ def client(request: pytest.FixtureRequest, pair: Twins) -> Iterator[Client]:
     client.connection.close()
 
 
+OWN = "x-request-id", "x-request-duration", "server-timing"  # of each request
+
 # --- Headers --------------------------------------------------------------------------------------
 
 
@@ -66,6 +69,7 @@ def test_fields(client: Client) -> None:
     assert (status, body) == (200, BODIES["list"][1])
     assert headers.keys() == [
         "date", "x-page", "content-type", "cache-control", "etag", "vary", "content-length", "age", "cache-status",
+        *OWN,
     ]  # fmt: skip
     assert headers["content-type"] == "application/json"
     assert headers["cache-control"] == "public, max-age=7200, stale-while-revalidate=60, stale-if-error=60"
@@ -80,6 +84,32 @@ def test_age_and_what_is_left(client: Client) -> None:
     age = int(headers["age"])
     assert 0 <= age < 60
     assert headers["cache-status"] == f"sub10; hit; ttl={7200 - age}; detail=l1"
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "a-well.formed_id~1", "x" * 128, "x" * 129, "no spaces", '"quoted"', "é"]
+)
+def test_request_id(client: Client, sent: str) -> None:
+    first, second = (
+        client.ask(X_Request_ID=sent).headers["x-request-id"]
+        if sent
+        else client.ask().headers["x-request-id"]
+        for _ in range(2)
+    )
+    if re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", sent):
+        assert first == second == sent
+    else:
+        assert first != second
+        assert re.fullmatch(r"[0-9a-f]{32}", first)
+
+
+def test_timing(client: Client) -> None:
+    headers = client.ask().headers
+    stages = dict(re.findall(r"(\w+);dur=([\d.]+)", headers["server-timing"]))
+    assert [*stages] == ["middleware", "auth", "db", "serialisation", "response", "cache"]
+    assert sum(map(float, stages.values())) == pytest.approx(
+        float(headers["x-request-duration"]) * 1e3, abs=0.004
+    )
 
 
 def test_times_go_on(client: Client) -> None:
@@ -130,7 +160,7 @@ def test_unchanged(client: Client, form: str) -> None:
     known = client.ask().headers
     status, headers, body = client.ask(If_None_Match=form.format(known["etag"]))
     assert (status, body) == (304, b"")
-    assert headers.keys() == ["date", "cache-control", "etag", "vary", "age", "cache-status"]
+    assert headers.keys() == ["date", "cache-control", "etag", "vary", "age", "cache-status", *OWN]
     assert all(headers[name] == known[name] for name in ("cache-control", "etag", "vary"))
 
 
@@ -172,7 +202,7 @@ def test_head(client: Client, target: str, fields: dict[str, str]) -> None:
     asked, got = client.ask(target, "HEAD", **fields), client.ask(target, **fields)
     assert asked.status == got.status
     assert asked.body == b""
-    ticking = {"date", "age", "cache-status"}
+    ticking = {"date", "age", "cache-status", *OWN}
     assert [pair for pair in asked.headers.items() if pair[0] not in ticking] == [
         pair for pair in got.headers.items() if pair[0] not in ticking
     ]

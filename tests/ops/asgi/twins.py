@@ -27,6 +27,7 @@ from api.cache.shared import Shared
 from ops.asgi import wire
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
+from ops.asgi.telemetry import Telemetry
 from ops.asgi.worker import Worker
 from ops.redis.client import open_client
 from tests.ops.asgi.pages import POLICY, zoo
@@ -34,7 +35,10 @@ from tests.ops.asgi.views import DEADLINE
 
 # Ends a connection in an orderly way, whatever was on it; nothing of Django's is asked.
 GOODBYE = b"GET /goodbye HTTP/1.1\r\nHost: goodbye.invalid\r\nConnection: close\r\n\r\n"
-TIMES = re.compile(rb"(?<=\r\ndate: )[^\r]+|(?<=\r\nage: )\d+|(?<=; ttl=)\d+")
+TIMES = re.compile(
+    rb"(?<=\r\ndate: )[^\r]+|(?<=\r\nage: )\d+|(?<=; ttl=)\d+"
+    rb"|(?<=\r\nx-request-id: )[0-9a-f]{32}(?=\r)|(?<=\r\nx-request-duration: )[\d.]+|(?<=;dur=)[\d.]+"
+)
 
 Counts = Counter[tuple[str, str]]
 
@@ -120,7 +124,7 @@ class Twins:
         self.learns = True  # whether the wire gets to know further targets
         spell = self.pages._spell
         self.pages._spell = lambda *hit: spell(*hit) if self.learns else None  # type: ignore[method-assign]
-        application = AllowedHosts(Head(self.pages))
+        application = Telemetry(AllowedHosts(Head(self.pages)))
         self.wire = Server(application, "ops.asgi.wire:WireProtocol", options)
         self.layer = Server(application, HttpToolsProtocol, options)
         self.open = threading.Event()

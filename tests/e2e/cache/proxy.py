@@ -120,7 +120,7 @@ class Proxy:
             self._socket.listen(0)
             for _ in range(4):  # once its queue is full, Linux drops who wants to connect
                 filler = socket.socket()
-                filler.setblocking(False)
+                filler.settimeout(0)
                 filler.connect_ex(("127.0.0.1", self.port))
                 self._fillers.append(filler)
 
@@ -187,7 +187,7 @@ class Network:
     def order(self, number: int | None, order: object) -> tuple[int, int]:
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps([number, order]), file=self._process.stdin, flush=True)  # noqa: T201
+        print(json.dumps([number, order]), file=self._process.stdin, flush=True)
         number, port = json.loads(self._process.stdout.readline())
         return number, port
 

@@ -2,7 +2,8 @@ from django.apps import AppConfig
 from django.core.checks import register
 from django.urls import register_converter
 
-from api.checks import check_listings
+from api.cache.querysets import connect
+from api.checks import check_listings, check_policies
 from api.paths import IdConverter
 
 
@@ -10,8 +11,7 @@ class ApiConfig(AppConfig):
     name = "api"
 
     def ready(self) -> None:
-        from api.cache.querysets import connect  # noqa: PLC0415  models are loaded by now, and not before
-
         connect()
         register(check_listings)
+        register(check_policies)
         register_converter(IdConverter, "id")

@@ -1,4 +1,4 @@
-"""System checks of the listings: no access path without the index that makes it fast."""
+"""System checks: no access path without the index that makes it fast, no cached answer that nobody invalidates."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +9,8 @@ from django.db.models import CharField, Index, Model, TextField, UniqueConstrain
 from django.urls import get_resolver
 
 from api.access import AccessPath, field_of
+from api.cache.policy import POLICIES
+from api.cache.querysets import announces
 from api.cursors import MOST_KEY_TEXT
 from api.listing import LISTINGS, Listing
 
@@ -22,6 +24,23 @@ def check_listings(app_configs: Sequence[AppConfig] | None = None, **_kwargs: An
         if app_configs is None or listing.model._meta.app_config in app_configs
         for path in listing.paths
         for message in check_path(listing, path)
+    ]
+
+
+def check_policies(app_configs: Sequence[AppConfig] | None = None, **_kwargs: Any) -> list[CheckMessage]:
+    """Check that what cached answers depend on says when it changes."""
+    _ = get_resolver().url_patterns
+    return [
+        Error(
+            f"Answers of {policy.name!r} are cached and depend on {model.__name__}, whose changes nobody announces.",
+            hint=f"Let {model.__name__} have objects = InvalidatingQuerySet.as_manager(), "
+            'and base_manager_name = "objects" in its Meta.',
+            obj=model,
+            id="api.E005",
+        )
+        for policy in POLICIES.values()
+        for model in {dependency.model for dependency in policy.depends_on}
+        if not announces(model) and (app_configs is None or model._meta.app_config in app_configs)
     ]
 
 

@@ -1,5 +1,7 @@
 """The NinjaAPI that carries every resource: its errors, its OpenAPI document, its documentation page."""
 
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -32,11 +34,11 @@ class Api(NinjaAPI):
 
     def _get_urls(self) -> list[Any]:
         for router in self._get_bound_routers():
-            for view in router.path_operations.values():
+            for path, view in router.path_operations.items():
                 methods = {method for operation in view.operations for method in operation.methods}
                 # Ninja's own answer is plain text; a PathView has no other seam.
                 setattr(view, "_not_allowed", partial(problems.not_allowed, methods))  # noqa: B010
-                _show_policy(view)
+                _show_policy(path, view)
         return super()._get_urls() + docs.urls
 
     def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
@@ -45,10 +47,17 @@ class Api(NinjaAPI):
         return document
 
 
-def _show_policy(view: PathView) -> None:
-    """Let whoever resolves a path see how the answers of its GET are cached."""
-    cached = [policy_of(operation.view_func) for operation in view.operations if "GET" in operation.methods]
-    if cached and cached[0]:
-        function = view.get_view()
-        function.page_policy = cached[0]  # type: ignore[attr-defined]
-        setattr(view, "get_view", lambda: function)  # noqa: B010
+def _show_policy(path: str, view: PathView) -> None:
+    """Let whoever resolves a path, or reads the OpenAPI document, see how the answers of its GET are cached."""
+    for operation in view.operations:
+        policy = policy_of(operation.view_func)
+        if policy and "GET" in operation.methods:
+            policy.fits(re.findall(r"{(?:\w+:)?(\w+)}", path))
+            function = view.get_view()
+            function.page_policy = policy  # type: ignore[attr-defined]
+            setattr(view, "get_view", partial(_same, function))  # noqa: B010
+            operation.openapi_extra = openapi.with_cache(operation.openapi_extra, policy)
+
+
+def _same(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function

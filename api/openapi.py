@@ -6,6 +6,7 @@ from typing import Any
 from ninja import Schema
 from pydantic import ConfigDict, create_model
 
+from api.cache.policy import Policy
 from api.kinds import Kind
 from api.listing import Listing
 from api.problems import CONTENT_TYPE, ProblemDetails
@@ -15,6 +16,13 @@ MEANINGS = {
     "fields": "The fields to answer, separated by commas.",
     "layout": "`rows`: one object a result. `columns`: one array a field, a third of the bytes.",
     "cursor": "Where the page begins: taken from `next` or `previous`, and valid for the same sort and filters.",
+}
+CACHED = {
+    "Cache-Control": "How long the answer may be used.",
+    "ETag": "The answer's content, in one word (RFC 9110).",
+    "Vary": "The request's fields that an answer may depend on.",
+    "Age": "Seconds since the answer was made.",
+    "Cache-Status": "Where it comes from (RFC 9211): a hit, or `fwd` if it was made now.",
 }
 PROBLEM = "#/components/schemas/ProblemDetails"
 
@@ -70,6 +78,32 @@ def _extra(kinds: Mapping[str, Kind], meanings: Mapping[str, str]) -> dict[str, 
         for name, kind in kinds.items()
     ]
     return {"parameters": parameters, "responses": {422: problem("A parameter cannot be understood.")}}
+
+
+def with_cache(extra: dict[str, Any] | None, policy: Policy) -> dict[str, Any]:
+    """The `openapi_extra` of an operation whose answers are cached: its condition, and what its answers tell."""
+    extra = extra or {}
+    headers: dict[str, Any] = {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in CACHED.items()
+    }
+    headers["Cache-Control"]["schema"]["const"] = policy.cache_control.decode()
+    condition = {
+        "in": "header",
+        "name": "If-None-Match",
+        "required": False,
+        "description": "The `ETag` of an answer that the client has: 304 if it is still the same.",
+        "schema": {"type": "string"},
+    }
+    unchanged = {name: headers[name] for name in ("Cache-Control", "ETag", "Age", "Cache-Status")}
+    responses = {
+        200: {"headers": headers},
+        304: {"description": "The client has the answer already.", "headers": unchanged},
+    }
+    return {
+        **extra,
+        "parameters": [*extra.get("parameters", []), condition],
+        "responses": {**extra.get("responses", {}), **responses},
+    }
 
 
 def problem(description: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Category(models.Model):
     objects = InvalidatingQuerySet.as_manager()
 
     class Meta:
+        base_manager_name = "objects"
         verbose_name_plural = "categories"
 
     def __str__(self) -> str:
@@ -50,6 +51,7 @@ class Product(models.Model):
     objects = InvalidatingQuerySet.as_manager()
 
     class Meta:
+        base_manager_name = "objects"
         ordering = ("time_created", "id")
         indexes = (
             models.Index(fields=("time_created", "id"), name="product_time"),

@@ -22,17 +22,18 @@ from django_redis import get_redis_connection  # type: ignore[import-untyped]
 from redis.exceptions import RedisError
 
 from api.cache.finding import Finder
-from api.cache.policy import ANY, tag
+from api.cache.policy import ANY, lineage, tag
 from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
 
 MOST_KEYS = 100  # rows of one model that are named one by one; of more, any may have changed
-MOST_PENDING = 1000  # tags that wait for Redis to take them; of more, their models'
+MOST_UNTOLD = 1000  # tags that wait for Redis to take them; of more, their models'
 SILENCE = (
     0.5  # seconds without a word from Redis until a worker asks whether it is still there, and waits for
 )
 RETRY = 0.1  # seconds until it subscribes, or tells of changes, again
+FAREWELL = 0.2  # seconds that a worker which stops takes to tell what it has changed last
 
 
 class Batch:
@@ -55,14 +56,16 @@ def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
     named = [*keys]
     if ANY in named or len(named) > MOST_KEYS:
         named = [ANY]
-    return [tag(model), *(tag(model, key) for key in named)]
+    return [tag(one, key) for one in lineage(model) for key in (None, *named)]
 
 
 def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) -> None:
     """Rows of `model` have changed: those with these primary keys, or any. Takes effect once that is committed."""
     connection = connections[using]
     last = connection.run_on_commit[-1] if connection.run_on_commit else None
-    if last and isinstance(last[1], Batch) and last[0] == set(connection.savepoint_ids):
+    # Savepoints of the last batch that are not open any more were kept: only open ones may yet be rolled back. None
+    # is a block without a savepoint.
+    if last and isinstance(last[1], Batch) and {*connection.savepoint_ids} - {None} <= last[0]:
         last[1].add(model, keys or (ANY,))
         return
     batch = Batch()
@@ -73,7 +76,7 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
 async def ainvalidate(model: type[Model], *keys: Any) -> None:
     """The same, at once: the change must be committed."""
     tags = _tags(model, keys or (ANY,))
-    if _announcer:
+    if _announcer and _announcer.is_here():
         await _announcer.announce(tags)
     else:
         await asyncio.to_thread(_publish, tags)
@@ -86,7 +89,8 @@ def _publish(tags: list[str]) -> None:
         _announcer.announce_soon(tags)
     else:
         done = asyncio.run_coroutine_threadsafe(_announcer.announce(tags), _announcer.loop)
-        done.result(timeout=1.0)
+        with contextlib.suppress(TimeoutError):  # a loop that is stuck: what was written stays written
+            done.result(timeout=1.0)
 
 
 def _publish_alone(tags: list[str]) -> None:
@@ -109,11 +113,12 @@ class Announcer:
         self.subscribed = False
         self.invalidations = 0
         self._finder, self._shared = finder, finder.shared
-        self._pending: set[str] = set()
+        self._failures = 0  # to tell of changes
+        self._untold: dict[str, int] = {}  # tags by the last failure to tell of them
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        self._spawn(self._listen())
+        self._listening = self.loop.create_task(self._listen())
 
     def is_here(self) -> bool:
         """Whether the caller runs in the event loop itself, where it cannot wait."""
@@ -127,31 +132,42 @@ class Announcer:
         self._finder.forget(tags)
         try:
             await self._shared.change(tags)
-        except (Unavailable, RedisError):
-            retrying = bool(self._pending)
-            self._pending.update(tags)
-            if len(self._pending) > MOST_PENDING:
-                models = {name.partition(":")[0] for name in self._pending}
-                self._pending = models | {f"{model}:{ANY}" for model in models}
-            if not retrying:
-                self._spawn(self._retry())
+        except Unavailable:
+            self._postpone(tags)
+        self._finder.forget(tags)  # what was found in Redis meanwhile
 
     def announce_soon(self, tags: list[str]) -> None:
         self._finder.forget(tags)
         self._spawn(self.announce(tags))
 
     async def close(self) -> None:
+        self._listening.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._listening, *self._tasks, return_exceptions=True)
+
+    def _postpone(self, tags: Iterable[str]) -> None:
+        if not self._untold:
+            self._spawn(self._retry())
+        self._failures += 1
+        self._untold |= dict.fromkeys(tags, self._failures)
+        if len(self._untold) > MOST_UNTOLD:
+            models = {name.partition(":")[0] for name in self._untold}
+            tags = (*models, *(f"{model}:{ANY}" for model in models))
+            self._untold = dict.fromkeys(tags, self._failures)
+        self._shared.untold = {*self._untold}
 
     async def _retry(self) -> None:
-        while self._pending:
+        while self._untold:
             await asyncio.sleep(RETRY)
-            with contextlib.suppress(Unavailable, RedisError):
-                tags = frozenset(self._pending)
-                await self._shared.change(tags)
-                self._pending -= tags
+            told = self._untold.copy()
+            with contextlib.suppress(Unavailable):
+                await self._shared.change(told, insist=True)
+                # What has changed again meanwhile, and could not be told, may not have been told with this.
+                self._untold = {name: at for name, at in self._untold.items() if told.get(name) != at}
+                self._shared.untold = {*self._untold}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -162,12 +178,14 @@ class Announcer:
         """Drop what others have changed, for ever. Whoever is not heard may have changed anything."""
         while True:
             try:
+                await self._shared.recognise()
                 async with self._shared.client.subscription(self._shared.channel) as channel:
                     await self._hear(channel)
-            except (RedisError, OSError) as error:
-                logger.debug("The subscription to changes is lost: %s", error)
-            self.subscribed = False
-            self._finder.clear()
+            except Exception as error:  # noqa: BLE001  whatever it is, a worker has to hear
+                logger.debug("The subscription to changes is lost: %s: %s", type(error).__name__, error)
+            if self.subscribed:
+                self.subscribed = False
+                self._finder.doubt()
             await asyncio.sleep(RETRY)
 
     async def _hear(self, channel: Any) -> None:
@@ -175,14 +193,14 @@ class Announcer:
         while True:
             message = await channel.get_message(timeout=SILENCE)
             if message is None:
-                if asked:
+                if asked or not self.subscribed:
                     raise ConnectionError("no answer")
                 await channel.ping()
                 asked = True
                 continue
             asked = False
             if message["type"] == "subscribe":
-                self._finder.clear()
+                self._finder.doubt()
                 self.subscribed = True
             elif message["type"] == "message":
                 self.invalidations += 1

@@ -1,10 +1,10 @@
 """What of a request's header decides how a page is answered, and conditional requests (RFC 9110, section 13)."""
 
-import datetime
 import re
 from collections.abc import Iterable
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+
+from django.utils.http import parse_http_date_safe
 
 
 class Conditions(NamedTuple):
@@ -40,7 +40,7 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Conditions | None:
     return Conditions(*found)
 
 
-def is_unchanged(conditions: Conditions, etag: bytes, modified: datetime.datetime | None) -> bool:
+def is_unchanged(conditions: Conditions, etag: bytes, modified: int | None) -> bool:
     """Whether the client has this representation already: the answer is then 304.
 
     If-None-Match compares weakly and overrides If-Modified-Since (RFC 9110, sections 13.1.2 and 13.2.2).
@@ -48,16 +48,10 @@ def is_unchanged(conditions: Conditions, etag: bytes, modified: datetime.datetim
     if conditions.if_none_match:
         listed = conditions.if_none_match.strip()
         return listed == b"*" or etag in ETAG.findall(listed)
-    if conditions.if_modified_since and modified:
-        since = http_date(conditions.if_modified_since)
-        return since is not None and modified <= since
-    return False
+    since = http_date(conditions.if_modified_since) if conditions.if_modified_since else None
+    return modified is not None and since is not None and modified <= since
 
 
-def http_date(text: bytes) -> datetime.datetime | None:
-    """The date of a header field, or None for what is none."""
-    try:
-        date = parsedate_to_datetime(text.decode("latin-1"))
-    except (ValueError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
+def http_date(text: bytes) -> int | None:
+    """The date of a header field, in seconds since the epoch, or None for what is none (RFC 9110, section 5.6.7)."""
+    return parse_http_date_safe(text.decode("latin-1"))

@@ -26,15 +26,18 @@ from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a worker answers from its memory without asking Redis whether the entry is still valid: the most that
-# a change goes unnoticed whose message does not arrive. In their second half the next request has Redis asked in the
-# background, so that nobody waits for that while a page is in demand.
+# Seconds from asking Redis whether an entry is valid, or from computing it, during which a worker answers with it
+# without asking again: the most that a change goes unnoticed whose message does not arrive. In their second half the
+# next request has Redis asked in the background, so that nobody waits for that while a page is in demand.
 LIFE = 0.7
 PATIENCE = 1.0  # seconds to wait for the worker who computes the same
 STEPS = 0.002, 0.025  # seconds between two looks whether it is done: at first, and at most
 QUIET = 1.0  # seconds from a refresh that failed to the next
+FAREWELL = 0.5  # seconds that a worker which stops waits for what it does in the background
 # -log(random) exceeds it once in 5e8 times: an entry is not refreshed earlier than so many times its cost.
 UNLIKELY = 20.0
+
+ALONE = Reservation(granted=True, versions=None, entry=None)  # without Redis, every worker for itself
 
 HIT, STALE, MISS, COLLAPSED = "hit", "stale", "miss", "collapsed"
 L1, L2, NONE = "l1", "l2", "none"
@@ -49,7 +52,7 @@ class Finder:
         self._render = render
         self._flights = Flights()
         self._background = Flights()  # nobody waits for them
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def recall(self, target: Target, scope: Scope) -> tuple[Entry, str] | None:
         """The entry in the worker's memory and its outcome, if there is one to be used without waiting."""
@@ -63,7 +66,7 @@ class Finder:
 
     async def find(self, target: Target, scope: Scope) -> Found:
         """The answer, wherever it is. Raises Unstorable, or what the application raised."""
-        while flight := self._flights.get(target.key):
+        while (flight := self._flights.get(target.key)) and time.monotonic() < flight.asked + LIFE:
             try:
                 found = await flight.join()
             except Abandoned:
@@ -73,22 +76,29 @@ class Finder:
 
     def forget(self, tags: Iterable[str]) -> None:
         """What depends on the tags has changed."""
-        self._flights.forget(tags)
-        self._background.forget(tags)
+        for flight in (*self._flights.forget(tags), *self._background.forget(tags)):
+            # Who asks from now on, wherever, need not wait for it.
+            self._spawn(self.shared.release(flight.target.key, flight.token))
         if self.memory:
             self.memory.forget(tags)
 
-    def clear(self) -> None:
-        """Anything may have changed."""
+    def doubt(self) -> None:
+        """Anything may have changed: what the worker holds is for Redis to confirm, or better than nothing."""
         self._flights.forget()
         self._background.forget()
+        if self.memory:
+            self.memory.doubt()
+
+    def clear(self) -> None:
         if self.memory:
             self.memory.clear()
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(2):  # who is cancelled gives its lock back, in a task of its own
+            if self._tasks:
+                await asyncio.wait([*self._tasks], timeout=FAREWELL)
 
     # --- Work of a flight -------------------------------------------------------------------------
 
@@ -96,9 +106,9 @@ class Finder:
         """Look in Redis, then compute."""
         held = self._held(flight.target)
         try:
-            entry = await self._look(flight.target, held)
+            entry = await self._look(flight, held)
         except Unavailable:
-            return await self._compute(flight, last_resort=held)
+            return await self._run(flight, ALONE, last_resort=held)
         if entry is None:
             return await self._compute(flight)
         now = time.monotonic()
@@ -109,7 +119,7 @@ class Finder:
 
     async def _renew(self, flight: Flight) -> Found:
         """Ask Redis whether what the worker holds is still valid."""
-        entry = await self._look(flight.target, self._held(flight.target))
+        entry = await self._look(flight, self._held(flight.target))
         if entry is None:
             self._drop(flight)
             raise Abandoned
@@ -166,7 +176,9 @@ class Finder:
                 versions=reservation.versions,
             )
             self._keep(entry, flight)
-            if entry.versions is not None:
+            if entry.versions is None or flight.outdated:
+                self._give_back(flight, reservation)
+            else:
                 self._spawn(self.shared.store(entry, flight.token))
             return Found(entry, None, MISS, NONE)
         failed = answer.status >= 500  # noqa: PLR2004
@@ -181,29 +193,33 @@ class Finder:
     def _held(self, target: Target) -> Entry | None:
         return self.memory.get(target.key) if self.memory else None
 
-    async def _look(self, target: Target, held: Entry | None) -> Entry | None:
+    async def _look(self, flight: Flight, held: Entry | None) -> Entry | None:
         """The entry that is valid by Redis: its own, or `held`, which has what it has cost to make ready."""
-        entry, versions = await self.shared.look(target)
+        flight.asked = time.monotonic()
+        entry, versions = await self.shared.look(flight.target)
         if held and versions is not None and held.versions == versions:
             entry = entry if entry and entry.created > held.created else held
         return entry if _is_usable(entry) else None
 
     async def _reserve(self, flight: Flight) -> Reservation:
+        flight.asked = time.monotonic()
         try:
             return await self.shared.reserve(flight.target, flight.token)
         except Unavailable:
-            return Reservation(granted=True, versions=None, entry=None)  # every worker for itself
+            return ALONE
+        except asyncio.CancelledError:
+            self._spawn(self.shared.release(flight.target.key, flight.token))  # Redis may have granted it
+            raise
 
     def _give_back(self, flight: Flight, reservation: Reservation, *, drop: bool = False) -> None:
-        if reservation.granted and reservation.versions is not None:
+        if reservation.granted and reservation is not ALONE:
             self._spawn(self.shared.release(flight.target.key, flight.token, drop=drop))
 
     def _keep(self, entry: Entry, flight: Flight) -> None:
         if self.memory is None or flight.outdated:
             return
-        now = time.monotonic()
-        entry.live_until = min(now + LIFE, entry.stale_until)
-        entry.calm_until = min(now + LIFE / 2, entry.fresh_until - UNLIKELY * entry.cost)
+        entry.live_until = min(flight.asked + LIFE, entry.stale_until)
+        entry.calm_until = min(flight.asked + LIFE / 2, entry.fresh_until - UNLIKELY * entry.cost)
         if self.memory.get(entry.key) is not entry:
             self.memory.put(entry, flight.target.tags)
 
@@ -212,13 +228,14 @@ class Finder:
             self.memory.drop(flight.target.key)
 
     def _resort(self, entry: Entry, flight: Flight) -> Found:
-        entry.quiet_until = time.monotonic() + QUIET
+        flight.asked = time.monotonic()  # there is nothing better to be had
+        entry.quiet_until = flight.asked + QUIET
         self._keep(entry, flight)
         return Found(entry, None, STALE, L1)
 
     def _attend(self, entry: Entry, target: Target, scope: Scope, now: float) -> None:
         """See to it that the entry's successor, or the proof that it is still valid, is there in time."""
-        if _is_due(entry, now) and now >= entry.quiet_until:
+        if _is_due(entry, now):
             self._later(target, scope, self._refresh(entry))
         elif now >= entry.live_until - LIFE / 2:
             self._later(target, scope, self._renew)
@@ -229,18 +246,15 @@ class Finder:
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside the requests."""
-
-        async def logged() -> None:
-            try:
-                await work
-            except (Abandoned, Unavailable):
-                pass
-            except Exception:
-                logger.exception("The page cache failed in the background")
-
-        task = asyncio.get_running_loop().create_task(logged())
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, Abandoned | Unavailable):
+            logger.error("The page cache failed in the background", exc_info=error)
 
 
 def _is_usable(entry: Entry | None) -> TypeGuard[Entry]:
@@ -250,4 +264,6 @@ def _is_usable(entry: Entry | None) -> TypeGuard[Entry]:
 
 def _is_due(entry: Entry, now: float) -> bool:
     """Whether to compute its successor: certainly once it is stale, by chance shortly before."""
+    if now < entry.quiet_until:
+        return False
     return now - entry.cost * math.log(1.0 - random.random()) >= entry.fresh_until  # noqa: S311

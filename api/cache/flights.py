@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
@@ -25,12 +26,16 @@ class Abandoned(Exception):
 
 
 class Flight:
-    """`outdated` once something it depends on has changed: its result is then nobody's but of those who wait."""
+    """`outdated` once something it depends on has changed: its result is then nobody's but of those who wait.
+
+    `asked` is when Redis was last asked for it, on the monotonic clock: its result may lack what has changed since.
+    """
 
     def __init__(self, target: Target, scope: Scope) -> None:
         self.target, self.scope = target, scope
         self.token = secrets.token_hex(8)  # whose lock in Redis it is
         self.outdated = False
+        self.asked = time.monotonic()
         self._waiters: list[asyncio.Future[Found]] = []
 
     async def join(self) -> Found:
@@ -89,10 +94,15 @@ class Flights:
         flight = self._flights[target.key] = Flight(target, scope)
         return flight
 
-    def forget(self, tags: Iterable[str] | None = None) -> None:
-        """Let nobody join the flights that depend on any of `tags`, or any flight at all."""
+    def forget(self, tags: Iterable[str] | None = None) -> list[Flight]:
+        """Let nobody join the flights that depend on any of `tags`, or any flight at all; they are returned."""
         changed = None if tags is None else frozenset(tags)
-        for key, flight in [*self._flights.items()]:
-            if changed is None or not changed.isdisjoint(flight.target.tags):
-                flight.outdated = True
-                del self._flights[key]
+        outdated = [
+            flight
+            for flight in self._flights.values()
+            if changed is None or not changed.isdisjoint(flight.target.tags)
+        ]
+        for flight in outdated:
+            flight.outdated = True
+            del self._flights[flight.target.key]
+        return outdated

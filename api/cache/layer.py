@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import cast
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.urls import Resolver404, get_resolver
 
 from api.cache import changes
@@ -15,7 +16,7 @@ from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
 from api.cache.memory import Memory
 from api.cache.policy import policy_of
 from api.cache.rendering import Answer, Unstorable, render
-from api.cache.shared import Shared, Target
+from api.cache.shared import EVERYTHING, Shared, Target
 from api.problems import Problem
 from ops.asgi import wire
 from ops.asgi.protocol import Application, Message, Receive, Scope, Send
@@ -53,10 +54,10 @@ class PageCache:
             client = await stack.enter_async_context(open_client())
             shared = Shared(client, settings.CACHE_PREFIX)
             finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
+            stack.callback(finder.clear)
             stack.push_async_callback(finder.close)
             await stack.enter_async_context(changes.heard(finder))
             self.finder = finder
-            stack.callback(finder.clear)
             stack.callback(setattr, self, "finder", None)
             yield
 
@@ -76,7 +77,7 @@ class PageCache:
             target.policy.counts[outcome, L1] += 1
             if outcome == HIT:
                 self._spell(entry, scope)
-            return _send_entry(send, entry, conditions, entry.told())
+            return _send_entry(send, entry, conditions, entry.teller.told())
         return self._find(target, conditions, scope, receive, send)
 
     async def _find(
@@ -93,7 +94,7 @@ class PageCache:
         if found.answer:
             await _send_answer(send, found.answer)
         elif found.entry:
-            told = found.entry.tell(HOW[found.outcome, found.tier])
+            told = found.entry.teller.tell(HOW[found.outcome, found.tier])
             await _send_entry(send, found.entry, conditions, told)
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -109,7 +110,7 @@ class PageCache:
     def _spell(self, entry: Entry, scope: Scope) -> None:
         """Have the wire answer the next request that is spelled like this one."""
         path, query = scope.get("raw_path"), scope["query_string"]
-        if self._memory and path and not scope["root_path"]:
+        if self._memory and path and not scope.get("root_path"):
             self._memory.spell(entry, path + b"?" + query if query else path)
 
 
@@ -120,9 +121,9 @@ def _target(path: str, query: bytes) -> Target | None:
         policy = policy_of(match.func)
         if policy is None:
             return None
-        key = policy.entry(match.kwargs, query.decode("latin-1"))
-        return Target(policy, key, policy.tags(match.kwargs))
-    except (Resolver404, Problem):
+        key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
+        return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
+    except (Resolver404, Problem, UnicodeDecodeError, ValidationError):
         return None
 
 

@@ -3,10 +3,10 @@
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, MutableMapping
 
-from api.cache.entry import MOST_SPELLINGS, Entry
+from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
 from ops.asgi.wire import Ready
 
-BYTES = 32 * 1024 * 1024  # a worker's; 1,000 pages of 100 products with two codings
+BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
 ENTRIES = 4096
 
 
@@ -51,16 +51,20 @@ class Memory:
 
     def spell(self, entry: Entry, target: bytes) -> None:
         """Let the wire answer `target` with an entry that is kept."""
-        if len(entry.targets) < MOST_SPELLINGS and entry.key in self._entries:
+        if target in entry.targets or len(entry.targets) == MOST_SPELLINGS or len(target) > LONGEST_SPELLING:
+            return
+        held = self._entries.get(entry.key)
+        if held and held[0] is entry:
             entry.targets.add(target)
             self._wire[target] = entry
+            self.bytes += len(target)
 
     def drop(self, key: str) -> None:
         held = self._entries.pop(key, None)
         if held is None:
             return
         entry, tags, size = held
-        self.bytes -= size
+        self.bytes -= size + sum(map(len, entry.targets))
         entry.calm_until = entry.live_until = 0.0
         for target in entry.targets:
             if self._wire.get(target) is entry:
@@ -77,6 +81,11 @@ class Memory:
             for key in [*self._dependents.get(tag, ())]:
                 self.evictions["invalidated"] += 1
                 self.drop(key)
+
+    def doubt(self) -> None:
+        """Send nothing until it was looked into whether it is still valid."""
+        for entry, _, _ in self._entries.values():
+            entry.calm_until = entry.live_until = 0.0
 
     def clear(self) -> None:
         for key in [*self._entries]:

@@ -23,6 +23,7 @@ class Corrupt(Exception):
 def pack(entry: Entry) -> bytes:
     known = orjson.dumps(
         {
+            "key": entry.key,
             "created": entry.created,
             "cost": entry.cost,
             "versions": {tag: version.decode() for tag, version in (entry.versions or {}).items()},
@@ -38,9 +39,12 @@ def unpack(data: bytes, policy: Policy, key: str) -> Entry:
     try:
         magic, checksum, length = HEAD.unpack_from(data)
         known, body = data[HEAD.size : HEAD.size + length], data[HEAD.size + length :]
-        if magic != MAGIC or checksum != _checksum(known, body):
+        if magic != MAGIC or len(known) != length or checksum != _checksum(known, body):
             raise Corrupt
-        return _entry(orjson.loads(known), body, policy, key)
+        entry = orjson.loads(known)
+        if entry["key"] != key:  # what a client takes for the answer may be that to another question
+            raise Corrupt
+        return _entry(entry, body, policy, key)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt from error
 
@@ -51,12 +55,13 @@ def _entry(known: dict[str, Any], body: bytes, policy: Policy, key: str) -> Entr
         key,
         [(name.encode("latin-1"), value.encode("latin-1")) for name, value in known["fields"]],
         body,
-        created=known["created"],
-        cost=known["cost"],
+        created=float(known["created"]),
+        cost=float(known["cost"]),
         versions={tag: version.encode() for tag, version in known["versions"].items()},
         etag=known["etag"].encode(),
     )
 
 
 def _checksum(known: bytes, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(known))  # 3 us for 16 kB
+    """Also of where the one ends and the other begins. Takes 3 us for 16 kB."""
+    return zlib.crc32(body, zlib.crc32(known, len(known)))

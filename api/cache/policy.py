@@ -9,7 +9,7 @@ without the client's header fields, since its answer is everybody's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -29,10 +29,11 @@ class Dependency:
     model: type[Model]
     parameter: str = ""
 
-    def tags(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        if not self.parameter:
-            return (tag(self.model),)
-        return tag(self.model, arguments[self.parameter]), tag(self.model, ANY)
+    def tags(self, arguments: Mapping[str, Any]) -> Iterator[str]:
+        """Raises ValidationError for an argument that is no primary key."""
+        keys = (arguments[self.parameter], ANY) if self.parameter else (None,)
+        for model in lineage(self.model):
+            yield from (tag(model, key) for key in keys)
 
 
 def one(model: type[Model], parameter: str) -> Dependency:
@@ -40,10 +41,18 @@ def one(model: type[Model], parameter: str) -> Dependency:
     return Dependency(model, parameter)
 
 
+def lineage(model: type[Model]) -> Iterable[type[Model]]:
+    """The models whose tables hold a model's rows: itself, or what it is a proxy of, and those it inherits from."""
+    related = (model, *model._meta.get_parent_list())
+    return dict.fromkeys(one._meta.concrete_model or one for one in related)
+
+
 def tag(model: type[Model], key: Any = None) -> str:
-    """The name under which a change of the model, or of its row `key`, is announced."""
+    """The name under which a change of the model, or of its row `key`, is announced. Raises ValidationError."""
     label = model._meta.label_lower
-    return label if key is None else f"{label}:{key}"
+    if key is None:
+        return label
+    return f"{label}:{key if key == ANY else model._meta.pk.to_python(key)}"  # 7 and "007" are one row
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,8 +80,19 @@ class Policy:
         path = "/".join([self.name, *(quote(str(value), safe="") for value in arguments.values())])
         return f"{path}?{self.key(query)}"
 
+    def fits(self, parameters: Collection[str]) -> None:
+        """Raises ImproperlyConfigured if the policy needs another path parameter than these."""
+        for dependency in self.depends_on:
+            if dependency.parameter and dependency.parameter not in parameters:
+                raise ImproperlyConfigured(
+                    f"{self.name} depends on a row named by {dependency.parameter!r}, which its path lacks."
+                )
+
     def tags(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(name for dependency in self.depends_on for name in dependency.tags(arguments))
+        """What its answer depends on, each once. Raises ValidationError for an argument that is no primary key."""
+        return tuple(
+            dict.fromkeys(name for dependency in self.depends_on for name in dependency.tags(arguments))
+        )
 
 
 def cached(

@@ -3,6 +3,9 @@
 class Product(models.Model):
     ...
     objects = InvalidatingQuerySet.as_manager()
+
+    class Meta:
+        base_manager_name = "objects"  # related managers and on_delete=SET_NULL change rows through this one
 """
 
 from collections.abc import Iterable
@@ -34,10 +37,16 @@ class InvalidatingQuerySet(QuerySet[Row]):
         return created
 
 
+def announces(model: type[Model]) -> bool:
+    """Whether the model says when its rows change, whichever of its managers changes them."""
+    managers = model._default_manager, model._base_manager
+    return all(isinstance(manager.all(), InvalidatingQuerySet) for manager in managers)
+
+
 def connect() -> None:
     """Listen to the signals of these models, once all of them are loaded."""
     for model in apps.get_models():
-        if issubclass(type(model._default_manager.all()), InvalidatingQuerySet):
+        if isinstance(model._default_manager.all(), InvalidatingQuerySet):
             for signal in (post_save, post_delete):
                 signal.connect(_row_changed, sender=model, dispatch_uid="api.cache")
 

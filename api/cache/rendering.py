@@ -47,23 +47,33 @@ class Answer:
 async def render(application: Application, scope: Scope) -> Answer:
     """The answer to a GET of the scope's path and query, by nobody in particular.
 
-    The application sees no header field: what it could make of one would end up in everybody's answer. Raises
-    Unstorable, or what the application raised.
+    The application sees neither header fields nor the client's address: what it could make of them would end up in
+    everybody's answer. Raises Unstorable, or what the application raised.
     """
     answer = Answer()
     parts: list[bytes] = []
+    is_unstorable = False
 
     async def send(message: Message) -> None:
+        nonlocal is_unstorable
         if message["type"] == "http.response.start":
             answer.status = message["status"]
             answer.fields = [(name.lower(), value) for name, value in message.get("headers", [])]
             length = next((int(value) for name, value in answer.fields if name == b"content-length"), None)
             if length is None or length > MOST_BODY:
-                raise Unstorable
+                is_unstorable = True
+                raise asyncio.CancelledError  # what ends an answer whose client has left: all is closed in order
         else:
             parts.append(message.get("body", b""))
 
-    await application({**scope, "method": "GET", "headers": []}, _nothing(), send)
+    try:
+        await application({**scope, "method": "GET", "headers": [], "client": None}, _nothing(), send)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not is_unstorable or (task and task.cancelling()):
+            raise
+    if is_unstorable:
+        raise Unstorable
     answer.body = b"".join(parts)
     return answer
 

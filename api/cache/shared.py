@@ -14,9 +14,10 @@ import orjson
 
 from api.cache.entry import Entry
 from api.cache.packing import Corrupt, pack, unpack
-from api.cache.policy import Policy
-from ops.redis.client import Client, Command
+from api.cache.policy import POLICIES, Policy
+from ops.redis.client import Client, Command, Unavailable
 
+EVERYTHING = "*"  # a tag of every entry
 LOCK = 2.0  # seconds until a lock is free whose holder died
 TAG_MARGIN = 60.0  # seconds that a tag outlives the last entry that was computed with it
 
@@ -46,14 +47,17 @@ class Shared:
     def __init__(self, client: Client, prefix: str) -> None:
         """`prefix` keeps services apart that share a Redis."""
         self.client = client
+        client.check = self.recognise
         self.channel = f"{prefix}:changed"
+        self.untold: set[str] = set()  # tags that have changed here, of which Redis does not know yet
         self.corrupt = 0
         self._prefix = prefix
+        self._server: str | None = None  # which Redis it is
 
     async def look(self, target: Target) -> tuple[Entry | None, Versions | None]:
         """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable."""
         data, *values = await self.client.read([self._entry(target.key), *map(self._tag, target.tags)])
-        versions = _versions(target, values)
+        versions = self._versions(target, values)
         return self._valid(target, data, versions), versions
 
     async def reserve(self, target: Target, token: str) -> Reservation:
@@ -62,13 +66,14 @@ class Shared:
         Who is refused asks again a little later, and finds the entry, or the lock free. The entry is read after the
         lock was taken: who had it before has stored by then.
         """
-        lifetime = int(target.policy.fresh + target.policy.stale + TAG_MARGIN)
+        # Entries of all policies share the tags: the longest of their lives counts.
+        lifetime = int(max(p.fresh + p.stale for p in (target.policy, *POLICIES.values())) + TAG_MARGIN)
         commands: list[Command] = [("SET", self._lock(target.key), token, "NX", "PX", int(LOCK * 1000))]
         for tag in target.tags:
             commands.append(("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime))
             commands.append(("GETEX", self._tag(tag), "EX", lifetime))
         lock, *replies, data = await self.client.run(*commands, ("GET", self._entry(target.key)))
-        versions = _versions(target, replies[1::2])
+        versions = self._versions(target, replies[1::2])
         # A Redis that is full or read-only gives no locks: each worker is then on its own.
         granted = lock is not None
         return Reservation(granted, versions, self._valid(target, data, versions))
@@ -84,15 +89,40 @@ class Shared:
         dropped: list[Command] = [("DEL", self._entry(key))] if drop else []
         await self.client.run(*dropped, self._unlocking(key, token))
 
-    async def change(self, tags: Iterable[str]) -> None:
-        """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable."""
+    async def change(self, tags: Iterable[str], *, insist: bool = False) -> None:
+        """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable.
+
+        With `insist`, Redis is asked even if it did not answer a moment ago.
+        """
         tags = [*tags]
-        replies = await self.client.run(
-            ("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags))
-        )
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        run = self.client.insist if insist else self.client.run
+        deleted, _ = await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags)))
+        if isinstance(deleted, Exception):
+            self.client.distrust(deleted)
+            raise Unavailable(str(deleted)) from deleted
+
+    async def recognise(self) -> None:
+        """Invalidate everything if this is not the Redis that wrote it. Raises Unavailable.
+
+        A replica that was promoted, or a server that has read its file again, may lack the last changes: it has tags
+        again that were deleted, and with them entries that are older than the database.
+        """
+        [found] = await self.client.insist(("INFO", "server"))
+        server = found.get("run_id") if isinstance(found, dict) else None  # who may not ask gets an error
+        if server in (None, self._server):
+            return
+        key = f"{self._prefix}:server"
+        [known] = await self.client.insist(("GET", key))
+        if known != server.encode():
+            await self.change([EVERYTHING], insist=True)
+            await self.client.insist(("SET", key, server))
+        self._server = server
+
+    def _versions(self, target: Target, values: Iterable[Any]) -> Versions | None:
+        if not self.untold.isdisjoint(target.tags):
+            return None
+        versions = dict(zip(target.tags, values, strict=True))
+        return versions if all(isinstance(value, bytes) for value in versions.values()) else None
 
     def _valid(self, target: Target, data: Any, versions: Versions | None) -> Entry | None:
         if versions is None or not isinstance(data, bytes):
@@ -115,8 +145,3 @@ class Shared:
 
     def _tag(self, tag: str) -> str:
         return f"{self._prefix}:tag:{tag}"
-
-
-def _versions(target: Target, values: Iterable[Any]) -> Versions | None:
-    versions = dict(zip(target.tags, values, strict=True))
-    return versions if all(isinstance(value, bytes) for value in versions.values()) else None

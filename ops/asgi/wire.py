@@ -30,7 +30,7 @@ class Representation:
     ) -> None:
         """`told` gives the fields that change with time, once a second at most."""
         self.status, self.fields, self.body, self.etag, self.told = status, fields, body, etag, told
-        self.not_modified = self
+        self.not_modified: Representation | None = None  # in its place for who has it already
         self._stamp: Fields | None = None
         self._head = b""
 

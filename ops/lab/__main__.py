@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from rich.console import Console
@@ -15,13 +16,16 @@ from rich.table import Table
 
 from ops import cpus
 from ops.lab import k6, wrk
-from ops.lab.contenders import CONTENDERS, Contender
-from ops.lab.cpu import postmaster
+from ops.lab.conditions import conditions, redis_information
+from ops.lab.contender import Contender
+from ops.lab.contenders.cached import CACHED
+from ops.lab.contenders.uncached import UNCACHED
+from ops.lab.cpu import postmaster, redis_process
 from ops.lab.failure import LabError
 from ops.lab.measurement import summarize
-from ops.lab.report import conditions, write
+from ops.lab.report import write
 from ops.lab.rounds import Plan, measure, verify
-from ops.lab.scenarios import SCENARIOS, Scenario, connect
+from ops.lab.scenarios import SCENARIOS, connect
 from ops.lab.servers import ROOT
 
 DEFAULT_WORKERS = int(2 * cpus.available()) + 1  # the service's own
@@ -65,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     opened = commands.add_parser(
         "open",
-        help="latency at a constant rate, by k6: requests are due however slow the answers are",
+        help="latency at a constant rate, by k6 or the pacer: requests are due however slow the answers are",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_common(opened, workers=DEFAULT_WORKERS)
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_rates,
         default=[1000, 1500],
         metavar="RATE,...",
-        help="requests a second",
+        help=f"requests a second; by the pacer, if one is above {k6.MOST:,}",
     )
     opened.set_defaults(command=_open)
     return parser
@@ -113,13 +117,16 @@ def _rates(text: str) -> list[int]:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    contenders = Table("contender", "what it is", "versions")
-    for contender in CONTENDERS:
-        contenders.add_row(contender.name, contender.summary, contender.versions or "not installed")
     scenarios = Table("scenario", "what is asked for")
     for name, scenario in SCENARIOS.items():
         scenarios.add_row(name, scenario.summary)
-    console.print(contenders, scenarios)
+    console.print(scenarios)
+    for contenders in (UNCACHED, CACHED):
+        names = [name for name, scenario in SCENARIOS.items() if scenario.contenders is contenders]
+        table = Table("contender", "what it is", "versions", title=f"Contenders of {', '.join(names)}")
+        for contender in contenders:
+            table.add_row(contender.name, contender.summary, contender.versions or "not installed")
+        console.print(table)
 
 
 def _closed(options: argparse.Namespace) -> None:
@@ -128,19 +135,21 @@ def _closed(options: argparse.Namespace) -> None:
 
 
 def _open(options: argparse.Namespace) -> None:
-    k6.executable()
+    if max(options.rates) <= k6.MOST:
+        k6.executable()
     _run(options, rates=options.rates, connections=0)
 
 
 def _run(options: argparse.Namespace, *, rates: Sequence[int | None], connections: int) -> None:
     scenario = SCENARIOS[options.scenario]
-    contenders = _chosen(options.contenders, scenario)
+    contenders = _chosen(options.contenders, options.scenario)
+    cache = _redis(contenders)
     try:
         database = connect(_environment("DATABASE_URL"))
     except psycopg.OperationalError as error:
         raise LabError(f"DATABASE_URL: {str(error).strip()}") from None
     with closing(database):
-        found = conditions(database)
+        found = conditions(database, cache)
         questions = scenario.questions(database)
         postgres = postmaster(database.info.backend_pid)
     plan = Plan(
@@ -154,6 +163,7 @@ def _run(options: argparse.Namespace, *, rates: Sequence[int | None], connection
         connections=connections,
         output=_directory(options.output, options.scenario),
         postgres=postgres,
+        redis=redis_process(cache["process_id"]) if cache else 0,
     )
     targets = verify(plan, questions, console)
     seconds = plan.estimate(len(targets))
@@ -164,22 +174,24 @@ def _run(options: argparse.Namespace, *, rates: Sequence[int | None], connection
     write(plan, measurements, summarize(measurements), found, console)
 
 
-def _chosen(names: list[str] | None, scenario: Scenario) -> list[Contender]:
-    """Those that were named, in that order, or all that are installed."""
-    known = {contender.name: contender for contender in CONTENDERS}
-    if unknown := set(names or ()) - known.keys():
-        raise LabError(f"no contender is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    able = scenario.only or tuple(known)
-    chosen = [known[name] for name in names or able]
+def _chosen(names: list[str] | None, scenario: str) -> list[Contender]:
+    """Those that were named, in that order, or all of the scenario's that are installed."""
+    known = {contender.name: contender for contender in SCENARIOS[scenario].contenders}
+    if unknown := [name for name in names or () if name not in known]:
+        raise LabError(f"{scenario} has no contender {', '.join(unknown)}; it has {', '.join(known)}")
+    chosen = [known[name] for name in names or known]
     if missing := [contender.name for contender in chosen if contender.versions is None]:
         if names:
-            raise LabError(f"not installed for this Python: {', '.join(missing)} (requirements/lab.txt)")
-        console.print(f"[yellow]Left out, not installed for this Python: {', '.join(missing)}[/yellow]")
-    if unable := [contender.name for contender in chosen if contender.name not in able]:
-        raise LabError(f"this scenario is for {', '.join(able)} only, not for {', '.join(unable)}")
-    if any(contender.name == "sub10" for contender in chosen):
-        _environment("REDIS_URL")
+            raise LabError(f"not installed: {', '.join(missing)} (docs/lab.md)")
+        console.print(f"[yellow]Left out, not installed (docs/lab.md): {', '.join(missing)}[/yellow]")
     return [contender for contender in chosen if contender.versions]
+
+
+def _redis(contenders: list[Contender]) -> dict[str, Any] | None:
+    """What Redis says of itself, if one of them needs it."""
+    if not any(contender.redis for contender in contenders):
+        return None
+    return redis_information(_environment("REDIS_URL"))
 
 
 def _directory(asked: Path | None, scenario: str) -> Path:

@@ -1,4 +1,4 @@
-"""Who used the CPU: the contender, Postgres, the load generator, or somebody who should not have been there.
+"""Who used the CPU: the contender, Postgres, Redis, the load generator, or somebody who should not have been there.
 
 Read from /proc (proc_pid_stat(5)); elsewhere the shares are unknown. The kernel counts in hundredths of a second.
 """
@@ -22,6 +22,7 @@ class Shares:
 
     server: float | None = None
     postgres: float | None = None
+    redis: float | None = None
     generator: float | None = None
     others: float | None = None
 
@@ -34,36 +35,54 @@ class Seconds:
     wall: float
     server: float = 0.0
     postgres: float = 0.0
+    redis: float = 0.0
     machine: float = 0.0
 
 
 def postmaster(backend: int) -> int | None:
     """The process whose children are all of Postgres, given the id of one; None if it is not on this machine."""
-    try:
-        name, fields = _stat(PROC / str(backend))
-    except OSError:
+    if not _is(backend, "postgres"):
         return None
-    return int(fields[1]) if name.startswith("postgres") else None
+    _, fields = _stat(PROC / str(backend))
+    return int(fields[1])
+
+
+def redis_process(server: int) -> int | None:
+    """The id that Redis or Valkey says it has, or None if it is not on this machine."""
+    return server if _is(server, "redis", "valkey") else None
+
+
+def _is(process: int, *names: str) -> bool:
+    try:
+        return _stat(PROC / str(process))[0].startswith(names)
+    except OSError:
+        return False
 
 
 @contextmanager
-def metered(session: int, postgres: int | None) -> Iterator[Shares]:
-    """Meter the processes of `session`, those of the postmaster `postgres`, and this one's children that end."""
+def metered(session: int, postgres: int | None, redis: int | None) -> Iterator[Shares]:
+    """Meter the processes of `session`, of the postmaster `postgres`, `redis`, and this one's children that end.
+
+    None for a process that is not to be found here; 0 for a Redis that nobody needs.
+    """
     shares = Shares()
-    before = _read(session, postgres)
+    before = _read(session, postgres, redis)
     yield shares
-    after = _read(session, postgres)
+    after = _read(session, postgres, redis)
     available = (after.wall - before.wall) * CORES
     shares.generator = (after.generator - before.generator) / available
     if (PROC / "stat").exists():
         shares.server = (after.server - before.server) / available
-        if postgres:
+        if postgres is not None:
             shares.postgres = (after.postgres - before.postgres) / available
-            known = shares.server + shares.postgres + shares.generator
+        if redis is not None:
+            shares.redis = (after.redis - before.redis) / available
+        if shares.postgres is not None and shares.redis is not None:
+            known = shares.server + shares.postgres + shares.redis + shares.generator
             shares.others = max(0.0, (after.machine - before.machine) / available - known)
 
 
-def _read(session: int, postgres: int | None) -> Seconds:
+def _read(session: int, postgres: int | None, redis: int | None) -> Seconds:
     seconds = Seconds(generator=_children(), wall=time.monotonic())
     if not (PROC / "stat").exists():
         return seconds
@@ -79,6 +98,8 @@ def _read(session: int, postgres: int | None) -> Seconds:
             seconds.postgres += used + (int(fields[13]) + int(fields[14])) / TICKS  # and its ended children's
         elif int(fields[1]) == postgres:
             seconds.postgres += used
+        elif directory.name == str(redis):
+            seconds.redis += used
     user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
         int, (PROC / "stat").read_text().splitlines()[0].split()[1:]
     )

@@ -36,13 +36,15 @@ class Measurement:
 
     @property
     def cost(self) -> float | None:
-        """Microseconds of CPU that a request took of the contender and Postgres together.
+        """Microseconds of CPU that a request took of the contender, Postgres and Redis together.
 
         On a machine with a neighbour it is the steadiest figure: what others take, they take from the rate first.
         """
-        if self.cpu.server is None or self.cpu.postgres is None:
+        shares = (self.cpu.server, self.cpu.postgres, self.cpu.redis)
+        known = [share for share in shares if share is not None]
+        if len(known) < len(shares):
             return None
-        return (self.cpu.server + self.cpu.postgres) * CORES * 1e6 / self.load.requests_per_second
+        return sum(known) * CORES * 1e6 / self.load.requests_per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ def _summary(group: Sequence[Measurement], first: Sequence[Measurement]) -> Summ
         cpu=Shares(
             server=_median(measurement.cpu.server for measurement in group),
             postgres=_median(measurement.cpu.postgres for measurement in group),
+            redis=_median(measurement.cpu.redis for measurement in group),
             generator=_median(measurement.cpu.generator for measurement in group),
             others=_median(measurement.cpu.others for measurement in group),
         ),

@@ -2,9 +2,6 @@
 
 import json
 import os
-import platform
-import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -14,42 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ops.lab.contenders import Contender
+from ops.lab.contender import Contender
 from ops.lab.cpu import CORES
 from ops.lab.measurement import Measurement, Summary
 from ops.lab.rounds import Plan
-from ops.lab.scenarios import SCENARIOS, Connection
-from ops.lab.servers import ROOT
+from ops.lab.scenarios import SCENARIOS
 
 # Somebody else's work, as a part of all cores, above which figures are not to be trusted.
 NOISY = 0.05
-
-
-def conditions(database: Connection) -> dict[str, Any]:
-    """What the figures hold for."""
-    version, rows = (
-        database.execute(query).fetchall()[0]["value"]
-        for query in (
-            "SELECT current_setting('server_version') AS value",
-            "SELECT count(*) AS value FROM products_product",
-        )
-    )
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "cores": CORES,
-        "postgres": version,
-        "rows": rows,
-    }
 
 
 def table(plan: Plan, summaries: Sequence[Summary], conditions: dict[str, Any]) -> Table:
@@ -58,8 +27,8 @@ def table(plan: Plan, summaries: Sequence[Summary], conditions: dict[str, Any]) 
         title=f"{plan.scenario}: {SCENARIOS[plan.scenario].summary}",
         caption=f"Medians of {plan.rounds} rounds of {plan.seconds} s, {plan.loop}, {plan.workers} workers each; "
         f"{conditions['rows']:,} rows, Postgres {conditions['postgres']}, Python {conditions['python']}. CPU us: "
-        f"what a request took of the contender and Postgres; CPU %: parts of all {CORES} cores that the contender, "
-        "Postgres, the load generator and everything else took.",
+        f"what a request took of the contender, Postgres and Redis; CPU %: parts of all {CORES} cores that the "
+        "contender, Postgres, Redis, the load generator and everything else took.",
     )
     found.add_column("contender")
     columns = _closed_columns if plan.closed else _open_columns
@@ -100,7 +69,8 @@ def _open_columns(summary: Summary) -> dict[str, str]:
 
 
 def _shares(summary: Summary) -> str:
-    shares = (summary.cpu.server, summary.cpu.postgres, summary.cpu.generator, summary.cpu.others)
+    cpu = summary.cpu
+    shares = (cpu.server, cpu.postgres, cpu.redis, cpu.generator, cpu.others)
     return " ".join(_number(share and share * 100, "{:.0f}") for share in shares)
 
 
@@ -123,7 +93,11 @@ def write(
             f"[yellow]Other processes took up to {noise:.0%} of the CPU: repeat it in a quiet hour.[/]"
         )
     contenders = {contender.name: _described(contender) for contender in plan.contenders}
-    details = asdict(plan) | {"contenders": contenders, "output": plan.output.name}
+    details = asdict(plan) | {
+        "contenders": contenders,
+        "generator": plan.generator,
+        "output": plan.output.name,
+    }
     found = {
         "conditions": conditions,
         "plan": details,
@@ -146,6 +120,7 @@ def _described(contender: Contender) -> dict[str, str | None]:
         "summary": contender.summary,
         "versions": contender.versions,
         "command": " ".join(contender.command),
+        "environment": " ".join(f"{name}={value!r}" for name, value in contender.environment.items()),
     }
 
 

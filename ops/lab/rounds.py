@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ops.lab import k6, wrk
-from ops.lab.contenders import Contender
+from ops.lab import k6, pacer, wrk
+from ops.lab.contender import Contender
 from ops.lab.cpu import metered
 from ops.lab.measurement import Load, Measurement, named
 from ops.lab.scenarios import Question
@@ -35,6 +35,7 @@ class Plan:
     connections: int
     output: Path  # the run's own directory
     postgres: int | None  # the postmaster's process id, if it is on this machine
+    redis: int | None  # the same of Redis; 0, if nobody needs it
 
     @property
     def closed(self) -> bool:
@@ -42,7 +43,15 @@ class Plan:
 
     @property
     def loop(self) -> str:
-        return f"{self.connections} connections" if self.closed else "open loop"
+        return f"{self.connections} connections" if self.closed else f"open loop by {self.generator}"
+
+    @property
+    def generator(self) -> str:
+        """The same for all rates of a run, so that they compare."""
+        rates = [rate for rate in self.rates if rate is not None]
+        if not rates:
+            return "wrk"
+        return "k6" if max(rates) <= k6.MOST else "pacer"
 
     def estimate(self, targets: int) -> int:
         """Seconds that a run will take, if a contender starts in two."""
@@ -53,17 +62,21 @@ class Plan:
 class Target:
     name: str
     contender: Contender
-    paths: list[str]
+    question: Question
 
 
 def verify(plan: Plan, questions: list[Question], console: Console) -> list[Target]:
-    """Start each contender once and compare its answers; raises LabError at the first that differs."""
+    """Start each contender once and compare its answers; raises LabError at the first that differs.
+
+    This finds out early what each measurement looks at again.
+    """
     targets = []
     for contender in plan.contenders:
         with serve(contender, plan.workers, plan.output) as server:
             for question in questions:
                 name = f"{contender.name}, {question.about}" if question.about else contender.name
-                targets.append(Target(name, contender, verified(server, name, question)))
+                verified(server, name, question)
+                targets.append(Target(name, contender, question))
         versions = f"[dim]({contender.versions})[/dim]"
         console.print(f"{contender.name} answers what Postgres holds {versions}", soft_wrap=True)
     return targets
@@ -86,11 +99,14 @@ def measure(plan: Plan, targets: list[Target], console: Console) -> list[Measure
 
 
 def _measurement(plan: Plan, number: int, rate: int | None, target: Target) -> Measurement:
+    """The second look, once it is warm, is at what a cache has kept."""
     with serve(target.contender, plan.workers, plan.output) as server:
-        load = _generator(plan, rate, f"http://127.0.0.1:{server.port}", target.paths)
+        paths = verified(server, target.name, target.question)
+        load = _generator(plan, rate, f"http://127.0.0.1:{server.port}", paths)
         if plan.warmup:
             load(plan.warmup)
-        with metered(server.session, plan.postgres) as shares:
+        verified(server, target.name, target.question)
+        with metered(server.session, plan.postgres, plan.redis) as shares:
             seen = load(plan.seconds)
     return Measurement(round=number, target=target.name, rate=rate, load=seen, cpu=shares)
 
@@ -99,7 +115,8 @@ def _generator(plan: Plan, rate: int | None, url: str, paths: list[str]) -> Call
     """A function that makes the load for so many seconds."""
     if rate is None:
         return partial(wrk.run, url, paths, connections=plan.connections, scratch=plan.output)
-    return partial(k6.run, url, paths, rate=rate, scratch=plan.output)
+    run = k6.run if plan.generator == "k6" else pacer.run
+    return partial(run, url, paths, rate=rate, scratch=plan.output)
 
 
 def _line(measurement: Measurement) -> str:

@@ -8,6 +8,10 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from ops.lab.contender import Contender
+from ops.lab.contenders.cached import CACHED
+from ops.lab.contenders.uncached import SUB10, UNCACHED
+
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
@@ -43,7 +47,7 @@ class Question:
 class Scenario:
     summary: str
     questions: Callable[[Connection], list[Question]]
-    only: tuple[str, ...] = ()  # the contenders that can do it; all, if empty
+    contenders: tuple[Contender, ...] = UNCACHED
 
 
 def connect(url: str) -> Connection:
@@ -107,6 +111,9 @@ SCENARIOS = {
     "depth": Scenario(
         summary="100 products at a cursor, at the beginning and 99% into the table",
         questions=_depth,
-        only=("sub10",),
+        contenders=(SUB10,),
+    ),
+    "cached100": Scenario(
+        summary="the first 100 products by time, out of a cache", questions=_listed(100), contenders=CACHED
     ),
 }

@@ -3,6 +3,7 @@
 import http.client
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.lab.contenders import Contender
+from ops.lab.contender import Contender
 from ops.lab.failure import LabError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ class Server:
 def serve(contender: Contender, workers: int, directory: Path) -> Iterator[Server]:
     """Run it in `directory`, where its output goes; raises LabError, with its end, if it does not answer in time."""
     port = _free_port()
-    names = {"python": sys.executable, "port": port, "workers": workers}
+    names = {"python": sys.executable, "port": port, "workers": workers, "start": secrets.token_hex(8)}
     log = directory / f"{contender.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

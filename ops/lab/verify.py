@@ -3,6 +3,7 @@
 import datetime
 import json
 from contextlib import suppress
+from http.client import HTTPException
 from typing import Any
 
 from ops.lab.failure import LabError
@@ -53,7 +54,10 @@ def _rows(answer: Any) -> list[Row]:
 
 
 def _fetch(server: Server, name: str, path: str) -> Any:
-    status, body = server.get(path)
+    try:
+        status, body = server.get(path)
+    except (OSError, HTTPException) as error:
+        raise LabError(f"{name} does not answer {path}: {error!r}") from None
     if status != 200:  # noqa: PLR2004
         raise LabError(f"{name} answers {path} with status {status}: {body[:300]!r}")
     try:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 logger = logging.getLogger(__name__)
 
-FAILURES, WINDOW = 5, 1.0  # so many failures within so many seconds open it
-PAUSE = 1.0  # seconds between two probes. They run beside the requests: a short pause costs nobody anything
+FAILURES = 3  # in a row open it, however far apart: a request that comes once a second must not pay each time
+PROBES = 3  # in a row close it: who has changes to tell then does so before anybody relies on what he reads
+PAUSE = 0.25  # seconds between two probes. They run beside the requests: a short pause costs nobody anything
 
 
 class Breaker:
@@ -21,35 +21,44 @@ class Breaker:
         self.is_open = False
         self.failures = 0  # since the start
         self._name, self._probe = name, probe
-        self._recent: deque[float] = deque(maxlen=FAILURES)
+        self._in_a_row = 0
         self._probing: asyncio.Task[None] | None = None
+
+    def succeeded(self) -> None:
+        self._in_a_row = 0
 
     def failed(self, error: Exception) -> None:
         """Count a failure, and open if it was one too many."""
-        loop = asyncio.get_running_loop()
         self.failures += 1
-        self._recent.append(loop.time())
-        if not self.is_open and len(self._recent) == FAILURES and loop.time() - self._recent[0] <= WINDOW:
-            logger.warning(
-                "%s is left alone until it answers: %s: %s", self._name, type(error).__name__, error
-            )
-            self.is_open = True
-            self._probing = loop.create_task(self._recover())
+        self._in_a_row += 1
+        if self._in_a_row >= FAILURES:
+            self.open(error)
+
+    def open(self, error: Exception) -> None:
+        if self.is_open:
+            return
+        logger.warning("%s is left alone until it answers: %s: %s", self._name, type(error).__name__, error)
+        self.is_open = True
+        self._probing = asyncio.get_running_loop().create_task(self._recover())
+
+    async def close(self) -> None:
+        """End the probing, and stay open: who comes late is not to ask again, either."""
+        self.is_open = True
+        if self._probing:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
 
     async def _recover(self) -> None:
-        while self.is_open:
+        answered = 0
+        while answered < PROBES:
             await asyncio.sleep(PAUSE)
             try:
                 await self._probe()
             except Exception as error:  # noqa: BLE001  whatever it is, the probe has failed
                 logger.debug("%s: %s: %s", self._name, type(error).__name__, error)
+                answered = 0
             else:
-                self._recent.clear()
-                self.is_open = False
-                logger.warning("%s answers again", self._name)
-
-    async def close(self) -> None:
-        """End the probing."""
-        if self._probing:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+                answered += 1
+        self._in_a_row = 0
+        self.is_open = False
+        logger.warning("%s answers again", self._name)

@@ -26,6 +26,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100)),
             ],
             options={
+                "base_manager_name": "objects",
                 "verbose_name_plural": "categories",
             },
         ),
@@ -58,6 +59,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "base_manager_name": "objects",
                 "ordering": ("time_created", "id"),
                 "indexes": [
                     models.Index(fields=["time_created", "id"], name="product_time"),

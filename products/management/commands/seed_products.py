@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.db.models import Index, Max
 
+from api.cache.changes import invalidate
 from products.models import Category, Product
 
 BATCH = 100_000  # rows an INSERT; each is its own transaction, so an interrupted run goes on where it stopped
@@ -71,7 +72,10 @@ class Command(BaseCommand):
         first = (Product.objects.aggregate(last=Max("id"))["last"] or 0) + 1
         if rows - present > max(present, BATCH):
             self.drop_indexes()
-        self.insert(first, first + rows - present, seed)
+        try:
+            self.insert(first, first + rows - present, seed)
+        finally:
+            invalidate(Product)
         self.add_missing_indexes()
         self.finish()
         seconds = time.monotonic() - started

@@ -13,7 +13,7 @@ def rounds(target: str, *figures: tuple[float, float], rate: int | None = None) 
             target=target,
             rate=rate,
             load=Load(requests_per_second=requests, p50=1, p99=p99),
-            cpu=Shares(server=0.25, postgres=0.25, generator=0.1, others=0.0),
+            cpu=Shares(server=0.25, postgres=0.25, redis=0.125, generator=0.1, others=0.0),
         )
         for number, (requests, p99) in enumerate(figures, 1)
     ]
@@ -68,7 +68,7 @@ LOST = {"requests_per_second": 10, "p50": 1, "p99": 1, "errors": 1200, "dropped"
 
 def test_cost_is_cpu_time_a_request() -> None:
     [summary] = summarize(rounds("a", (1000, 1)))
-    assert summary.cost == pytest.approx(0.5 * CORES * 1e6 / 1000)
+    assert summary.cost == pytest.approx(0.625 * CORES * 1e6 / 1000)
 
 
 def test_unknown_shares_stay_unknown() -> None:

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from ops.lab import k6
-from ops.lab.contenders import Contender
+from ops.lab.contender import Contender
 from ops.lab.failure import LabError
 from ops.lab.servers import ROOT, serve
 
@@ -23,6 +23,14 @@ pytestmark = pytest.mark.django_db  # without it there is no test database, and 
 
 PATIENCE = 60  # seconds; a deadline, not a wait
 BRIEF = ("--rounds", "1", "--seconds", "1", "--warmup", "0", "--workers", "1")
+
+CACHED = (
+    "raw-constant",
+    "sub10",
+    "sub10-l1",
+    "sub10-l2",
+    "raw-redis",
+)  # of the cached, those that the gate has
 
 needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 
@@ -96,6 +104,36 @@ def test_depth(url: str, tmp_path: Path) -> None:
     ]
 
 
+@needs_wrk
+@pytest.mark.parametrize(
+    "contender",
+    [
+        *CACHED,
+        pytest.param(
+            "nginx-file",
+            marks=pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
+        ),
+    ],
+)
+def test_cached(url: str, tmp_path: Path, contender: str) -> None:
+    choice = ("--scenario", "cached100", "--contenders", contender, "--connections", "2")
+    status, text = run(url, tmp_path, "closed", *choice, *BRIEF)
+    assert status == 0, text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(summary["target"], summary["valid"]) for summary in results["summary"]] == [(contender, True)]
+    assert left(tmp_path) == []
+
+
+def test_a_high_rate_is_the_pacers(url: str, tmp_path: Path) -> None:
+    choice = ("--scenario", "cached100", "--contenders", "raw-constant", "--rates", f"20,{k6.MOST + 1}")
+    status, text = run(url, tmp_path, "open", *choice, *BRIEF)
+    assert status == 0, text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["plan"]["generator"] == "pacer"
+    assert [summary["rate"] for summary in results["summary"]] == [20, k6.MOST + 1]
+    assert results["summary"][0]["requests_per_second"] == pytest.approx(20, rel=0.1)
+
+
 @pytest.mark.skipif(not has_k6(), reason="k6 is not installed")
 def test_open(url: str, tmp_path: Path) -> None:
     status, text = run(url, tmp_path, "open", "--contenders", "raw,sub10", "--rates", "20,40", *BRIEF)
@@ -106,6 +144,17 @@ def test_open(url: str, tmp_path: Path) -> None:
         *(("raw", 40), ("sub10", 40)),
     ]
     assert results["summary"][2]["requests_per_second"] == pytest.approx(40, rel=0.1)
+
+
+@needs_wrk
+@pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
+def test_a_server_that_is_not_named(
+    url: str, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(missing, "")
+    named = "" if missing == "DATABASE_URL" else url
+    status, text = run(named, tmp_path, "closed", "--scenario", "cached100", "--contenders", "raw-redis")
+    assert (status, text) == (1, f"{missing} is missing from the environment\n")
 
 
 @needs_wrk
@@ -126,8 +175,12 @@ def test_a_stopped_run_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("closed", "--contenders", "raw,rails"), "no contender is called rails; there are raw, sub10"),
-        (("closed", "--scenario", "depth", "--contenders", "raw"), "for sub10 only, not for raw"),
+        (("closed", "--contenders", "raw,rails"), "list100 has no contender rails; it has raw, sub10"),
+        (
+            ("closed", "--scenario", "depth", "--contenders", "raw"),
+            "depth has no contender raw; it has sub10",
+        ),
+        (("closed", "--contenders", "raw-redis"), "list100 has no contender raw-redis; it has raw, sub10"),
         (("closed", "--seconds", "301"), "must be from 1 to 300"),
     ],
 )

@@ -5,8 +5,6 @@ may be stopped, killed and frozen; and event loops of both kinds, whose unheard 
 """
 
 import asyncio
-import gc
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import uvloop
 from django.db import connection, connections
 from pytest_django import Settings
 
@@ -23,8 +20,11 @@ from ops.embedded.postgres import DATABASE, USER, Postgres
 from ops.embedded.servers import Servers
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Statement
+from tests.loops import pytest_pyfunc_call, runner, until
 from tests.ops.postgres.models import TABLES
 from tests.wiretap import Wiretap, tap
+
+__all__ = ["pytest_pyfunc_call", "runner"]
 
 Run = Callable[..., list[bytes | None]]
 Admin = psycopg.Connection[Any]
@@ -49,27 +49,6 @@ def run(tables: None) -> Run:
         return [result.get_value(row, 0) for row in range(result.ntuples)]
 
     return run
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A coroutine function as a test runs on the fixture `runner`."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    runner: Any = pyfuncitem.funcargs["runner"]
-    runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
-
-
-@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    unheard: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=request.param) as runner:
-        runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
-        yield runner
-        gc.collect()
-    assert not unheard
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +113,3 @@ async def settled(pool: Pool) -> None:
     """When all connections of the pool are idle."""
     await until(lambda: {*pool.idle} == {*pool.borrowed} and not pool.waiting)
     assert len(pool.idle) == len(pool.borrowed)
-
-
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # nothing on this loop would set an event
-            await asyncio.sleep(0.005)

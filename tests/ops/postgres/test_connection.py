@@ -10,7 +10,8 @@ from psycopg import OperationalError, ProgrammingError, errors
 from ops.postgres.connection import MOST_PREPARED
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Param, Statement
-from tests.ops.postgres.conftest import Admin, settled, until
+from tests.loops import until
+from tests.ops.postgres.conftest import Admin, settled
 from tests.wiretap import Wiretap
 
 ECHO = Statement("SELECT %s::text", (Param("x"),))

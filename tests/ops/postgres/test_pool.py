@@ -21,7 +21,8 @@ from ops.embedded.postgres import Postgres
 from ops.postgres.connection import MOST_PREPARED, ConnectionLost, NoAnswer
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Param, Statement
-from tests.ops.postgres.conftest import Admin, settled, until
+from tests.loops import until
+from tests.ops.postgres.conftest import Admin, settled
 from tests.ops.postgres.test_connection import ECHO, ONE, PID, value
 
 LOCK = 7

@@ -1,0 +1,114 @@
+"""Single flight: who leads, who waits, what they get."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from api.cache.flights import Abandoned, Flight, Flights, Found
+from tests.api.cache.harness import SCOPE, target
+
+FOUND = Found(None, None, "miss", "none")
+TARGET = target()
+
+
+async def succeed(_: Flight) -> Found:
+    return FOUND
+
+
+async def fail(_: Flight) -> Found:
+    raise ValueError("no")
+
+
+async def never(_: Flight) -> Found:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def joined(flights: Flights, times: int) -> tuple[Flight, list[asyncio.Task[Found]]]:
+    flight = flights.begin(TARGET, SCOPE)
+    waiting = [asyncio.create_task(flight.join()) for _ in range(times)]
+    await asyncio.sleep(0)
+    return flight, waiting
+
+
+async def test_all_get_the_result(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    flight, waiting = await joined(flights, 3)
+    assert flights.get(TARGET.key) is flight
+    assert await flights.lead(flight, succeed) is FOUND
+    assert await asyncio.gather(*waiting) == [FOUND] * 3
+    assert TARGET.key not in flights
+
+
+async def test_all_get_the_error(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    flight, waiting = await joined(flights, 3)
+    with pytest.raises(ValueError, match="no"):
+        await flights.lead(flight, fail)
+    for waiter in waiting:
+        with pytest.raises(ValueError, match="no"):
+            await waiter
+    assert TARGET.key not in flights
+
+
+async def test_who_waits_for_a_cancelled_flight_is_told(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    flight, waiting = await joined(flights, 3)
+    leading = asyncio.create_task(flights.lead(flight, never))
+    await asyncio.sleep(0)
+    leading.cancel()
+    assert all(
+        isinstance(outcome, Abandoned) for outcome in await asyncio.gather(*waiting, return_exceptions=True)
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+    assert TARGET.key not in flights
+
+
+async def test_who_is_cancelled_leaves_the_others(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    flight, (first, second) = await joined(flights, 2)
+    first.cancel()
+    await asyncio.sleep(0)
+    await flights.lead(flight, succeed)
+    assert await second is FOUND
+    assert first.cancelled()
+
+
+@pytest.mark.parametrize("work", [succeed, fail])
+async def test_nobody_complains_of_who_is_cancelled_as_the_result_comes(
+    runner: asyncio.Runner, work: Any
+) -> None:
+    """The runner's loop hears of an exception that nobody has retrieved, and fails the test."""
+    flights = Flights()
+    flight, waiting = await joined(flights, 1)
+    with suppress(ValueError):
+        await flights.lead(flight, work)  # in this very step of the loop
+    waiting[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+
+
+async def test_an_error_that_nobody_waits_for(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    with pytest.raises(ValueError, match="no"):
+        await flights.lead(flights.begin(TARGET, SCOPE), fail)
+
+
+async def test_outdated_flights_are_not_joined(runner: asyncio.Runner) -> None:
+    flights = Flights()
+    flight, waiting = await joined(flights, 1)
+    flights.forget(["orders.order"])
+    assert flights.get(TARGET.key) is flight
+    flights.forget(["orders.order", "products.product"])
+    assert flight.outdated
+    assert flights.get(TARGET.key) is None
+    successor = flights.begin(TARGET, SCOPE)
+    await flights.lead(flight, succeed)  # who waited already is content
+    assert await waiting[0] is FOUND
+    assert flights.get(TARGET.key) is successor
+    flights.forget()
+    assert successor.outdated
+    assert TARGET.key not in flights

@@ -1,0 +1,115 @@
+"""The application runs for everybody: what it sees, and how it ends when its answer cannot be held."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from django.core.signals import request_finished
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import path
+from pytest_django import Settings
+
+from api.cache.rendering import MOST_BODY, Answer, Unstorable, render
+from ops.asgi.handler import LeanASGIHandler
+from ops.asgi.protocol import Receive, Scope, Send
+from ops.asgi.stock import StockASGIHandler
+from tests.api.cache.harness import SCOPE
+
+pytestmark = pytest.mark.usefixtures("runner")
+closed: list[str] = []
+
+
+async def endless(request: HttpRequest) -> StreamingHttpResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"more"
+        finally:
+            closed.append("stream")
+
+    return StreamingHttpResponse(pieces())
+
+
+async def huge(request: HttpRequest) -> HttpResponse:
+    response = HttpResponse(b"x" * (MOST_BODY + 1))
+    response._resource_closers.append(lambda: closed.append("response"))  # type: ignore[attr-defined]
+    return response
+
+
+urlpatterns = [path("endless", endless), path("huge", huge)]
+
+
+@pytest.mark.parametrize("handler", [LeanASGIHandler, StockASGIHandler])
+@pytest.mark.parametrize("name", ["endless", "huge"])
+async def test_what_cannot_be_held_is_closed(settings: Settings, handler: type[Any], name: str) -> None:
+    settings.ROOT_URLCONF = __name__
+    closed.clear()
+    with pytest.raises(Unstorable):
+        await render(handler(), {**SCOPE, "path": f"/{name}"})
+    if name == "huge":
+        assert closed == ["response"]
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_request_that_is_over_is_said_to_be(settings: Settings) -> None:
+    settings.ROOT_URLCONF = __name__
+    finished: list[object] = []
+
+    def finish(**_: Any) -> None:
+        finished.append(1)
+
+    request_finished.connect(finish)
+    try:
+        for handler in (LeanASGIHandler(), StockASGIHandler()):
+            with pytest.raises(Unstorable):
+                await render(handler, {**SCOPE, "path": "/endless"})
+    finally:
+        request_finished.disconnect(finish)
+    assert len(finished) == 2
+
+
+async def test_a_cancellation_is_one() -> None:
+    began = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    rendering = asyncio.create_task(render(application, SCOPE))
+    await began.wait()
+    rendering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await rendering
+
+
+async def test_a_cancellation_while_an_answer_is_refused() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        finally:
+            rendering.cancel()
+            await asyncio.sleep(0)
+
+    rendering = asyncio.create_task(render(application, SCOPE))
+    with pytest.raises(asyncio.CancelledError):
+        await rendering
+
+
+async def test_the_application_sees_nobody() -> None:
+    seen: list[Any] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append((scope, await receive()))
+        headers = [(b"Content-Length", b"2"), (b"X-A", b"b")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    scope = {**SCOPE, "headers": [(b"cookie", b"a")], "client": ("6.6.6.6", 1), "query_string": b"a=1"}
+    answer = await render(application, scope)
+    assert answer == Answer(200, [(b"content-length", b"2"), (b"x-a", b"b")], b"ab")
+    ((passed, message),) = seen
+    assert (passed["headers"], passed["client"], passed["query_string"]) == ([], None, b"a=1")
+    assert message == {"type": "http.request", "body": b"", "more_body": False}
+    assert scope["headers"]  # the request's own is as it was

@@ -6,7 +6,7 @@ how long it may be sent.
 """
 
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Protocol
 
@@ -42,13 +42,10 @@ class Representation:
         `defaults` are the server's fields, a list that is replaced each second, with the date in it.
         """
         if self._stamp is not defaults:
-            self._head = STATUS_LINE[self.status] + _lines((*defaults, *self.fields, *self.told()))
+            fields = [b"%b: %b\r\n" % field for field in (*defaults, *self.fields, *self.told())]
+            self._head = b"".join((STATUS_LINE[self.status], *fields))
             self._stamp = defaults
         return b"".join((self._head, own, b"\r\n", b"" if head_only else self.body))
-
-
-def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class Ready(Protocol):

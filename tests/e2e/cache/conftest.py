@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from tests.e2e.cache.fleet import Fleet, Member, fleet, member
+from tests.e2e.cache.fleet import Fleet, Member, fleet, member, until
 from tests.e2e.cache.proxy import Network, network
 from tests.e2e.cache.valkey import Valkey, private_valkey
 from tests.products.spare import Database
@@ -59,8 +59,8 @@ def outsider(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFacto
 def mixed(workers: Fleet, outsider: Member, l2: Member) -> Iterator[Fleet]:
     """Two workers with both tiers, one with the second only, one without a cache."""
     yield replace(workers, members=[*workers.members[:2], l2, outsider])
-    for member in (outsider, l2):
-        member.redis.clear()
+    for other in (outsider, l2):
+        other.redis.clear()
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +69,16 @@ def l2(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) ->
     own = links.way(four.wiretap_socket)
     with member(four.wiretap, own, links.way(four.valkey.socket), directory, PAGE_CACHE="l2") as made:
         four.listeners += 1
+        yield made
+
+
+@pytest.fixture
+def crew(workers: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
+    """One service with four workers, whose patience is not tried by a machine that is busy with tests."""
+    directory, way = tmp_path_factory.mktemp("crew"), links.way(workers.valkey.socket)
+    own = {"PAGE_CACHE": "on", "CHAOS_PATIENCE": "1.0"}
+    with member(workers.wiretap, workers.postgres, way, directory, 4, **own) as made:
+        until(lambda: workers.subscribers() == workers.listeners + 4, "the crew's subscriptions")
         yield made
 
 

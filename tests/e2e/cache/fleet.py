@@ -97,7 +97,9 @@ class Fleet:
 
     def mend(self) -> None:
         """Make all well again: each worker hears of changes, and answers from Redis."""
-        if not self.valkey.is_running:
+        self.valkey.thaw()
+        if not self.valkey.is_well:
+            self.valkey.stop()
             self.valkey.start()
         for member in self.members:
             member.redis.clear()

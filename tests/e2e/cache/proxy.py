@@ -120,7 +120,7 @@ class Proxy:
             self._socket.listen(0)
             for _ in range(4):  # once its queue is full, Linux drops who wants to connect
                 filler = socket.socket()
-                filler.setblocking(False)
+                filler.settimeout(0)
                 filler.connect_ex(("127.0.0.1", self.port))
                 self._fillers.append(filler)
 

@@ -10,7 +10,7 @@ import statistics
 
 import pytest
 
-from tests.e2e.cache.client import Answer, Connection, connections, load
+from tests.e2e.cache.client import Answer, Connection, connections, load, tell
 from tests.e2e.cache.fleet import Fleet
 from tests.e2e.cache.proxy import CUT, SWALLOW
 
@@ -38,11 +38,10 @@ def test_writes_under_load_are_seen_at_once(workers: Fleet) -> None:
                 delays += [answer.began - written.ended for answer in fresh]
         assert {answer.status for answer in background.answers} == {200}
         assert not background.errors
-        print(f"{len(background.answers)} answers to the load")
         return delays
 
     delays = sorted(asyncio.run(scenario()))
-    print(f"{len(delays)} reads; ms: {_distribution(delays)}")
+    tell(f"{len(delays)} reads; ms: {_distribution(delays)}")
     assert statistics.median(delays) < 0.05
     assert delays[-1] < 1.0
 
@@ -65,13 +64,12 @@ def test_without_messages_within_a_second(workers: Fleet, fate: str) -> None:
     for member in workers.members:
         member.redis.turn(subscriptions=fate)
     delays = sorted(asyncio.run(scenario()))
-    print(f"{len(delays)} reads; ms: {_distribution(delays)}")
+    tell(f"{len(delays)} reads; ms: {_distribution(delays)}")
     assert delays[-1] < 1.0
 
 
 async def _until_fresh(reader: Connection, path: str, value: int) -> Answer:
-    """The first answer with the value; none after it has an older one."""
-    fresh = None
+    """The first answer with the value."""
     for _ in range(10_000):
         answer = await reader.get(path)
         assert answer.status == 200

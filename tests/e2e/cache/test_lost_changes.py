@@ -80,6 +80,20 @@ def test_a_change_while_redis_is_away(workers: Fleet, outage: str) -> None:
     assert_fresh(answers, written, value, workers.members[0])
 
 
+def test_who_wrote_knows_it_though_redis_does_not_yet(workers: Fleet) -> None:
+    """Redis is away for that one command: the entry that it holds is not valid for who knows better."""
+    writer, entry = workers.members[0], f"{PREFIX}:entry:product/3?"
+    for _ in range(5):
+        until(lambda: writer.get(PAGE).is_success and workers.valkey.client.exists(entry) == 1, "the entry")
+        writer.redis.turn(door=REFUSING)
+        value = int(writer.post(WRITE).text)
+        writer.redis.clear()
+        assert writer.get(PAGE).json()["demand_qty"] == value
+        workers.wait_for_redis(writer)
+    for member in workers.members:
+        until(lambda m=member: m.get(PAGE).json()["demand_qty"] == value, "the change", 1.0)  # type: ignore[misc]
+
+
 def assert_fresh(answers: list[Answer], written: float, value: int, writer: Member) -> None:
     """After a second nobody answers with the old, nobody returns to it, and who wrote it knows it at once."""
     for answer in answers:
@@ -93,8 +107,12 @@ def assert_fresh(answers: list[Answer], written: float, value: int, writer: Memb
     assert seen == {answer.address for answer in answers}
 
 
-def test_a_replica_that_lacks_the_last_change(workers: Fleet) -> None:
-    """Replication is asynchronous: the promoted one has tags again that were deleted, and entries that they prove."""
+@pytest.mark.parametrize("old", ["dead", "demoted"])
+def test_a_replica_that_lacks_the_last_change(workers: Fleet, old: str) -> None:
+    """Replication is asynchronous: the promoted one has tags again that were deleted, and entries that they prove.
+
+    A primary that is only demoted keeps its connections.
+    """
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = str(found.getsockname()[1])
     workers.valkey.stop()
@@ -109,12 +127,15 @@ def test_a_replica_that_lacks_the_last_change(workers: Fleet) -> None:
             value = await asyncio.to_thread(lambda: int(workers.members[0].post(WRITE).text))
             written = time.monotonic()
             await asyncio.sleep(0.2)
-            workers.valkey.stop()
+            if old == "dead":
+                workers.valkey.stop()
+            else:
+                workers.valkey.client.replicaof("127.0.0.1", 1)
             replica.client.replicaof("no", "one")
             assert replica.client.exists(*entry_and_tag) == 2
             replica.socket.rename(workers.valkey.socket)
             promoted = time.monotonic()
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(2.5)
         assert not answered.errors
         return answered.answers, written, promoted, value
 
@@ -122,7 +143,9 @@ def test_a_replica_that_lacks_the_last_change(workers: Fleet) -> None:
     with private_valkey() as replica:
         replica.start("--replicaof", f"127.0.0.1 {port}")
         answers, written, promoted, value = asyncio.run(scenario(replica))
+        hits = int(replica.client.info("commandstats")["cmdstat_mget"]["calls"])
     assert {answer.status for answer in answers} == {200}
     sure = [a for a in answers if not promoted < a.began < promoted + 1.0]  # it takes 0.1 s to notice
     assert_fresh(sure, written, value, workers.members[0])
+    assert hits > 0  # the workers have found it
     tell(f"{sum(a.value != value for a in answers if a.began > promoted)} old answers after the promotion")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.e2e.cache.client import Answer, load
+from tests.e2e.cache.client import Address, Answer, load
 from tests.e2e.cache.fleet import Fleet
 
 PATHS = [
@@ -40,7 +40,7 @@ def test_a_mixed_fleet_is_coherent(mixed: Fleet) -> None:
             await asyncio.sleep(0.2)
         return answered.answers
 
-    last = {}
+    last: dict[Address, int] = {}
     for answer in asyncio.run(scenario()):
         known = [
             v for at, v, writer in written if at < answer.began - (0 if writer == answer.address else 1.0)

@@ -28,6 +28,16 @@ class Valkey:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it is as it starts."""
+        try:
+            found = self.client.info()
+        except redis.RedisError:
+            return False
+        mine = self.process is not None and found["process_id"] == self.process.pid
+        return mine and found["role"] == "master" and not found["maxmemory"] and not found["loading"]
+
     def start(self, *options: str, wait: bool = True) -> None:
         """Start it; returns once it answers, unless it is not to be waited for."""
         own = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]

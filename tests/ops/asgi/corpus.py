@@ -167,6 +167,9 @@ case("content-length 0", 0, request(TARGET, b"Content-Length: 0"))
 case("content-length 5", 0, request(TARGET, b"Content-Length: 5", body=b"abcde"))
 case("content-length 5 in pieces", 1, request(TARGET, b"Content-Length: 5", body=b"ab"), b"cde", GET)
 case("body that looks like a hit", 1, request(TARGET, b"Content-Length: %d" % len(GET), body=GET) + GET, GET)
+LARGE = request(b"/zoo/scope", b"Content-Length: 100000", method=b"POST", body=b"x" * 100_000)
+case("large body between hits", 2, GET + LARGE, GET)
+case("large body of a GET", 1, GET, request(TARGET, b"Content-Length: 100000", body=b"x" * 100_000))
 case("chunked", 0, request(TARGET, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"))
 case("chunked with a trailer", 1, request(TARGET, b"TE: trailers", b"Transfer-Encoding: chunked",
      body=b"3\r\nabc\r\n0\r\nIf-None-Match: *\r\nHost: x\r\n\r\n"), GET)  # fmt: skip

@@ -83,6 +83,10 @@ def test_request_hears_of_the_end_though_others_wait(pair: Twins) -> None:
     with pair.wire.connect() as connection:
         connection.sendall(GET + SLOW + GET)
         assert pages.started.wait(DEADLINE)
+        protocol: Any = next(iter(pair.wire.server_state.connections))
+        until = time.monotonic() + DEADLINE
+        while not protocol._running.message_event._waiters:  # the handler listens to the client after a while
+            assert time.monotonic() < until
     assert pages.cancelled.wait(DEADLINE)
     pages.released.set()
 

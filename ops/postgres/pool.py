@@ -37,6 +37,9 @@ CHECKOUTS = metrics.counter(
 TAKEN, TIMED_OUT, REFUSED, LOST = (
     CHECKOUTS.labels("native", outcome) for outcome in ("ok", "timeout", "refused", "lost")
 )
+SHED = metrics.counter(
+    "http_requests_shed_total", "Requests refused so that the others are served.", "reason"
+).labels("pool")
 # Most wait for nothing: those are counted in the first bucket without looking at a clock.
 WAITS = metrics.histogram(
     "postgres_pool_wait_seconds", "Until the pool had a connection or none to give.", "pool"
@@ -134,6 +137,7 @@ class Pool:
             raise
         except TooManyRequests:
             REFUSED.value += 1
+            SHED.value += 1
             raise
         finally:
             WAITS.observe(perf_counter() - began)

@@ -27,16 +27,10 @@ def check(port: int, hosts: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize("hosts", ["api.example.com,localhost", ".example.com", "*", "[::1]"])
 def test_a_service_is_healthy_whatever_its_hosts_are(hosts: str, tmp_path: Path) -> None:
     with serve({"ALLOWED_HOSTS": hosts}, tmp_path) as service:
+        service.client.get("/livez")  # it may still be starting
         checked = check(service.address[1], hosts)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert checked.stdout.endswith("HTTP/1.1 200 OK\n")
-
-
-def test_a_refusal_is_not_health(tmp_path: Path) -> None:
-    with serve({"ALLOWED_HOSTS": "api.example.com"}, tmp_path) as service:
-        checked = check(service.address[1], "another.example.com")
-    assert checked.returncode == 1
-    assert checked.stdout.endswith("HTTP/1.1 400 Bad Request\n")
 
 
 def test_nobody_listens() -> None:

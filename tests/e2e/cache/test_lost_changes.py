@@ -51,9 +51,9 @@ def test_a_change_while_redis_is_away(workers: Fleet, outage: str) -> None:
             await asyncio.sleep(0.1)
             value = await asyncio.to_thread(lambda: int(workers.members[0].post(WRITE).text))
             written = time.monotonic()
-            await asyncio.sleep(1.6)
+            await asyncio.sleep(1.3)
             await asyncio.to_thread(end)
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(1.6)
         assert not answered.errors
         return answered.answers, written, value
 

@@ -13,8 +13,9 @@ PAGE = "/tests/quick/4"
 TOLERANCE = 0.4  # seconds, of a busy machine
 
 
-@pytest.mark.parametrize("redis", ["with Redis", "without Redis"])
-@pytest.mark.parametrize("fault", [{"door": REFUSING}, {"held": True}], ids=["refusing", "frozen"])
+@pytest.mark.parametrize(
+    ("fault", "redis"), [({"door": REFUSING}, "without Redis"), ({"held": True}, "with Redis")]
+)
 def test_stale_if_error(workers: Fleet, fault: dict[str, object], redis: str) -> None:
     async def scenario() -> tuple[list[Answer], list[Answer]]:
         async with load(workers.addresses, [PAGE], 0.02) as answered:

@@ -1,6 +1,6 @@
 """Whatever happens to Redis, the service answers, rightly and in time, and uses it again when it is back.
 
-`CHAOS=long` holds each fault for 5 s instead of 1. Figures: `pytest -s`.
+`CHAOS=long` holds each fault for 5 s instead of 0.8. Figures: `pytest -s`.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.cache.client import Answer, Load, load, tell
-from tests.e2e.cache.fleet import Fleet
-from tests.e2e.cache.proxy import IGNORING, REFUSING, SWALLOW
+from tests.e2e.cache.fleet import Fleet, member
+from tests.e2e.cache.proxy import IGNORING, REFUSING, SWALLOW, Network
 
-SECONDS = 5.0 if os.environ.get("CHAOS") == "long" else 1.0  # that a fault lasts
+SECONDS = 5.0 if os.environ.get("CHAOS") == "long" else 0.8  # that a fault lasts
 HOT = [f"/api/products/{number}" for number in range(200, 210)]
 COLD = [f"/api/products/{number}" for number in range(1000, 4000)]
 MIXED = [page for pair in zip(HOT * 300, COLD, strict=True) for page in pair]
@@ -30,19 +30,19 @@ def freeze(fleet: Fleet) -> None:
 
 
 def refuse(fleet: Fleet) -> None:
-    for member in fleet.members:
-        member.redis.turn(door=REFUSING)
+    for each in fleet.members:
+        each.redis.turn(door=REFUSING)
 
 
 def ignore(fleet: Fleet) -> None:
     """A black hole, for those who connect and for those who are connected."""
-    for member in fleet.members:
-        member.redis.turn(door=IGNORING, commands=SWALLOW, subscriptions=SWALLOW)
+    for each in fleet.members:
+        each.redis.turn(door=IGNORING, commands=SWALLOW, subscriptions=SWALLOW)
 
 
 def slow(fleet: Fleet) -> None:
-    for member in fleet.members:
-        member.redis.turn(delay=0.1)
+    for each in fleet.members:
+        each.redis.turn(delay=0.1)
 
 
 def read_its_file(fleet: Fleet) -> None:
@@ -100,6 +100,32 @@ def test_fault(workers: Fleet, fault: Callable[[Fleet], None]) -> None:
     waits = Counter(answer.address for answer in during if answer.seconds > 0.04)
     tell(f"  above 40 ms, by worker: {[*waits.values()]}")
     assert len(hits(during)) > len(during) / 4  # of the half that is asked for again and again
+    assert back < 5.0
+
+
+@pytest.mark.parametrize("lack", ["server", "password"])
+def test_at_start(
+    workers: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory, lack: str
+) -> None:
+    """A service starts without Redis, and finds it later."""
+    way, redis = links.way(workers.valkey.socket), workers.valkey
+    if lack == "password":
+        redis.client.config_set("requirepass", "another")
+    else:
+        redis.stop()
+    with member(
+        workers.wiretap, workers.postgres, way, tmp_path_factory.mktemp("late"), PAGE_CACHE="on"
+    ) as late:
+        for page in MIXED[:20]:
+            assert late.get(page).status_code == 200
+        assert "l1" in late.how(MIXED[18])
+        if lack == "password":
+            redis.client.auth("another")
+            redis.client.config_set("requirepass", "")
+        else:
+            redis.start()
+        back = workers.wait_for_redis(late)
+    tell(f"started without its {lack}: back after {back:.1f} s")
     assert back < 5.0
 
 

@@ -18,6 +18,11 @@ def _sub10(name: str, summary: str, page_cache: str, *options: str) -> Contender
     )
 
 
+def _untimed(name: str, summary: str, *options: str) -> Contender:
+    timed = _sub10(name, summary, "on", *options, "ops.lab.untimed:application")
+    return replace(timed, environment={**timed.environment, "METRICS_PORT": "0"})
+
+
 def _drf(name: str, summary: str, settings: str, *packages: str) -> Contender:
     return Contender(
         name=name,
@@ -43,6 +48,8 @@ CACHED = (
         "on",
         *("--worker-class", "ops.lab.worker.Worker"),
     ),
+    _untimed("sub10-untimed", "sub10 without telemetry: no headers, logs and metrics of requests"),
+    _untimed("sub10-l1-untimed", "sub10-l1 without it", *("--worker-class", "ops.lab.worker.Worker")),
     _sub10("sub10-l2", "the same without the worker's memory: hits from Redis", "l2"),
     Contender(
         name="nginx-file",

@@ -1,5 +1,7 @@
 """Contenders that ask Postgres for each answer."""
 
+from dataclasses import replace
+
 from ops.lab.contender import ROOM, Contender, gunicorn, uvicorn
 
 SUB10 = Contender(
@@ -20,6 +22,14 @@ SUB10 = Contender(
     redis=True,
 )
 
+UNTIMED = replace(
+    SUB10,
+    name="sub10-untimed",
+    summary="the same without telemetry: no headers, logs and metrics of requests",
+    command=(*SUB10.command, "ops.lab.untimed:application"),
+    environment={**SUB10.environment, "METRICS_PORT": "0"},
+)
+
 UNCACHED = (
     Contender(
         name="raw",
@@ -28,6 +38,7 @@ UNCACHED = (
         packages=("uvicorn", "psycopg"),
     ),
     SUB10,
+    UNTIMED,
     Contender(
         name="ninja-async",
         summary="stock Django Ninja, async views, Django's pool, gunicorn with uvicorn workers",

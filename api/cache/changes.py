@@ -29,7 +29,7 @@ from ops.redis.client import Unavailable
 logger = logging.getLogger(__name__)
 
 MOST_KEYS = 100  # rows of one model that are named one by one; of more, any may have changed
-MOST_PENDING = 1000  # tags that wait for Redis to take them; of more, their models'
+MOST_UNTOLD = 1000  # tags that wait for Redis to take them; of more, their models'
 SILENCE = (
     0.5  # seconds without a word from Redis until a worker asks whether it is still there, and waits for
 )
@@ -114,8 +114,8 @@ class Announcer:
         self.subscribed = False
         self.invalidations = 0
         self._finder, self._shared = finder, finder.shared
-        self._pending: set[str] = set()
-        self._is_retrying = False
+        self._failures = 0  # to tell of changes
+        self._untold: dict[str, int] = {}  # tags by the last failure to tell of them
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -135,8 +135,7 @@ class Announcer:
             await self._shared.change(tags)
         except Unavailable:
             self._postpone(tags)
-        else:
-            self._finder.forget(tags)  # what was found in Redis meanwhile
+        self._finder.forget(tags)  # what was found in Redis meanwhile
 
     def announce_soon(self, tags: list[str]) -> None:
         self._finder.forget(tags)
@@ -149,23 +148,25 @@ class Announcer:
         await end(*self._tasks)
 
     def _postpone(self, tags: Iterable[str]) -> None:
-        self._pending.update(tags)
-        if len(self._pending) > MOST_PENDING:
-            models = {name.partition(":")[0] for name in self._pending}
-            self._pending = models | {f"{model}:{ANY}" for model in models}
-        if not self._is_retrying:
-            self._is_retrying = True
+        if not self._untold:
             self._spawn(self._retry())
+        self._failures += 1
+        self._untold |= dict.fromkeys(tags, self._failures)
+        if len(self._untold) > MOST_UNTOLD:
+            models = {name.partition(":")[0] for name in self._untold}
+            tags = (*models, *(f"{model}:{ANY}" for model in models))
+            self._untold = dict.fromkeys(tags, self._failures)
+        self._shared.untold = {*self._untold}
 
     async def _retry(self) -> None:
-        while self._pending:
+        while self._untold:
             await asyncio.sleep(RETRY)
-            tags, self._pending = self._pending, set()  # what comes from now on was not told with these
-            try:
-                await self._shared.change(tags, insist=True)
-            except Unavailable:
-                self._postpone(tags)
-        self._is_retrying = False
+            told = self._untold.copy()
+            with contextlib.suppress(Unavailable):
+                await self._shared.change(told, insist=True)
+                # What has changed again meanwhile, and could not be told, may not have been told with this.
+                self._untold = {name: at for name, at in self._untold.items() if told.get(name) != at}
+                self._shared.untold = {*self._untold}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)

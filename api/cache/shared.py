@@ -47,15 +47,17 @@ class Shared:
     def __init__(self, client: Client, prefix: str) -> None:
         """`prefix` keeps services apart that share a Redis."""
         self.client = client
+        client.check = self.recognise
         self.channel = f"{prefix}:changed"
+        self.untold: set[str] = set()  # tags that have changed here, of which Redis does not know yet
         self.corrupt = 0
         self._prefix = prefix
-        self._server = f"{prefix}:server"
+        self._server: str | None = None  # which Redis it is
 
     async def look(self, target: Target) -> tuple[Entry | None, Versions | None]:
         """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable."""
         data, *values = await self.client.read([self._entry(target.key), *map(self._tag, target.tags)])
-        versions = _versions(target, values)
+        versions = self._versions(target, values)
         return self._valid(target, data, versions), versions
 
     async def reserve(self, target: Target, token: str) -> Reservation:
@@ -71,7 +73,7 @@ class Shared:
             commands.append(("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime))
             commands.append(("GETEX", self._tag(tag), "EX", lifetime))
         lock, *replies, data = await self.client.run(*commands, ("GET", self._entry(target.key)))
-        versions = _versions(target, replies[1::2])
+        versions = self._versions(target, replies[1::2])
         # A Redis that is full or read-only gives no locks: each worker is then on its own.
         granted = lock is not None
         return Reservation(granted, versions, self._valid(target, data, versions))
@@ -94,10 +96,10 @@ class Shared:
         """
         tags = [*tags]
         run = self.client.insist if insist else self.client.run
-        for reply in await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags))):
-            if isinstance(reply, Exception):
-                self.client.distrust(reply)
-                raise Unavailable(str(reply)) from reply
+        deleted, _ = await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags)))
+        if isinstance(deleted, Exception):
+            self.client.distrust(deleted)
+            raise Unavailable(str(deleted)) from deleted
 
     async def recognise(self) -> None:
         """Invalidate everything if this is not the Redis that wrote it. Raises Unavailable.
@@ -105,14 +107,22 @@ class Shared:
         A replica that was promoted, or a server that has read its file again, may lack the last changes: it has tags
         again that were deleted, and with them entries that are older than the database.
         """
-        replies: list[Any] = await self.client.insist(("INFO", "server"), ("GET", self._server))
-        try:
-            server = replies[0]["run_id"].encode()
-        except (TypeError, KeyError):  # one that does not say which it is
+        [found] = await self.client.insist(("INFO", "server"))
+        server = found.get("run_id") if isinstance(found, dict) else None  # who may not ask gets an error
+        if server in (None, self._server):
             return
-        if replies[1] != server:
+        key = f"{self._prefix}:server"
+        [known] = await self.client.insist(("GET", key))
+        if known != server.encode():
             await self.change([EVERYTHING], insist=True)
-            await self.client.insist(("SET", self._server, server))
+            await self.client.insist(("SET", key, server))
+        self._server = server
+
+    def _versions(self, target: Target, values: Iterable[Any]) -> Versions | None:
+        if not self.untold.isdisjoint(target.tags):
+            return None
+        versions = dict(zip(target.tags, values, strict=True))
+        return versions if all(isinstance(value, bytes) for value in versions.values()) else None
 
     def _valid(self, target: Target, data: Any, versions: Versions | None) -> Entry | None:
         if versions is None or not isinstance(data, bytes):
@@ -135,8 +145,3 @@ class Shared:
 
     def _tag(self, tag: str) -> str:
         return f"{self._prefix}:tag:{tag}"
-
-
-def _versions(target: Target, values: Iterable[Any]) -> Versions | None:
-    versions = dict(zip(target.tags, values, strict=True))
-    return versions if all(isinstance(value, bytes) for value in versions.values()) else None

@@ -12,9 +12,7 @@ from django.http.request import split_domain_port, validate_host
 from ops.asgi.problems import refuse
 from ops.asgi.protocol import Application, Receive, Scope, Send
 
-LONGEST = (
-    260  # characters of a Host header: what is longer names no host (RFC 1035), and is not to be remembered
-)
+LONGEST = 260  # characters of a Host header: what is longer names no host, and is not to be remembered
 
 
 class AllowedHosts:

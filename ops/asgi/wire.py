@@ -6,7 +6,7 @@ how long it may be sent.
 """
 
 from asyncio import TimerHandle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
@@ -37,14 +37,11 @@ class Representation:
     def write(self, defaults: Fields, *, head_only: bool) -> bytes:
         """The bytes, after the server's `defaults`: a list that is replaced each second, with the date in it."""
         if self._stamp is not defaults:
-            self._head = STATUS_LINE[self.status] + _lines((*defaults, *self.fields, *self.told()))
+            fields = [b"%b: %b\r\n" % field for field in (*defaults, *self.fields, *self.told())]
+            self._head = b"".join((STATUS_LINE[self.status], *fields))
             self._stamp = defaults
         # The fields of a single request belong between these two.
         return b"".join((self._head, b"\r\n", b"" if head_only else self.body))
-
-
-def _lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class Ready(Protocol):
@@ -89,7 +86,6 @@ class WireProtocol(PipeliningProtocol):
             self._is_answered = True
             self._known, self._segment = self._segment, b""
         else:
-            self._segment = b""
             self._unset_keepalive_if_required()  # a wire answer may have gone before, in the same segment
             self._give_to_uvicorn()
 

@@ -4,7 +4,7 @@ Redis is optional to those who use this: whatever goes wrong is `Unavailable`, a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -19,11 +19,12 @@ from ops.asgi.tasks import end
 from ops.redis.breaker import Breaker
 
 PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
-# They are counted in so many turns of the event loop at least. What a worker is late itself, since it is busy or has
+# It is counted in so many turns of the event loop at least. What a worker is late itself, since it is busy or has
 # no processor, is not Redis's fault: with the loop blocked for 80 ms as a command was sent, a plain timeout failed 7
 # of 20 whose answer had come in time.
 TURNS = 10
 CONNECTIONS = 16  # for a worker's commands; who finds none free waits
+LONGER_PATIENCE = 0.25  # seconds, for what no request waits for
 BEAT = 0.5  # seconds between two looks whether Redis takes writes
 
 Command = tuple[str | bytes | int, ...]
@@ -39,6 +40,9 @@ class Client:
 
     def __init__(self) -> None:
         self.breaker = Breaker("Redis", self._probe)
+        self.check: Callable[[], Awaitable[None]] | None = (
+            None  # what else has to hold for it to be relied on
+        )
         self._redis: Redis = Redis.from_pool(  # which it closes, too
             BlockingConnectionPool.from_url(
                 settings.REDIS_URL,
@@ -56,7 +60,7 @@ class Client:
     async def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of `keys`, in one round trip. Raises Unavailable."""
         self._refuse_if_open()
-        values: list[bytes | None] = await self._try(self._redis.mget(keys))
+        values: list[bytes | None] = await self._try(self._redis.mget(keys), PATIENCE)
         return values
 
     async def run(self, *commands: Command) -> list[Any]:
@@ -65,11 +69,12 @@ class Client:
         Raises Unavailable.
         """
         self._refuse_if_open()
-        return await self.insist(*commands)
+        replies: list[Any] = await self._try(self._send(commands), PATIENCE)
+        return replies
 
     async def insist(self, *commands: Command) -> list[Any]:
         """The same, even if Redis did not answer a moment ago: for what can wait, beside the requests."""
-        replies: list[Any] = await self._try(self._send(commands))
+        replies: list[Any] = await self._try(self._send(commands), LONGER_PATIENCE)
         return replies
 
     def distrust(self, error: Exception) -> None:
@@ -84,7 +89,7 @@ class Client:
             settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=None, retry=once
         )
         async with redis, redis.pubsub() as subscribed:
-            await _bounded(subscribed.subscribe(channel))
+            await _bounded(subscribed.subscribe(channel), PATIENCE)
             yield subscribed
 
     async def close(self) -> None:
@@ -103,9 +108,9 @@ class Client:
             pipeline.execute_command(*command)
         return await pipeline.execute(raise_on_error=False)
 
-    async def _try(self, work: Awaitable[Any]) -> Any:
+    async def _try(self, work: Awaitable[Any], patience: float) -> Any:
         try:
-            done = await _bounded(work)
+            done = await _bounded(work, patience)
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
             raise Unavailable(str(error)) from error
@@ -121,17 +126,27 @@ class Client:
             await asyncio.sleep(BEAT)
             if not self.breaker.is_open:
                 try:
-                    await self._probe()
-                except (RedisError, OSError) as error:
-                    self.breaker.failed(error)
+                    await self._take_pulse()
+                except (RedisError, Unavailable) as error:
                     self.distrust(error)
 
     async def _probe(self) -> None:
-        """Raises what Redis says to a write."""
-        await _bounded(self._redis.delete(f"{settings.CACHE_PREFIX}:probe"))
+        """Raises what speaks against asking it again."""
+        await self._try(self._redis.ping(), PATIENCE)
+        await self._take_pulse()
+
+    async def _take_pulse(self) -> None:
+        """Raises what Redis says to a write, or what else it lacks."""
+        [reply] = await self.insist(("DEL", f"{settings.CACHE_PREFIX}:probe"))
+        if isinstance(reply, RedisError):
+            # A primary that is none any more: a new connection may find the next.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise reply
+        if self.check:
+            await self.check()
 
 
-async def _bounded(work: Awaitable[T]) -> T:
+async def _bounded(work: Awaitable[T], patience: float) -> T:
     """Raises TimeoutError where there is no result in time."""
     loop = asyncio.get_running_loop()
     turn: asyncio.TimerHandle
@@ -139,7 +154,7 @@ async def _bounded(work: Awaitable[T]) -> T:
     def wait(left: int) -> None:
         nonlocal turn
         if left:
-            turn = loop.call_later(PATIENCE / TURNS, wait, left - 1)
+            turn = loop.call_later(patience / TURNS, wait, left - 1)
         else:
             limit.reschedule(loop.time())
 

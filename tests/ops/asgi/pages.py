@@ -28,6 +28,7 @@ DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 released = threading.Event()  # what /slow waits for
 started = threading.Event()
+cancelled = threading.Event()
 
 
 def spell(query: str) -> str:
@@ -56,7 +57,11 @@ page.page_policy = POLICY  # type: ignore[attr-defined]  # as `cached` does, whi
 
 async def slow(request: HttpRequest) -> HttpResponse:
     started.set()
-    await asyncio.to_thread(released.wait, 10)
+    try:
+        await asyncio.to_thread(released.wait, 10)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
     return HttpResponse(b"slow", headers={"Content-Length": "4"})
 
 

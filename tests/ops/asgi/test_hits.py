@@ -1,6 +1,7 @@
 """What a hit looks like: the same from the wire and from the ASGI layer."""
 
 import gzip
+import time
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPMessage
@@ -79,6 +80,15 @@ def test_age_and_what_is_left(client: Client) -> None:
     age = int(headers["age"])
     assert 0 <= age < 60
     assert headers["cache-status"] == f"sub10; hit; ttl={7200 - age}; detail=l1"
+
+
+def test_times_go_on(client: Client) -> None:
+    first, until = client.ask().headers, time.monotonic() + DEADLINE
+    while any(
+        (last := client.ask().headers)[name] == first[name] for name in ("date", "age", "cache-status")
+    ):
+        assert time.monotonic() < until
+    assert last["cache-status"].endswith(f"ttl={7200 - int(last['age'])}; detail=l1")
 
 
 def test_last_modified_is_kept(client: Client) -> None:

@@ -1,5 +1,6 @@
 """The wire answers as the ASGI layer would, byte for byte, and nothing that the ASGI layer would not."""
 
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -11,7 +12,7 @@ from api.cache.entry import Entry
 from ops.asgi import wire
 from tests.ops.asgi import pages
 from tests.ops.asgi.corpus import BROWSER, CASES, CLOSE, GET, MISS, POST, TARGET, TARGETS, WARM, Case, request
-from tests.ops.asgi.twins import TIMES, Counts, Twins, read_all, twins
+from tests.ops.asgi.twins import TIMES, Counts, Twins, read_all, read_one, twins
 from tests.ops.asgi.views import DEADLINE
 
 HIT_WIRE, HIT_L1 = ("hit", "wire"), ("hit", "l1")
@@ -150,6 +151,21 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @example([GET + MISS + b"\x00" + GET])
 def test_any_conversation(pair: Twins, segments: list[bytes]) -> None:
     compare(pair, segments)
+
+
+@pytest.mark.parametrize("first", [[], [GET]])
+def test_entry_that_takes_a_thought(pair: Twins, monkeypatch: pytest.MonkeyPatch, first: list[bytes]) -> None:
+    """The layer answers what may be stale, and is due or to be asked for, also to a client that repeats itself."""
+    with pair.wire.connect() as connection, connection.makefile("rb") as answers:
+        for segment in first:
+            connection.sendall(segment)
+            read_one(answers)
+        monkeypatch.setattr(wire.ready[TARGET], "calm_until", time.monotonic())
+        before = pages.POLICY.counts.copy()
+        for _ in range(2):
+            connection.sendall(GET)
+            read_one(answers)
+    assert pages.POLICY.counts - before == {HIT_L1: 2}
 
 
 def test_hits_wait_behind_a_slow_request(pair: Twins) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ops.asgi.wire import LONGEST
 from tests.ops.asgi import pages
 from tests.ops.asgi.corpus import GET, HALF, MISS, POST, SLOW, TARGET, request
 from tests.ops.asgi.twins import Twins, read_all, read_one, twins
@@ -74,6 +75,29 @@ def test_nothing_stays(
     gc.collect()
     assert not caplog.records
     assert protocol() is None
+
+
+def test_request_hears_of_the_end_though_others_wait(pair: Twins) -> None:
+    for event in pages.started, pages.released, pages.cancelled:
+        event.clear()
+    with pair.wire.connect() as connection:
+        connection.sendall(GET + SLOW + GET)
+        assert pages.started.wait(DEADLINE)
+        protocol: Any = next(iter(pair.wire.server_state.connections))
+        until = time.monotonic() + DEADLINE
+        while not protocol._running.message_event._waiters:  # the handler listens to the client after a while
+            assert time.monotonic() < until
+    assert pages.cancelled.wait(DEADLINE)
+    pages.released.set()
+
+
+def test_little_is_remembered(pair: Twins) -> None:
+    with pair.wire.connect() as connection, connection.makefile("rb") as answers:
+        for padding in 10, 10_000:
+            connection.sendall(request(TARGET, b"X-Padding: " + b"x" * padding))
+            read_one(answers)
+            protocol: Any = next(iter(pair.wire.server_state.connections))
+            assert bool(protocol._known) == (padding < LONGEST)
 
 
 @pytest.mark.parametrize("segments", [[GET], [GET[:9], GET[9:]], [GET * 3], [MISS, GET]])

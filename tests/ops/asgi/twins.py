@@ -104,7 +104,11 @@ def read_all(connection: socket.socket) -> bytes:
 
 def read_one(answers: BinaryIO) -> bytes:
     """The next answer, one with content; its head."""
-    head = b"".join(iter(answers.readline, b"\r\n"))
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = answers.readline()
+        assert line, "the server has closed"
+        head += line
     length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
     assert len(answers.read(length)) == length
     return head

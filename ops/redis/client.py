@@ -5,7 +5,7 @@ Redis is optional to those who use this: whatever goes wrong is `Unavailable`, a
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from ops.asgi.tasks import end
 from ops.redis.breaker import Breaker
 
 PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
@@ -49,9 +50,9 @@ class Client:
                 max_connections=CONNECTIONS + SPARE,
                 retry=Retry(NoBackoff(), 0),  # redis-py's own is ten times
                 # One deadline for all of a command is set here. redis-py's add up, and are asyncio.wait_for, which
-                # before Python 3.12 can swallow a cancellation.
+                # before Python 3.12 can swallow a cancellation. It closes with the patience that it connects with.
                 timeout=None,
-                socket_connect_timeout=None,
+                socket_connect_timeout=PATIENCE,
                 socket_timeout=None,
             )
         )
@@ -93,17 +94,17 @@ class Client:
         """The messages of a channel, over a connection of their own that is not mended when it breaks."""
         once = Retry(NoBackoff(), 0)
         redis: Redis = Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE, retry=once
+            settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=None, retry=once
         )
         async with redis, redis.pubsub() as subscribed:
-            await subscribed.subscribe(channel)
+            await _bounded(subscribed.subscribe(channel), PATIENCE)
             yield subscribed
 
     async def close(self) -> None:
-        self._beating.cancel()
-        await asyncio.gather(self._beating, return_exceptions=True)
+        await end(self._beating)
         await self.breaker.close()
-        await self._redis.aclose()
+        with suppress(RedisError, OSError):  # a Redis that does not let go is left
+            await self._redis.aclose()
 
     async def _take_turn(self) -> None:
         """Wait for a free connection, unless Redis is not asked at all. Raises Unavailable."""

@@ -6,11 +6,13 @@ For a conftest: `from tests.loops import pytest_pyfunc_call, runner`.
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import uvloop
+
+DEADLINE = 60.0  # seconds until a test that waits for something fails
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,8 +22,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     runner: Any = pyfuncitem.funcargs["runner"]
-    runner.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    runner.run(_in_time(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})))
     return True
+
+
+async def _in_time(work: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        await work
 
 
 @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from api.cache.finding import Finder
 from api.cache.policy import ANY, lineage, tag
+from ops.asgi.tasks import end
 from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -141,12 +142,10 @@ class Announcer:
         self._spawn(self.announce(tags))
 
     async def close(self) -> None:
-        self._listening.cancel()
+        await end(self._listening)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(self._listening, *self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     def _postpone(self, tags: Iterable[str]) -> None:
         if not self._untold:

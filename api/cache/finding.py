@@ -23,6 +23,7 @@ from api.cache.memory import Memory
 from api.cache.rendering import Answer
 from api.cache.shared import Reservation, Shared, Target
 from ops.asgi.protocol import Scope
+from ops.asgi.tasks import end
 from ops.redis.client import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ LIFE = 0.7
 PATIENCE = 1.0  # seconds to wait for the worker who computes the same
 STEPS = 0.002, 0.025  # seconds between two looks whether it is done: at first, and at most
 QUIET = 1.0  # seconds from a refresh that failed to the next
-FAREWELL = 0.5  # seconds that a worker which stops waits for what it does in the background
+FAREWELL = 0.2  # seconds that a worker which stops takes to give back its locks
 # -log(random) exceeds it once in 5e8 times: an entry is not refreshed earlier than so many times its cost.
 UNLIKELY = 20.0
 
@@ -95,11 +96,9 @@ class Finder:
             self.memory.clear()
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for _ in range(2):  # who is cancelled gives its lock back, in a task of its own
-            if self._tasks:
-                await asyncio.wait([*self._tasks], timeout=FAREWELL)
+        await end(*self._tasks)
+        if self._tasks:  # who is cancelled gives its lock back, in a task of its own
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
 
     # --- Work of a flight -------------------------------------------------------------------------
 

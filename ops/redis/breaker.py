@@ -5,6 +5,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from ops.asgi.tasks import end
+
 logger = logging.getLogger(__name__)
 
 FAILURES = 3  # in a row open it, however far apart: a request that comes once a second must not pay each time
@@ -46,8 +48,7 @@ class Breaker:
         """End the probing, and stay open: who comes late is not to ask again, either."""
         self.is_open = True
         if self._probing:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            await end(self._probing)
 
     async def _recover(self) -> None:
         answered = 0

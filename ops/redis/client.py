@@ -5,7 +5,7 @@ Redis is optional to those who use this: whatever goes wrong is `Unavailable`, a
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from ops.asgi.tasks import end
 from ops.redis.breaker import Breaker
 
 PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
@@ -22,7 +23,8 @@ PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer
 # no processor, is not Redis's fault: with the loop blocked for 80 ms as a command was sent, a plain timeout failed 7
 # of 20 whose answer had come in time.
 TURNS = 10
-CONNECTIONS = 16  # for a worker's commands; who finds none free waits
+CONNECTIONS = 16  # for a worker's requests; who finds none free waits, which is no failure of Redis's
+SPARE = 4  # for what no request waits for
 LONGER_PATIENCE = 0.25  # seconds, for what no request waits for
 BEAT = 0.5  # seconds between two looks whether Redis takes writes
 
@@ -45,21 +47,25 @@ class Client:
         self._redis: Redis = Redis.from_pool(  # which it closes, too
             BlockingConnectionPool.from_url(
                 settings.REDIS_URL,
-                max_connections=CONNECTIONS,
+                max_connections=CONNECTIONS + SPARE,
                 retry=Retry(NoBackoff(), 0),  # redis-py's own is ten times
                 # One deadline for all of a command is set here. redis-py's add up, and are asyncio.wait_for, which
-                # before Python 3.12 can swallow a cancellation.
+                # before Python 3.12 can swallow a cancellation. It closes with the patience that it connects with.
                 timeout=None,
-                socket_connect_timeout=None,
+                socket_connect_timeout=PATIENCE,
                 socket_timeout=None,
             )
         )
+        self._turns = asyncio.Semaphore(CONNECTIONS)
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     async def read(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of `keys`, in one round trip. Raises Unavailable."""
-        self._refuse_if_open()
-        values: list[bytes | None] = await self._try(self._redis.mget(keys), PATIENCE)
+        await self._take_turn()
+        try:
+            values: list[bytes | None] = await self._try(self._redis.mget(keys), PATIENCE)
+        finally:
+            self._turns.release()
         return values
 
     async def run(self, *commands: Command) -> list[Any]:
@@ -67,8 +73,11 @@ class Client:
 
         Raises Unavailable.
         """
-        self._refuse_if_open()
-        replies: list[Any] = await self._try(self._send(commands), PATIENCE)
+        await self._take_turn()
+        try:
+            replies: list[Any] = await self._try(self._send(commands), PATIENCE)
+        finally:
+            self._turns.release()
         return replies
 
     async def insist(self, *commands: Command) -> list[Any]:
@@ -85,17 +94,31 @@ class Client:
         """The messages of a channel, over a connection of their own that is not mended when it breaks."""
         once = Retry(NoBackoff(), 0)
         redis: Redis = Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE, retry=once
+            settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=None, retry=once
         )
         async with redis, redis.pubsub() as subscribed:
-            await subscribed.subscribe(channel)
+            await _bounded(subscribed.subscribe(channel), PATIENCE)
             yield subscribed
 
     async def close(self) -> None:
-        self._beating.cancel()
-        await asyncio.gather(self._beating, return_exceptions=True)
+        await end(self._beating)
         await self.breaker.close()
-        await self._redis.aclose()
+        with suppress(RedisError, OSError):  # a Redis that does not let go is left
+            await self._redis.aclose()
+
+    async def _take_turn(self) -> None:
+        """Wait for a free connection, unless Redis is not asked at all. Raises Unavailable."""
+        self._refuse_if_open()
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            await _bounded(self._turns.acquire(), LONGER_PATIENCE)
+        except TimeoutError:
+            raise Unavailable("All connections are busy") from None
+        if self.breaker.is_open:
+            self._turns.release()
+            self._refuse_if_open()
 
     def _refuse_if_open(self) -> None:
         if self.breaker.is_open:

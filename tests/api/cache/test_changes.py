@@ -119,3 +119,14 @@ async def test_after_the_worker_s_end_a_process_tells_by_itself(runner: asyncio.
     await ainvalidate(Category, 1)
     assert told.next() == {"products.category", "products.category:1"}
     assert threading.active_count() < 50
+
+
+@uvloop_only
+async def test_a_worker_that_stops_as_it_subscribes_stops(runner: asyncio.Runner, prefix: str) -> None:
+    """A cancellation in the turn in which something is sent can get lost."""
+    async with worker() as one:
+        for turns in range(150):
+            async with asyncio.timeout(DEADLINE), heard(one.finder):
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1

@@ -80,6 +80,27 @@ def test_a_change_while_redis_is_away(workers: Fleet, outage: str) -> None:
     assert_fresh(answers, written, value, workers.members[0])
 
 
+def test_a_file_that_lacks_the_last_change(workers: Fleet) -> None:
+    """A Redis that saves to disk comes back as it was before."""
+
+    async def scenario() -> tuple[list[Answer], float, float, int]:
+        async with load(workers.addresses, [PAGE], 0.002) as answered:
+            await asyncio.sleep(0.3)
+            workers.valkey.client.save()
+            value = await asyncio.to_thread(lambda: int(workers.members[0].post(WRITE).text))
+            written = time.monotonic()
+            await asyncio.sleep(0.2)
+            workers.valkey.stop(keep=True)
+            workers.valkey.start()
+            returned = time.monotonic()
+            await asyncio.sleep(2.0)
+        return answered.answers, written, returned, value
+
+    answers, written, returned, value = asyncio.run(scenario())
+    sure = [answer for answer in answers if not returned < answer.began < returned + 1.0]
+    assert_fresh(sure, written, value, workers.members[0])
+
+
 def test_who_wrote_knows_it_though_redis_does_not_yet(workers: Fleet) -> None:
     """Redis is away for that one command: the entry that it holds is not valid for who knows better."""
     writer, entry = workers.members[0], f"{PREFIX}:entry:product/3?"

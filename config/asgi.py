@@ -33,7 +33,9 @@ django.setup(set_prefix=False)
 from api.cache.layer import PageCache  # noqa: E402  Ninja reads the settings when it is imported
 
 limit_sessions()
-_ = get_resolver().url_patterns  # here, before the workers fork: their first requests took 24 ms to import them
+_ = (
+    get_resolver().url_patterns
+)  # here, before the workers fork: their first requests took 24 ms to import them
 
 metrics.register(figures.sample)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ops.asgi import wire
 from ops.asgi.telemetry import Telemetry
+from ops.instruments import request_id, requests
 
 application: Any = import_module("config.asgi").application  # by name: nothing here depends on config
 telemetry = application.application
@@ -17,5 +18,5 @@ def nothing(*_: object) -> bytes:
     return b""
 
 
-for owner, name in ((wire, "hit_block"), (wire.request_id, "of"), (wire.requests, "record")):
+for owner, name in ((wire, "hit_block"), (request_id, "of"), (requests, "record")):
     setattr(owner, name, nothing)

@@ -139,10 +139,9 @@ def test_a_metric_that_may_have_no_series_yet_is_one_of_the_service(name: str) -
     assert any(f'"{name}"' in source for source in sources)
 
 
-def ask(client: httpx.Client, target: str) -> None:
+def ask(client: httpx.Client, target: str) -> tuple[httpx.Response, httpx.Response]:
     """Through the page cache and past it."""
-    client.get(target)
-    client.get(target, headers={"Authorization": "Bearer of nothing"})
+    return client.get(target), client.get(target, headers={"Authorization": "Bearer of nothing"})
 
 
 def recorded() -> dict[str, str]:

@@ -37,6 +37,7 @@ def status(response: httpx.Response) -> str:
 
 
 def lines(response: httpx.Response, *without: str) -> list[tuple[str, str]]:
+    without = (*without, "x-request-id", "x-request-duration", "server-timing")  # of each request
     return sorted(pair for pair in response.headers.multi_items() if pair[0] not in without)
 
 

@@ -29,7 +29,18 @@ router = Router()
 @router.get("/quick/{id:product_id}")
 @cached("quick", key=PRODUCTS.spell_fields, fresh=FRESH, stale=STALE, depends_on=[one(Product, "product_id")])
 async def quick(request: HttpRequest, product_id: int) -> HttpResponse:
-    """A product."""
+    """A product, which is soon too old to be sent."""
+    return await _answer(request, product_id)
+
+
+@router.get("/lasting/{id:product_id}")
+@cached("lasting", key=PRODUCTS.spell_fields, fresh=FRESH, stale=60, depends_on=[one(Product, "product_id")])
+async def lasting(request: HttpRequest, product_id: int) -> HttpResponse:
+    """A product, which is soon stale, and for long."""
+    return await _answer(request, product_id)
+
+
+async def _answer(request: HttpRequest, product_id: int) -> HttpResponse:
     product = await queries.get_product(product_id, PRODUCTS.parse_fields(request))
     if product is None:
         raise Http404

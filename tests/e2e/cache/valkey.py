@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ops.embedded.paths import valkey_program
 from tests.service import PATIENCE
@@ -21,7 +23,8 @@ class Valkey:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.socket = directory / "valkey.sock"  # /tmp keeps it short enough for a socket's address
-        self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE)
+        once = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE, retry=once)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -191,7 +191,7 @@ class Finder:
     # --- Steps ------------------------------------------------------------------------------------
 
     def _held(self, target: Target) -> Entry | None:
-        return self.memory.get(target.key) if self.memory else None
+        return None if self.memory is None else self.memory.get(target.key)
 
     async def _look(self, flight: Flight, held: Entry | None) -> Entry | None:
         """The entry that is valid by Redis: its own, or `held`, which has what it has cost to make ready."""

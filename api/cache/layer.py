@@ -118,9 +118,10 @@ class PageCache:
 
     def _spell(self, entry: Entry, scope: Scope) -> None:
         """Have the wire answer the next request that is spelled like this one."""
-        path, query = scope.get("raw_path"), scope["query_string"]
-        if self._memory and path and not scope.get("root_path"):
-            self._memory.spell(entry, path + b"?" + query if query else path)
+        path, query = scope.get("raw_path") or b"", scope["query_string"]
+        spelled = path + b"?" + query if query else path
+        if spelled not in entry.targets and path and self._memory is not None and not scope.get("root_path"):
+            self._memory.spell(entry, spelled)
 
 
 def _target(path: str, query: bytes) -> Target | None:

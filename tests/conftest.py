@@ -25,6 +25,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
 os.environ.setdefault("ALLOWED_HOSTS", "127.0.0.1,localhost,testserver")
 os.environ["METRICS_PORT"] = "0"  # of many services at once; a test that wants metrics names a port
+os.environ["LOG_FORMAT"] = "json"  # `make test` has it for people who look on
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # tests end in order then, as after Ctrl-C
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the environment of who started it
     servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)

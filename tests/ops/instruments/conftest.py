@@ -27,7 +27,7 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> No
 
 def processes() -> dict[int, tuple[int, str]]:
     """The parent and the command line of each process that has not ended."""
-    ps = ["ps", "-A", "-o", "pid=,ppid=,stat=,args="]
+    ps = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
     printed = subprocess.run(ps, capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 3) for line in printed.splitlines()]
     return {int(row[0]): (int(row[1]), row[3]) for row in rows if not row[2].startswith("Z")}

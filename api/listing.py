@@ -126,14 +126,15 @@ class Listing:
 
     def spell_fields(self, query_string: str) -> str:
         """The same for a single resource's query string."""
-        fields: tuple[str, ...] = query.read(query_string, self.item_kinds).get("fields", self.fields)
+        fields = self._read_fields(query_string)
         return "" if fields == self.fields else f"fields={','.join(fields)}"
 
     def parse_fields(self, request: HttpRequest) -> tuple[str, ...]:
         """The fields asked of a single resource: all of them unless the request names some."""
-        fields: tuple[str, ...] = query.read(request.META["QUERY_STRING"], self.item_kinds).get(
-            "fields", self.fields
-        )
+        return self._read_fields(request.META["QUERY_STRING"])
+
+    def _read_fields(self, query_string: str) -> tuple[str, ...]:
+        fields: tuple[str, ...] = query.read(query_string, self.item_kinds).get("fields", self.fields)
         return fields
 
     def _read(self, query_string: str) -> Page:

@@ -1,4 +1,4 @@
-"""The ASGI application that the server runs: `gunicorn config.asgi:application`. Outermost layer first."""
+"""The ASGI application that the server runs: `gunicorn config.asgi:application`. Outermost last."""
 
 import os
 

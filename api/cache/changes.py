@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from api.cache.finding import Finder
 from api.cache.policy import ANY, lineage, tag
+from api.cache.shared import channel_of, key_of_tag
 from ops.asgi.tasks import end
 from ops.redis.client import Unavailable
 
@@ -99,8 +100,8 @@ def _publish_alone(tags: list[str]) -> None:
     prefix = settings.CACHE_PREFIX
     try:
         with get_redis_connection("default").pipeline(transaction=False) as pipeline:
-            pipeline.delete(*(f"{prefix}:tag:{name}" for name in tags))
-            pipeline.publish(f"{prefix}:changed", orjson.dumps(tags))
+            pipeline.delete(*(key_of_tag(prefix, name) for name in tags))
+            pipeline.publish(channel_of(prefix), orjson.dumps(tags))
             pipeline.execute()
     except RedisError as error:
         logger.warning("Cached pages may be out of date until they expire: Redis: %s", error)

@@ -11,7 +11,8 @@ from hashlib import blake2b
 from api.cache.conditions import Conditions, http_date, is_unchanged, read
 from api.cache.encodings import CODERS, IDENTITY, choose
 from api.cache.policy import Policy
-from ops.asgi.wire import Fields, Representation
+from ops.asgi.protocol import Fields
+from ops.asgi.wire import Representation
 
 SMALLEST = 1024  # bytes that are worth a coding: below, the saved ones fit the same packet
 COMPRESSIBLE = (b"text/", b"application/json")

@@ -31,7 +31,7 @@ def sampler(finder: Finder, announcer: Announcer) -> Callable[[], None]:
         for policy in POLICIES.values():
             for (outcome, tier), count in policy.counts.items():
                 REQUESTS.labels(policy.name, outcome, tier).value = count
-        if memory:
+        if memory is not None:
             BYTES.value, ENTRIES.value = memory.bytes, len(memory)
             for reason, count in memory.evictions.items():
                 EVICTIONS.labels(reason).value = count

@@ -81,18 +81,18 @@ class Finder:
         for flight in (*self._flights.forget(tags), *self._background.forget(tags)):
             # Who asks from now on, wherever, need not wait for it.
             self._spawn(self.shared.release(flight.target.key, flight.token))
-        if self.memory:
+        if self.memory is not None:
             self.memory.forget(tags)
 
     def doubt(self) -> None:
         """Anything may have changed: what the worker holds is for Redis to confirm, or better than nothing."""
         self._flights.forget()
         self._background.forget()
-        if self.memory:
+        if self.memory is not None:
             self.memory.doubt()
 
     def clear(self) -> None:
-        if self.memory:
+        if self.memory is not None:
             self.memory.clear()
 
     async def close(self) -> None:
@@ -141,7 +141,7 @@ class Finder:
 
         return refresh
 
-    async def _compute(self, flight: Flight, last_resort: Entry | None = None) -> Found:
+    async def _compute(self, flight: Flight) -> Found:
         """A new entry, or the one that another worker has computed meanwhile."""
         give_up, step = time.monotonic() + PATIENCE, STEPS[0]
         while True:
@@ -151,11 +151,11 @@ class Finder:
                 self._keep(reservation.entry, flight)
                 return Found(reservation.entry, None, COLLAPSED, L2)
             if reservation.granted or time.monotonic() > give_up:
-                return await self._run(flight, reservation, last_resort)
+                return await self._run(flight, reservation)
             await asyncio.sleep(step)
             step = min(2 * step, STEPS[1])
 
-    async def _run(self, flight: Flight, reservation: Reservation, last_resort: Entry | None) -> Found:
+    async def _run(self, flight: Flight, reservation: Reservation, last_resort: Entry | None = None) -> Found:
         """Let the application answer. If it fails, the `last_resort` stays in use while that is allowed."""
         created, began = time.time(), time.perf_counter()
         try:
@@ -224,7 +224,7 @@ class Finder:
             self.memory.put(entry, flight.target.tags)
 
     def _drop(self, flight: Flight) -> None:
-        if self.memory:
+        if self.memory is not None:
             self.memory.drop(flight.target.key)
 
     def _resort(self, entry: Entry, flight: Flight) -> Found:

@@ -15,12 +15,11 @@ from api.cache.entry import NAME, Entry
 from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
 from api.cache.memory import Memory
 from api.cache.policy import policy_of
-from api.cache.rendering import Answer, Unstorable, render
+from api.cache.rendering import Unstorable, render
 from api.cache.shared import EVERYTHING, Shared, Target
 from api.problems import Problem
-from ops.asgi import wire
-from ops.asgi.protocol import Application, Message, Receive, Scope, Send
-from ops.asgi.wire import Fields
+from ops.asgi import routes, wire
+from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send, answer
 from ops.instruments.metrics import metrics
 from ops.instruments.stopwatch import CACHE, MIDDLEWARE, current
 from ops.redis.client import open_client
@@ -75,7 +74,7 @@ class PageCache:
             return self.application(scope, receive, send)
         if watch := current.get():
             watch.route = target.policy.route
-            watch.rebase(CACHE)
+            watch.claim(CACHE)
         conditions = read(scope["headers"])
         if conditions is None:
             return self._bypass(target, scope, receive, send)
@@ -98,8 +97,8 @@ class PageCache:
             await self._bypass(target, scope, receive, send)
             return
         target.policy.counts[found.outcome, found.tier] += 1
-        if found.answer:
-            await _send_answer(send, found.answer)
+        if refused := found.answer:
+            await answer(send, refused.status, _unstored(refused.fields, b"fwd=uri-miss"), refused.body)
         elif found.entry:
             told = found.entry.teller.tell(HOW[found.outcome, found.tier])
             await _send_entry(send, found.entry, conditions, told)
@@ -127,7 +126,7 @@ class PageCache:
 def _target(path: str, query: bytes) -> Target | None:
     """What is cached for a request, or None if nothing is: another endpoint, or parameters that it refuses."""
     try:
-        match = get_resolver().resolve(path)
+        match = routes.resolve(get_resolver(), path)
         policy = policy_of(match.func)
         if policy is None:
             return None
@@ -138,16 +137,9 @@ def _target(path: str, query: bytes) -> Target | None:
         return None
 
 
-async def _send_entry(send: Send, entry: Entry, conditions: Conditions, told: Fields) -> None:
+def _send_entry(send: Send, entry: Entry, conditions: Conditions, told: Fields) -> Awaitable[None]:
     chosen = entry.select(conditions)
-    await send({"type": "http.response.start", "status": chosen.status, "headers": chosen.fields + told})
-    await send({"type": "http.response.body", "body": chosen.body})
-
-
-async def _send_answer(send: Send, answer: Answer) -> None:
-    fields = _unstored(answer.fields, b"fwd=uri-miss")
-    await send({"type": "http.response.start", "status": answer.status, "headers": fields})
-    await send({"type": "http.response.body", "body": answer.body})
+    return answer(send, chosen.status, chosen.fields + told, chosen.body)
 
 
 def _unstored(fields: Fields, how: bytes) -> Fields:

@@ -3,8 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from ops.asgi.protocol import Application, Message, Receive, Scope
-from ops.asgi.wire import Fields
+from ops.asgi.protocol import Application, Fields, Message, Receive, Scope
 from ops.instruments.stopwatch import MIDDLEWARE, current
 
 MOST_BODY = 1024 * 1024  # bytes of an answer that is stored; 1,000 products take 165 kB

@@ -27,6 +27,16 @@ UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del',
 Versions = dict[str, bytes]
 
 
+def channel_of(prefix: str) -> str:
+    """Where changes are told."""
+    return f"{prefix}:changed"
+
+
+def key_of_tag(prefix: str, tag: str) -> str:
+    """What is deleted when something has changed."""
+    return f"{prefix}:tag:{tag}"
+
+
 class Target(NamedTuple):
     """What a request asks the cache for."""
 
@@ -48,7 +58,7 @@ class Shared:
         """`prefix` keeps services apart that share a Redis."""
         self.client = client
         client.check = self.recognise
-        self.channel = f"{prefix}:changed"
+        self.channel = channel_of(prefix)
         self.untold: set[str] = set()  # tags that have changed here, of which Redis does not know yet
         self.corrupt = 0
         self._prefix = prefix
@@ -144,4 +154,4 @@ class Shared:
         return f"{self._prefix}:lock:{key}"
 
     def _tag(self, tag: str) -> str:
-        return f"{self._prefix}:tag:{tag}"
+        return key_of_tag(self._prefix, tag)

@@ -24,7 +24,7 @@ from django.utils.log import log_response
 from ops.asgi import closing, errorlog, routes, threads
 from ops.asgi.disconnect import DisconnectWatch
 from ops.asgi.locals import is_set
-from ops.asgi.protocol import Message, Receive, Scope, Send
+from ops.asgi.protocol import Message, Receive, Scope, Send, answer
 from ops.asgi.stock import StockASGIHandler
 from ops.instruments import stopwatch
 
@@ -111,8 +111,7 @@ class LeanASGIHandler(StockASGIHandler):
         headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
         if not response.has_header("Content-Length"):
             headers.append((b"content-length", b"%d" % len(content)))
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        await answer(send, response.status_code, headers, content)
 
     async def finish(self, request: HttpRequest | None, response: HttpResponseBase | None) -> None:
         """Close the response, if there is one, and send request_finished: in a thread where that matters."""

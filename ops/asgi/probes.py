@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Receive, Scope, Send
+from ops.asgi.protocol import Application, Receive, Scope, Send, answer
 from ops.instruments.health import health
 from ops.instruments.readiness import readiness
 from ops.instruments.stopwatch import current
@@ -54,5 +54,4 @@ async def _answer(send: Send, status: int, report: dict[str, Any]) -> None:
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer(send, status, headers, body)

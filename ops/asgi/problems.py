@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import orjson
 
-from ops.asgi.protocol import Send
+from ops.asgi.protocol import Send, answer
 from ops.instruments.metrics import metrics
 
 # Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).
@@ -38,5 +38,4 @@ async def refuse(
     }
     body = orjson.dumps(problem)
     own = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
-    await send({"type": "http.response.body", "body": body})
+    await answer(send, status, [*own, *headers], body)

@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Message, Receive, Scope, Send
+from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
 from ops.instruments import request_id, requests
 from ops.instruments.headers import headers
 from ops.instruments.stopwatch import STAGES, Stopwatch, current
@@ -39,57 +39,63 @@ class Telemetry:
             await self.application(scope, receive, send)
             return
         exchange = Exchange(self, scope, send)
+        current.set(exchange)
         requests.in_flight.value += 1
         try:
-            await self.application(scope, receive, exchange.send)
+            await self.application(scope, receive, exchange)
         except Exception:
             if exchange.status:  # half an answer is out: the server closes the connection, and logs the error
                 exchange.status = SERVER_ERROR
                 raise
             logger.exception("an error that no layer answered")
-            await refuse(
-                exchange.send, 500, "internal_error", "The service failed; the error has been logged."
-            )
+            await refuse(exchange, 500, "internal_error", "The service failed; the error has been logged.")
         finally:
             requests.in_flight.value -= 1
             exchange.finish()
 
 
-class Exchange:
-    """One request and its answer."""
+class Exchange(Stopwatch):
+    """One request and its answer: the watch of the one, the `send` of the other."""
 
-    __slots__ = ("_finished", "_scope", "_send", "_telemetry", "status", "watch")
+    __slots__ = ("_finished", "_scope", "_send", "_telemetry", "status")
 
     def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
+        super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
         self.status = 0
-        self.watch = Stopwatch(request_id.of(scope["headers"]))
-        current.set(self.watch)
 
-    async def send(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            await self._send({**message, "headers": [*message.get("headers", ()), *headers(self.watch)]})
+            await self._send({**message, "headers": [*message.get("headers", ()), *headers(self)]})
             return
         await self._send(message)
         if not message.get("more_body"):
             self.finish()
+
+    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
+        """Both messages in one go."""
+        self.status = status
+        send = self._send
+        await send({"type": "http.response.start", "status": status, "headers": [*fields, *headers(self)]})
+        await send({"type": "http.response.body", "body": body})
+        self.finish()
 
     def finish(self) -> None:
         """File the request, once: after its last byte, or when it has ended without one."""
         if self._finished:
             return
         self._finished = True
-        watch, scope, telemetry = self.watch, self._scope, self._telemetry
-        seconds = watch.lap()
+        telemetry = self._telemetry
+        seconds = self.lap()
         status = self.status or CLIENT_LEFT
-        answers = requests.answers(requests.route(watch.route), scope["method"])
-        requests.record_stages(answers, status, seconds, watch)
+        answers = requests.answers(requests.route(self.route), self._scope["method"])
+        requests.record_stages(answers, status, seconds, self)
         if status >= SERVER_ERROR:
             logger.error("request failed", **self._line(status, seconds))
         elif seconds > telemetry.total:
-            limits = zip(STAGES, watch.seconds, telemetry.limits, strict=True)
+            limits = zip(STAGES, self.seconds, telemetry.limits, strict=True)
             over = [stage.name for stage, spent, limit in limits if spent > limit]
             logger.warning("request over budget", **self._line(status, seconds), over=over)
         if telemetry.sample and random.random() < telemetry.sample:  # noqa: S311  a sample needs no secrecy
@@ -97,17 +103,16 @@ class Exchange:
 
     def _line(self, status: int, seconds: float) -> dict[str, Any]:
         """Without the query string, in which a client may have put what is nobody's business."""
-        watch, scope = self.watch, self._scope
         return {
-            "request_id": watch.request_id.decode(),
-            "method": scope["method"],
-            "route": requests.route(watch.route).template,
-            "path": scope["path"][:LONGEST_PATH],
+            "request_id": self.request_id.decode(),
+            "method": self._scope["method"],
+            "route": requests.route(self.route).template,
+            "path": self._scope["path"][:LONGEST_PATH],
             "status": status,
             "ms": round(seconds * 1e3, 3),
             "stages": {
                 stage.name: round(spent * 1e3, 3)
-                for stage, spent in zip(STAGES, watch.seconds, strict=True)
+                for stage, spent in zip(STAGES, self.seconds, strict=True)
                 if spent
             },
         }

@@ -14,12 +14,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from ops.asgi.hosts import are_allowed
 from ops.asgi.pipelining import PipeliningProtocol
+from ops.asgi.protocol import Fields
 from ops.instruments import request_id, requests
 from ops.instruments.headers import hit_block
 
 LONGEST = 4096  # bytes of a request that is remembered until the next one of its connection
-
-Fields = list[tuple[bytes, bytes]]
 
 
 class Representation:

@@ -63,9 +63,8 @@ async def ask_postgres() -> None:
 
 async def ask_redis() -> None:
     """Over a connection of its own: whether the service's are well is told by its metrics."""
-    (url,) = settings.CACHES["default"]["LOCATION"]
     limits: dict[str, Any] = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE}
-    async with Redis.from_url(url, retry=Retry(NoBackoff(), 0), **limits) as client:
+    async with Redis.from_url(settings.REDIS_URL, retry=Retry(NoBackoff(), 0), **limits) as client:
         await client.ping()
 
 

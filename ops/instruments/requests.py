@@ -91,8 +91,10 @@ def record_stages(answers: Answers, status: int, seconds: float, watch: Stopwatc
     answers[status].observe(seconds)
     stages = answers.route.stages
     for index, spent in enumerate(watch.seconds):
-        if spent:
-            stages[index].observe(spent)
+        if spent:  # observe, without the call: most requests have three stages
+            series = stages[index]
+            series.counts[bisect_left(BOUNDS, spent)] += 1
+            series.sum += spent
 
 
 def count() -> None:

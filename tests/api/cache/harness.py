@@ -24,8 +24,8 @@ from api.cache.shared import EVERYTHING, Shared, Target
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.lifespan import Lifespan
-from ops.asgi.protocol import Application, Receive, Scope, Send
-from ops.asgi.wire import Fields, Ready
+from ops.asgi.protocol import Application, Fields, Receive, Scope, Send
+from ops.asgi.wire import Ready
 from ops.redis.client import open_client
 from products.models import Category, Product
 from tests.ops.asgi.server import serve

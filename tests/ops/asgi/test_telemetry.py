@@ -12,7 +12,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.probes import Probes
-from ops.asgi.protocol import Receive, Scope, Send
+from ops.asgi.protocol import Application, Receive, Scope, Send, answer
 from ops.asgi.stock import StockASGIHandler
 from ops.asgi.telemetry import Telemetry
 from ops.instruments import requests
@@ -90,6 +90,29 @@ def test_a_well_formed_id_is_kept(timed: Serving, sent: str) -> None:
 def test_another_id_is_replaced(timed: Serving, sent: bytes) -> None:
     answer = timed.client.get("/empty", headers={b"X-Request-ID": sent})
     assert ID.fullmatch(answer.headers["X-Request-ID"])
+
+
+async def in_one_piece(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, 201, [(b"content-length", b"2")], b"ab")
+
+
+async def in_two(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 201, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ab"})
+
+
+@pytest.mark.parametrize("application", [in_one_piece, in_two])
+def test_an_answer_in_one_piece_is_told_and_counted_as_any(
+    application: Application, monkeypatch: pytest.MonkeyPatch, counted: Counted
+) -> None:
+    with serve(Telemetry(application), monkeypatch) as serving:
+        response = serving.get("/")
+    spent(response)
+    assert (response.status_code, response.content) == (201, b"ab")
+    assert [name for name in response.headers if name not in ("date", "server")] == [
+        *("content-length", "x-request-id", "x-request-duration", "server-timing")
+    ]
+    assert counted["unmatched", "GET", "201"] == 1
 
 
 def test_the_sync_orm_is_timed_in_its_thread(

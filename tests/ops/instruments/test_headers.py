@@ -5,8 +5,8 @@ import re
 import pytest
 
 from ops.instruments import request_id
-from ops.instruments.headers import STAGES, headers, hit_block
-from ops.instruments.stopwatch import Stopwatch
+from ops.instruments.headers import BUDGETED, headers, hit_block
+from ops.instruments.stopwatch import CACHE, STAGES, Stopwatch
 
 
 def test_a_hit_has_the_headers_of_any_answer() -> None:
@@ -14,10 +14,21 @@ def test_a_hit_has_the_headers_of_any_answer() -> None:
     assert lines == [
         b"x-request-id: the-id",
         b"x-request-duration: 0.012346",
-        b"server-timing: " + STAGES.replace(b"%.3f", b"0.000") + b", cache;dur=12.346",
+        b"server-timing: " + BUDGETED.replace(b"%.3f", b"0.000") + b", cache;dur=12.346",
         b"",
     ]
     assert [line.partition(b":")[0] for line in lines[:3]] == [name for name, _ in headers(Stopwatch(b"id"))]
+
+
+def test_a_look_into_the_cache_is_spelled_as_any_answer() -> None:
+    """Which has a short way of its own."""
+    look, other = Stopwatch(b"id"), Stopwatch(b"id")
+    look.claim(CACHE)
+    other.enter(CACHE.index)
+    short, long = (dict(headers(watch))[b"server-timing"].split(b", ") for watch in (look, other))
+    assert short[:-1] == [b"%b;dur=0.000" % stage.name.encode() for stage in STAGES[:5]]
+    assert [part.partition(b"=")[0] for part in short] == [part.partition(b"=")[0] for part in long]
+    assert look.seconds[CACHE.index] == sum(look.seconds) > 0
 
 
 def test_stages_that_did_not_run_are_left_out_but_for_the_budgets() -> None:

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from ops.instruments import stopwatch
-from ops.instruments.stopwatch import DB, QUEUE, SERIALISATION, STAGES, Stopwatch, current
+from ops.instruments.stopwatch import CACHE, DB, MIDDLEWARE, QUEUE, SERIALISATION, STAGES, Stopwatch, current
 
 
 class Clock:
@@ -57,6 +57,18 @@ def test_stages_tile_the_time(clock: Clock) -> None:
     with DB:  # a stream that reads
         clock.now = 16
     assert times(watch) == {"middleware": 2, "queue": 2, "db": 5, "serialisation": 4, "response": 3}
+
+
+def test_what_no_stage_claims_changes_hands(clock: Clock) -> None:
+    watch = start()
+    clock.now = 1
+    watch.claim(CACHE)  # and what came before it
+    clock.now = 3
+    watch.rebase(MIDDLEWARE)  # from now on
+    clock.now = 6
+    with DB:
+        clock.now = 10
+    assert times(watch) == {"cache": 3, "middleware": 3, "db": 4}
 
 
 def test_a_stage_ends_with_an_exception(clock: Clock) -> None:

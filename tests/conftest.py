@@ -4,6 +4,7 @@ Without DATABASE_URL and REDIS_URL, private servers are started once for all tes
 """
 
 import atexit
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -33,6 +34,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the environment
     atexit.register(servers.__exit__, None, None, None)
 django.setup()
 NAMED = settings.DATABASES["default"]["NAME"]  # by DATABASE_URL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_access_log() -> Iterator[None]:
+    """Uvicorn writes none in the worker. Here it would take pytest, which hears every logger, for a reader."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(logging.getLogger("uvicorn.access"), "hasHandlers", lambda: False)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,8 @@ from api.cache.rendering import Unstorable, render
 from api.cache.shared import EVERYTHING, Shared, Target
 from api.problems import Problem
 from ops.asgi import routes, wire
-from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send, answer
+from ops.asgi.answering import answer
+from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
 from ops.instruments.metrics import metrics
 from ops.instruments.stopwatch import CACHE, MIDDLEWARE, current
 from ops.redis.client import open_client

@@ -22,9 +22,10 @@ from django.urls.base import _prefixes  # type: ignore[attr-defined]
 from django.utils.log import log_response
 
 from ops.asgi import closing, errorlog, routes, threads
+from ops.asgi.answering import answer
 from ops.asgi.disconnect import DisconnectWatch
 from ops.asgi.locals import is_set
-from ops.asgi.protocol import Message, Receive, Scope, Send, answer
+from ops.asgi.protocol import Message, Receive, Scope, Send
 from ops.asgi.stock import StockASGIHandler
 from ops.instruments import stopwatch
 
@@ -108,7 +109,7 @@ class LeanASGIHandler(StockASGIHandler):
         if response.streaming or response.cookies or len(content := response.content) > self.chunk_size:
             await super().send_response(response, send)
             return
-        headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+        headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
         if not response.has_header("Content-Length"):
             headers.append((b"content-length", b"%d" % len(content)))
         await answer(send, response.status_code, headers, content)

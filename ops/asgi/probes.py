@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
+from ops.asgi.answering import answer
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Receive, Scope, Send, answer
+from ops.asgi.protocol import Application, Receive, Scope, Send
 from ops.instruments.health import health
 from ops.instruments.readiness import readiness
 from ops.instruments.stopwatch import current

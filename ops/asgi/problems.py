@@ -5,7 +5,8 @@ from http import HTTPStatus
 
 import orjson
 
-from ops.asgi.protocol import Send, answer
+from ops.asgi.answering import answer
+from ops.asgi.protocol import Send
 from ops.instruments.metrics import metrics
 
 # Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).

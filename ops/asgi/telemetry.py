@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 
+from ops.asgi.answering import answer
 from ops.asgi.problems import refuse
 from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
 from ops.instruments import request_id, requests
@@ -42,13 +43,15 @@ class Telemetry:
         current.set(exchange)
         requests.in_flight.value += 1
         try:
-            await self.application(scope, receive, exchange)
+            await self.application(scope, receive, exchange.send)
         except Exception:
             if exchange.status:  # half an answer is out: the server closes the connection, and logs the error
                 exchange.status = SERVER_ERROR
                 raise
             logger.exception("an error that no layer answered")
-            await refuse(exchange, 500, "internal_error", "The service failed; the error has been logged.")
+            await refuse(
+                exchange.send, 500, "internal_error", "The service failed; the error has been logged."
+            )
         finally:
             requests.in_flight.value -= 1
             exchange.finish()
@@ -65,7 +68,7 @@ class Exchange(Stopwatch):
         self._finished = False
         self.status = 0
 
-    async def __call__(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             await self._send({**message, "headers": [*message.get("headers", ()), *headers(self)]})
@@ -75,11 +78,9 @@ class Exchange(Stopwatch):
             self.finish()
 
     async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """Both messages in one go."""
+        """Both messages at once: see ops/asgi/answering.py."""
         self.status = status
-        send = self._send
-        await send({"type": "http.response.start", "status": status, "headers": [*fields, *headers(self)]})
-        await send({"type": "http.response.body", "body": body})
+        await answer(self._send, status, [*fields, *headers(self)], body)
         self.finish()
 
     def finish(self) -> None:

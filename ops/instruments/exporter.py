@@ -11,7 +11,9 @@ import logging.config
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 
 from django.conf import settings
@@ -25,6 +27,8 @@ logger = logging.getLogger("ops.instruments.exporter")
 DEADLINE = 5.0  # seconds for a scrape, from its first byte to its last
 MOST_CONNECTIONS = 8  # at once; the next one is closed
 LONGEST = 8192  # bytes of a request's head
+# Seconds that an answer serves whoever else asks: the files change once a second, and a merge takes 15 ms of a core.
+FRESH = 1.0
 RETRY = 5.0  # seconds until a port that is in use is tried again
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 
@@ -34,6 +38,7 @@ class Exporter:
         self.registry = CollectorRegistry()
         MultiProcessCollector(self.registry, str(directory))
         self._connections = 0
+        self._merged, self._merged_at, self._fresh_until = b"", "", 0.0
 
     async def serve(self, host: str, port: int) -> None:
         """Serve until cancelled. A port that is in use is said once and tried again: the service does without."""
@@ -74,11 +79,18 @@ class Exporter:
         if method not in {b"GET", b"HEAD"}:
             return _response(b"405 Method Not Allowed", b"Only GET and HEAD.\n", b"allow: GET, HEAD\r\n")
         try:
-            body = generate_latest(self.registry)
+            if time.monotonic() >= self._fresh_until:
+                self._merge()
         except Exception:
             logger.exception("The metrics cannot be collected")
             return _response(b"500 Internal Server Error", b"The log says why.\n")
-        return _response(b"200 OK", body, b"content-type: %b\r\n" % CONTENT_TYPE_LATEST.encode(), method)
+        fields = f"content-type: {CONTENT_TYPE_LATEST}\r\ndate: {self._merged_at}\r\n".encode()
+        return _response(b"200 OK", self._merged, fields, method)
+
+    def _merge(self) -> None:
+        """What the workers' files say."""
+        self._merged = generate_latest(self.registry)
+        self._merged_at, self._fresh_until = formatdate(usegmt=True), time.monotonic() + FRESH
 
 
 def _response(status: bytes, body: bytes, headers: bytes = b"", method: bytes = b"GET") -> bytes:

@@ -1,6 +1,7 @@
 """Writes a worker's metrics to its files, once a second and when it stops.
 
-Nothing of prometheus_client runs in a request, and no request waits for a file: a scrape is at most a second behind.
+Nothing of prometheus_client runs in a request, and no request waits for a file: a scrape is at most two seconds
+behind.
 """
 
 import asyncio

@@ -30,6 +30,13 @@ UNTIMED = replace(
     environment={**SUB10.environment, "METRICS_PORT": "0"},
 )
 
+SCRAPED = replace(
+    SUB10,
+    name="sub10-scraped",
+    summary="the same while its metrics are scraped every 100 ms",
+    command=("{python}", "-m", "ops.lab.scraped", *SUB10.command[3:]),
+)
+
 UNCACHED = (
     Contender(
         name="raw",
@@ -39,6 +46,7 @@ UNCACHED = (
     ),
     SUB10,
     UNTIMED,
+    SCRAPED,
     Contender(
         name="ninja-async",
         summary="stock Django Ninja, async views, Django's pool, gunicorn with uvicorn workers",

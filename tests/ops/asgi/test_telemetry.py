@@ -9,10 +9,11 @@ import httpx
 import pytest
 from pytest_django import DjangoDbBlocker, Settings
 
+from ops.asgi.answering import answer
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.probes import Probes
-from ops.asgi.protocol import Application, Receive, Scope, Send, answer
+from ops.asgi.protocol import Application, Receive, Scope, Send
 from ops.asgi.stock import StockASGIHandler
 from ops.asgi.telemetry import Telemetry
 from ops.instruments import requests

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.instruments.exporter import DEADLINE, LONGEST, MOST_CONNECTIONS
+from ops.instruments import exporter
+from ops.instruments.exporter import DEADLINE, FRESH, LONGEST, MOST_CONNECTIONS, Exporter
 from tests.ops.instruments.conftest import Instrumented, Start, eventually, processes
 from tests.service import PATIENCE
 
@@ -57,6 +58,28 @@ def test_what_is_exposed(start: Start) -> None:
     assert samples['http_requests_total{method="GET",route="unmatched",status="404"}'] == 1
     assert samples['problems_total{code="not_found"}'] == 1
     assert samples['postgres_pool_max{pool="native"}'] == 8
+
+
+def merged_at(running: Instrumented) -> str:
+    return str(get(running).headers["Date"])
+
+
+def test_the_files_are_read_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often they are asked for."""
+    now, read = 1000.0, []
+
+    def merge(_: object) -> bytes:
+        read.append(now)
+        return b"%d\n" % len(read)
+
+    monkeypatch.setattr("ops.instruments.exporter.time.monotonic", lambda: now)
+    monkeypatch.setattr(exporter, "generate_latest", merge)
+    one, scrape = Exporter(tmp_path), b"GET /metrics HTTP/1.1\r\n\r\n"
+    answers = [one.response(scrape) for _ in range(50)]
+    now += FRESH
+    assert {*answers} != {one.response(scrape)}
+    assert read == [1000.0, now]
+    assert len({*answers}) == 1
 
 
 def test_the_protocol(start: Start) -> None:
@@ -131,6 +154,8 @@ def test_a_scrape_touches_no_worker(start: Start) -> None:
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     try:
+        before = merged_at(running)
+        eventually(lambda: merged_at(running) != before)
         assert running.scrapes(LIVE, 1)
     finally:
         for pid in workers:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,16 @@ def test_closed(url: str, tmp_path: Path, scenario: str) -> None:
     assert [summary["target"] for summary in results["summary"]] == ["raw", "sub10"]
     assert all(summary["valid"] and summary["requests_per_second"] > 0 for summary in results["summary"])
     assert results["summary"][0]["ratio"] == 1
+    assert left(tmp_path) == []
+
+
+@needs_wrk
+def test_scraped(url: str, tmp_path: Path) -> None:
+    status, text = run(url, tmp_path, "closed", "--contenders", "sub10-scraped", "--connections", "2", *BRIEF)
+    assert status == 0, text
+    scrapes = re.search(r"(\d+) scrapes answered", (tmp_path / "sub10-scraped.log").read_text())
+    assert scrapes
+    assert int(scrapes[1]) > 5  # of ten in its second
     assert left(tmp_path) == []
 
 

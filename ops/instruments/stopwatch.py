@@ -25,14 +25,21 @@ class Stage:
     def __enter__(self) -> None:
         watch = current.get()
         if watch is not None:
-            watch.enter(self.index)
+            now = perf_counter()
+            watch.seconds[watch.active[-1]] += now - watch.since
+            watch.since = now
+            watch.active.append(self.index)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stages that run side by side, in tasks, may be left in any order."""
         watch = current.get()
         if watch is not None:
-            watch.leave(self.index)
+            now = perf_counter()
+            watch.seconds[watch.active[-1]] += now - watch.since
+            watch.since = now
+            watch.active.remove(self.index)
 
 
 STAGES = MIDDLEWARE, AUTH, DB, SERIALISATION, RESPONSE, CACHE, QUEUE = tuple(
@@ -49,23 +56,14 @@ UNMATCHED = "unmatched"  # the route of a request that no URL pattern is for
 class Stopwatch:
     """The times of one request in seconds, by the index of their stage, and what they are filed under."""
 
-    __slots__ = ("_active", "_since", "request_id", "route", "seconds", "started")
+    __slots__ = ("active", "request_id", "route", "seconds", "since", "started")
 
     def __init__(self, request_id: bytes) -> None:
         self.request_id = request_id
         self.route = UNMATCHED
         self.seconds = [0.0] * len(STAGES)
-        self._active = [MIDDLEWARE.index]
-        self.started = self._since = perf_counter()
-
-    def enter(self, stage: int) -> None:
-        self.lap()
-        self._active.append(stage)
-
-    def leave(self, stage: int) -> None:
-        """Stages that run side by side, in tasks, may be left in any order."""
-        self.lap()
-        self._active.remove(stage)
+        self.active = [MIDDLEWARE.index]
+        self.started = self.since = perf_counter()
 
     def respond(self) -> float:
         """The view has returned: what no other stage claims is the response's from now on. May be called again.
@@ -73,23 +71,23 @@ class Stopwatch:
         Returns the seconds until now.
         """
         total = self.lap()
-        self._active[0] = RESPONSE.index
+        self.active[0] = RESPONSE.index
         return total
 
     def rebase(self, stage: Stage) -> None:
         """What no other stage claims is this one's from now on."""
         self.lap()
-        self._active[0] = stage.index
+        self.active[0] = stage.index
 
     def claim(self, stage: Stage) -> None:
         """As `rebase`, and what no stage has had yet is this one's, too: the little that leads to it."""
-        self._active[0] = stage.index
+        self.active[0] = stage.index
 
     def lap(self) -> float:
         """Bring `seconds` up to now; returns their sum."""
         now = perf_counter()
-        self.seconds[self._active[-1]] += now - self._since
-        self._since = now
+        self.seconds[self.active[-1]] += now - self.since
+        self.since = now
         return now - self.started
 
 

@@ -164,7 +164,7 @@ def test_threads_of_one_request_never_fail() -> None:
         for done in [threads.submit(copy_context().run, work) for _ in range(4)]:
             done.result()
     current.set(None)
-    assert watch._active == [0]
+    assert watch.active == [0]
 
 
 def test_outside_a_request_nothing_is_timed(clock: Clock) -> None:

@@ -16,10 +16,7 @@ UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn does somet
 
 
 def answer(send: Send, status: int, fields: Fields, body: bytes) -> Awaitable[None]:
-    """`fields` have names in lower case, as ASGI wants them.
-
-    Whoever stands in between, and gives on a `send` that is its own method, may have a method `answer` as well.
-    """
+    """Whoever stands in between, and gives on a `send` that is its own method, may have a method `answer` as well."""
     sender = getattr(send, "__self__", None)
     if type(sender) is RequestResponseCycle:
         return _answer(sender, status, fields, body)
@@ -46,7 +43,8 @@ async def _answer(cycle: RequestResponseCycle, status: int, fields: Fields, body
 
 def _head(cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes) -> bytes:
     """Status line and fields, or nothing if uvicorn has to see to it."""
-    names = dict(fields)
+    lowered = [(name.lower(), value) for name, value in fields]  # as uvicorn does
+    names = dict(lowered)
     if (
         cycle.response_started
         or cycle.disconnected
@@ -58,6 +56,6 @@ def _head(cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes)
         or not UNUSUAL.isdisjoint(names)
     ):
         return b""
-    lines = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *fields)]
+    lines = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *lowered)]
     head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
     return head if len(head) - len(head.translate(None, CONTROLS)) == 2 * len(lines) + 4 else b""

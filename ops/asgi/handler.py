@@ -109,7 +109,7 @@ class LeanASGIHandler(StockASGIHandler):
         if response.streaming or response.cookies or len(content := response.content) > self.chunk_size:
             await super().send_response(response, send)
             return
-        headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+        headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
         if not response.has_header("Content-Length"):
             headers.append((b"content-length", b"%d" % len(content)))
         await answer(send, response.status_code, headers, content)

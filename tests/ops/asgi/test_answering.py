@@ -84,7 +84,9 @@ def test_usual_answers(
     twofold: tuple[Serving, Twofold], left_to_uvicorn: list[int], status: int, body: bytes
 ) -> None:
     twofold[1].status = status
-    twofold[1].fields, twofold[1].body = sized(body, (b"x-tab", b"a\tb"), (b"x-latin", b"\xe9"))
+    twofold[1].fields, twofold[1].body = sized(
+        body, (b"X-Tab", b"a\tb"), (b"x-twice", b"\xe9"), (b"x-twice", b"")
+    )
     received = both(twofold, GET + CLOSE)
     assert received.count(b"HTTP/1.1 %d " % status) == 2
     assert received.count(body) >= 2
@@ -96,7 +98,7 @@ UNUSUAL = {
     "too short": ([(b"content-length", b"9")], b"the body"),
     "too long": ([(b"content-length", b"7")], b"the body"),
     "a length of its own spelling": ([(b"content-length", b"08")], b"the body"),
-    "connection: close": sized(b"the body", (b"connection", b"close")),
+    "connection: close": sized(b"the body", (b"Connection", b"close")),
     "chunked": ([(b"transfer-encoding", b"chunked")], b"the body"),
     "another line": sized(b"the body", (b"a", b"b\r\nset-cookie: c=d")),
     "a carriage return": sized(b"the body", (b"a", b"b\rc")),

@@ -8,6 +8,7 @@ import orjson
 from ops.asgi.answering import answer
 from ops.asgi.protocol import Send
 from ops.instruments.metrics import metrics
+from ops.instruments.stopwatch import current
 
 # Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).
 TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
@@ -17,7 +18,10 @@ PROBLEMS = metrics.counter("problems_total", "Error answers, by the code that th
 
 
 def count(code: str) -> None:
+    """To be called for each; the line that is logged of a failed request has its code, too."""
     PROBLEMS.labels(code).value += 1
+    if watch := current.get():
+        watch.code = code
 
 
 def title(status: int) -> str:

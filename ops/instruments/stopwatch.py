@@ -56,11 +56,12 @@ UNMATCHED = "unmatched"  # the route of a request that no URL pattern is for
 class Stopwatch:
     """The times of one request in seconds, by the index of their stage, and what they are filed under."""
 
-    __slots__ = ("active", "request_id", "route", "seconds", "since", "started")
+    __slots__ = ("active", "code", "request_id", "route", "seconds", "since", "started")
 
     def __init__(self, request_id: bytes) -> None:
         self.request_id = request_id
         self.route = UNMATCHED
+        self.code = ""  # of the problem that was the answer
         self.seconds = [0.0] * len(STAGES)
         self.active = [MIDDLEWARE.index]
         self.started = self.since = perf_counter()

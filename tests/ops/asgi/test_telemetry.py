@@ -181,20 +181,6 @@ def test_an_answer_that_breaks_off(
     assert counted["/orm_in_pieces", "GET", "500"] == 1
 
 
-async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ValueError("a message")
-
-
-def test_an_error_below_django_is_answered(monkeypatch: pytest.MonkeyPatch, counted: Counted) -> None:
-    with serve(Telemetry(broken), monkeypatch) as serving:
-        answer = serving.get("/")
-    assert not serving.errors
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "message" not in answer.text
-    spent(answer)
-    assert counted["unmatched", "GET", "500"] == 1
-
-
 class Heard:
     """In place of structlog's logger."""
 
@@ -211,6 +197,23 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Heard]:
     for name, logger in loggers.items():
         monkeypatch.setattr(f"ops.asgi.telemetry.{name}", logger)
     return loggers
+
+
+async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ValueError("a message")
+
+
+def test_an_error_below_django_is_answered(
+    monkeypatch: pytest.MonkeyPatch, counted: Counted, heard: dict[str, Heard]
+) -> None:
+    with serve(Telemetry(broken), monkeypatch) as serving:
+        answer = serving.get("/")
+    assert not serving.errors
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "message" not in answer.text
+    spent(answer)
+    assert counted["unmatched", "GET", "500"] == 1
+    assert heard["logger"].lines[-1]["code"] == "internal_error"
 
 
 def test_an_error_is_one_line(timed: Serving, heard: dict[str, Heard]) -> None:

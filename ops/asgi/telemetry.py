@@ -1,7 +1,7 @@
 """Times, names, counts and logs every request: the outermost layer, pure ASGI.
 
 The three headers go out with the answer. The metrics get what only its end tells: the whole response stage, and the
-status of a request whose client has left. A request pays 5 us, with its stages (docs/decisions/0012-telemetry.md).
+status of a request whose client has left. What a request pays for it: docs/lab.md.
 """
 
 import random

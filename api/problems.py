@@ -94,7 +94,8 @@ def invalid(errors: list[Fault]) -> Problem:
 
 
 def not_allowed(methods: Collection[str]) -> HttpResponse:
-    allowed = ", ".join(sorted(methods))
+    """`methods` are those of the view; HEAD comes with GET (ops/asgi/head.py)."""
+    allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
     return Problem(405, f"This resource answers {allowed}.", headers={"Allow": allowed}).response()
 
 

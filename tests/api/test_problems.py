@@ -59,7 +59,7 @@ def test_any_text_is_json(text: str) -> None:
 
 def test_method_not_allowed_names_the_methods() -> None:
     response = not_allowed({"PUT", "GET"})
-    assert (body(response)["code"], response["Allow"]) == ("method_not_allowed", "GET, PUT")
+    assert (body(response)["code"], response["Allow"]) == ("method_not_allowed", "GET, HEAD, PUT")
 
 
 def test_headers_are_sent() -> None:

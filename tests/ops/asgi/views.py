@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,15 @@ from django.urls import get_script_prefix, get_urlconf, path
 
 DEADLINE = 10  # seconds until a test that waits for something gives up
 
-events: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+
+class Events(dict[str, threading.Event]):
+    """Made when first asked for: by whichever thread that is, one for both (a defaultdict may make two)."""
+
+    def __missing__(self, name: str) -> threading.Event:
+        return self.setdefault(name, threading.Event())
+
+
+events = Events()
 
 
 class Pool:

@@ -71,8 +71,12 @@ def test_nothing_stays(
     server.run_there(server.read())
     pages.released.set()
     server.run_there(server.settle())
-    server.run_there(server.read())
-    gc.collect()
+    deadline = (
+        time.monotonic() + DEADLINE
+    )  # on a busy machine the kernel may tell of the end later; a timer takes 65 s
+    while protocol() is not None and time.monotonic() < deadline:
+        server.run_there(server.read())
+        gc.collect()
     assert not caplog.records
     assert protocol() is None
 

@@ -2,7 +2,7 @@
 
 Two ASGI messages cost uvicorn 5 us: it searches the name and the value of each field for what must not be in there,
 and writes twice. Here the head is put together at once, looked through once, and written with the body: 2 us. What is
-unusual is left to uvicorn, so that the bytes are the same in any case (docs/decisions/0012-telemetry.md).
+unusual is left to uvicorn, so that the bytes are the same in any case (docs/decisions/0014-one-write.md).
 """
 
 from collections.abc import Awaitable, Callable

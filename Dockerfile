@@ -36,7 +36,7 @@ COPY --from=sbom-tool /sub10.cdx.json /
 
 FROM python AS source
 COPY . /app
-RUN rm -r /app/requirements /app/pyproject.toml && $COMPILE /app
+RUN rm -r /app/requirements && $COMPILE /app
 
 FROM python AS service
 RUN pip uninstall --yes --quiet --root-user-action ignore pip \

@@ -14,7 +14,8 @@ def main() -> None:
     """Run a command. A Postgres that it cannot connect to is one line; every other error keeps its traceback."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     # A command connects once. A pool would try again until its time-out, and then not say why.
-    settings.DATABASES["default"]["OPTIONS"].pop("pool", None)
+    for database in settings.DATABASES.values():
+        database.get("OPTIONS", {}).pop("pool", None)
     try:
         execute_from_command_line(sys.argv)
     except OperationalError as error:

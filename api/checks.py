@@ -1,18 +1,25 @@
-"""System checks: no access path without the index that makes it fast, no cached answer that nobody invalidates."""
+"""System checks: each access path has its index, each cached answer is invalidated, each resource documented."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as CheckWarning
 from django.db.models import CharField, Index, Model, TextField, UniqueConstraint
 from django.urls import get_resolver
 
-from api.access import AccessPath, field_of
-from api.cache.policy import POLICIES
-from api.cache.querysets import announces
-from api.cursors import MOST_KEY_TEXT
-from api.listing import LISTINGS, Listing
+from api.auth import authenticator
+from api.cache.policy import POLICIES, policy_of
+from api.cache.querysets import is_invalidating
+from api.reads.access import AccessPath, field_of
+from api.reads.cursors import MAX_KEY_CHARACTERS
+from api.reads.listing import LISTINGS, Item, Listing
+from api.reads.stats import Stats
+from ops.checks import views
 
 
 def check_listings(app_configs: Sequence[AppConfig] | None = None, **_kwargs: Any) -> list[CheckMessage]:
@@ -22,13 +29,12 @@ def check_listings(app_configs: Sequence[AppConfig] | None = None, **_kwargs: An
         message
         for listing in LISTINGS
         if app_configs is None or listing.model._meta.app_config in app_configs
-        for path in listing.paths
-        for message in check_path(listing, path)
+        for message in chain(*(check_path(listing, path) for path in listing.paths), check_lists(listing))
     ]
 
 
 def check_policies(app_configs: Sequence[AppConfig] | None = None, **_kwargs: Any) -> list[CheckMessage]:
-    """Check that what cached answers depend on says when it changes."""
+    """Check that the models that cached answers depend on announce their changes."""
     _ = get_resolver().url_patterns
     return [
         Error(
@@ -40,7 +46,55 @@ def check_policies(app_configs: Sequence[AppConfig] | None = None, **_kwargs: An
         )
         for policy in POLICIES.values()
         for model in {dependency.model for dependency in policy.depends_on}
-        if not announces(model) and (app_configs is None or model._meta.app_config in app_configs)
+        if not is_invalidating(model) and (app_configs is None or model._meta.app_config in app_configs)
+    ]
+
+
+DESCRIBE: dict[type, str] = {Listing: "describe_list", Item: "describe_item", Stats: "describe_stats"}
+
+
+def check_documentation(**_kwargs: Any) -> list[CheckMessage]:
+    """Check that the OpenAPI document has the parameters of each listing, and of each row of one, that is cached.
+
+    An endpoint without @cached does not tell which listing it answers.
+    """
+    found: list[CheckMessage] = []
+    for route, operation in views.operations():
+        policy = policy_of(operation.view_func)
+        if policy and isinstance(resource := policy.resource, Listing | Item | Stats):
+            documented = {each["name"] for each in (operation.openapi_extra or {}).get("parameters", ())}
+            for model in operation.models:  # of its signature
+                documented |= {*getattr(model, "__ninja_flatten_map__", ())}
+            missing = {*resource.parameters} - documented
+            if missing:
+                describe = DESCRIBE[type(resource)]
+                found.append(
+                    CheckWarning(
+                        f"The OpenAPI document lacks {', '.join(sorted(missing))} of {route!r}, which answers "
+                        f"{policy.name!r}.",
+                        hint=f"Give the route **{describe}(...) of the listing.",
+                        id="api.W006",
+                    )
+                )
+    return found
+
+
+def check_authenticate(**_kwargs: Any) -> list[CheckMessage]:
+    """Check that settings.AUTHENTICATE names a coroutine function."""
+    try:
+        found = authenticator(settings.AUTHENTICATE)
+    except ImportError as error:
+        said = str(error)
+    else:
+        said = "" if iscoroutinefunction(found) else "It is no coroutine function."
+    if not said:
+        return []
+    return [
+        Error(
+            f"AUTHENTICATE is {settings.AUTHENTICATE!r}, which cannot be used: {said}",
+            hint="Name an `async def` that takes a credential and returns an Identity or None (docs/auth.md).",
+            id="api.E006",
+        )
     ]
 
 
@@ -54,10 +108,13 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
             id="api.E001",
         )
     sort = field_of(model, path.sort)
-    if isinstance(sort, CharField | TextField) and (sort.max_length or MOST_KEY_TEXT + 1) > MOST_KEY_TEXT:
+    if (
+        isinstance(sort, CharField | TextField)
+        and (sort.max_length or MAX_KEY_CHARACTERS + 1) > MAX_KEY_CHARACTERS
+    ):
         yield Error(
-            f"The access path of {name} has a text sort key of more than {MOST_KEY_TEXT} characters.",
-            hint=f"A cursor holds the key. Give the field a max_length of at most {MOST_KEY_TEXT}.",
+            f"The access path of {name} has a text sort key of more than {MAX_KEY_CHARACTERS} characters.",
+            hint=f"A cursor holds the key. Give the field a max_length of at most {MAX_KEY_CHARACTERS}.",
             obj=model,
             id="api.E004",
         )
@@ -77,6 +134,18 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
                 hint=f"Add models.Index(fields={columns!r}) to {model.__name__}.Meta.indexes, or offer less.",
                 obj=model,
                 id="api.E003",
+            )
+
+
+def check_lists(listing: Listing) -> Iterator[CheckMessage]:
+    """Whether each list of related rows in a row has an index by which it is found."""
+    for name, model, field in listing.json.contents.lists:
+        if not any(index[0] == field for index in _indexes(model)):
+            yield Error(
+                f"{name} of {listing.name!r} lists rows of {model.__name__} by {field!r}, which has no index.",
+                hint=f"Add an index on {field}, then the order of the list, to {model.__name__}.Meta.indexes.",
+                obj=model,
+                id="api.E007",
             )
 
 

@@ -1,63 +1,158 @@
 """The NinjaAPI that carries every resource: its errors, its OpenAPI document, its documentation page."""
 
 import re
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, cast
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import SimpleLazyObject
 from ninja import NinjaAPI
-from ninja.operation import PathView
+from ninja.operation import Operation
 
 from api import docs, openapi, problems
-from api.cache.policy import policy_of
-from api.json import OrjsonParser, OrjsonRenderer
+from api.auth import scopes_of
+from api.cache.policy import Endpoint, Policy, policy_of
+from api.idempotency.once import Once, idempotency_of, refusing
+from api.limits import READ, READS, WRITE, read_classes
+from api.orjson_renderer import CONTENT_TYPE, OrjsonParser, OrjsonRenderer
+from api.writes import violations
+from ops.asgi.bodies import limit_of, streams
+
+PARAMETER = re.compile(r"{(?:\w+:)?(\w+)}")  # of a Ninja path
+MAX_DOCUMENTS = 8  # that an Api keeps: one for each prefix that its proxies take off
 
 
 class Api(NinjaAPI):
-    """NinjaAPI whose errors are problem details and whose documentation needs no foreign host."""
+    """NinjaAPI with problem details for errors, and documentation that needs no foreign host."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
             parser=OrjsonParser(),
             renderer=OrjsonRenderer(),
             docs=docs.Docs(),
-            docs_decorator=problems.safe_methods,
+            docs_decorator=docs.revalidated,
             **options,
         )
+        self._document = lru_cache(MAX_DOCUMENTS)(self._make_document)
         problems.handle_errors(self)
+        violations.handle_errors(self)
+        APIS.append(self)
+
+    def get_content_type(self) -> str:
+        """Ninja adds a charset, which JSON has no need of."""
+        return CONTENT_TYPE
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
-        """What an endpoint may set headers on, made only if one does: most answer with a response of their own."""
+        """The response for an endpoint's headers, made only if it sets one: most answer with their own response."""
         return cast("HttpResponse", SimpleLazyObject(partial(super().create_temporal_response, request)))
 
     def _get_urls(self) -> list[Any]:
+        """Tell the runtime what it may ask of each view: `body_limits`, `challenges`, `page_policy` and so on."""
         for router in self._get_bound_routers():
             for path, view in router.path_operations.items():
-                methods = {method for operation in view.operations for method in operation.methods}
+                function: Any = view.get_view()
+                function.body_limits, function.challenges = {}, {}  # by method; see ops/asgi/bodies.py
+                function.streamed_bodies = set()  # methods
+                function.rate_classes = {}  # by method; see api/limits.py
+                for operation in view.operations:
+                    self._tell(function, path, operation)
+                setattr(view, "get_view", lambda function=function: function)  # noqa: B010
                 # Ninja's own answer is plain text; a PathView has no other seam.
-                setattr(view, "_not_allowed", partial(problems.not_allowed, methods))  # noqa: B010
-                _show_policy(path, view)
+                not_allowed = partial(problems.not_allowed, function.body_limits)
+                setattr(view, "_not_allowed", not_allowed)  # noqa: B010
         return super()._get_urls() + docs.urls
 
+    def _tell(self, function: Any, path: str, operation: Operation) -> None:
+        """What the runtime may ask of one operation; its document follows."""
+        # Of its authenticators, the ones with a scheme of HTTP's (RFC 9110, 11.6.1).
+        callbacks: Any = operation.auth_callbacks
+        schemes = [one.openapi_scheme for one in callbacks if getattr(one, "openapi_type", "") == "http"]
+        challenge = ", ".join(f'{scheme.capitalize()} realm="api"' for scheme in schemes)
+        for method in operation.methods:
+            function.body_limits[method] = limit_of(operation.view_func)
+            if streams(operation.view_func):
+                function.streamed_bodies.add(method)
+            function.challenges[method] = challenge  # WWW-Authenticate of its 401
+            name = rate_class_of(operation.view_func, method)
+            function.rate_classes[method] = name
+            if settings.RATE_LIMITS[name]:
+                operation.openapi_extra = openapi.with_limit(operation.openapi_extra)
+        if operation.auth_callbacks:
+            names = [one.names for one in scopes_of(operation.auth_callbacks)]
+            operation.openapi_extra = openapi.with_auth(operation.openapi_extra, names)
+        policy = policy_of(operation.view_func)
+        if policy and "GET" in operation.methods:
+            policy = complete_policy(policy, path, operation)
+            function.page_policy = policy
+            operation.openapi_extra = openapi.with_cache(operation.openapi_extra, policy)
+        if idempotency := idempotency_of(operation.view_func):
+            operation.view_func = Once(operation)
+            operation.openapi_extra = openapi.with_idempotency(
+                operation.openapi_extra, is_required=idempotency == "required"
+            )
+        elif "POST" in operation.methods:
+            operation.view_func = refusing(operation.view_func)
+
     def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
-        document = super().get_openapi_schema(path_prefix=path_prefix, path_params=path_params)
+        """The document, made once for each prefix: to make it takes 30 ms, in which a worker answers nothing else."""
+        return self._document(path_prefix or self.get_root_path(path_params or {}))
+
+    def _make_document(self, path_prefix: str) -> Any:
+        document = super().get_openapi_schema(path_prefix=path_prefix)
         openapi.complete(document)
         return document
 
 
-def _show_policy(path: str, view: PathView) -> None:
-    """Let whoever resolves a path, or reads the OpenAPI document, see how the answers of its GET are cached."""
-    for operation in view.operations:
-        policy = policy_of(operation.view_func)
-        if policy and "GET" in operation.methods:
-            policy.fits(re.findall(r"{(?:\w+:)?(\w+)}", path))
-            function = view.get_view()
-            function.page_policy = policy  # type: ignore[attr-defined]
-            setattr(view, "get_view", partial(_same, function))  # noqa: B010
-            operation.openapi_extra = openapi.with_cache(operation.openapi_extra, policy)
+def rate_class_of(view: Any, method: str) -> str:
+    """The class of an operation. Raises ImproperlyConfigured if its @rate_class is not in the settings."""
+    name: str = getattr(view, "rate_class", "")
+    if name and name not in settings.RATE_LIMITS:
+        raise ImproperlyConfigured(f"{view.__module__}.{view.__name__}: RATE_LIMITS has no {name!r}.")
+    if name and method in READS:
+        read_classes.add(name)
+    return name or (READ if method in READS else WRITE)
 
 
-def _same(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
+def complete_policy(policy: Policy, path: str, operation: Operation) -> Policy:
+    """The policy with the query parameters of the operation's signature.
+
+    Raises ImproperlyConfigured if answers depend on more than the key of their entry.
+    """
+    asked: dict[str, list[str]] = {
+        model.__ninja_param_source__: [*getattr(model, "__ninja_flatten_map__", ())]
+        for model in operation.models
+    }
+    parameters, resource = asked.get("query", []), policy.resource
+    if isinstance(resource, Endpoint) and resource.parameters is None:
+        resource = replace(resource, parameters=tuple(parameters))
+    unsaid = [name for name in parameters if name not in (resource.parameters or ())]
+    fields = [*asked.get("header", ()), *asked.get("cookie", ())]
+    rows = {d.parameter for d in policy.depends_on if d.parameter} - {*PARAMETER.findall(path)}
+    wrong = ""
+    if operation.auth_callbacks:
+        wrong = "has an authenticator. Take @cached off, or make the endpoint public with auth=None"
+    elif operation.throttle_objects:
+        wrong = "is throttled, but knows no client, and is called for a miss only. Take @cached or the throttle off"
+    elif fields:
+        wrong = (
+            f"reads the header fields {fields}, which it does not see. Take @cached or those parameters off"
+        )
+    elif unsaid:
+        wrong = (
+            f"reads the query parameters {unsaid}, which the key of its answers lacks. Name them in the key"
+        )
+    elif rows:
+        wrong = f"depends on the row that {rows} names, which its path lacks"
+    if wrong:
+        view = operation.view_func
+        raise ImproperlyConfigured(
+            f"{view.__module__}.{view.__name__} (GET {path}) is cached, so its answers are everybody's, and {wrong}."
+        )
+    return replace(policy, resource=resource)
+
+
+# Every Api of the process.
+APIS: list[Api] = []

@@ -1,20 +1,27 @@
-"""Django's settings, in sections. What a deployment may choose is read from the environment by env.py."""
+"""Django's settings, in sections. env.py reads a deployment's choices from the environment."""
 
 from config import env
-from ops import cpus
-from ops.instruments.budget import Budget
-from ops.instruments.logs import configuration, passwords_of
+from ops import project
+from ops.gunicorn.limits import Limits
+from ops.machine import concurrency
 from ops.postgres.options import PoolOptions, startup_options
+from ops.telemetry.budget import Budget
+from ops.telemetry.logs import configuration, passwords_of
 
 # --- Mode and secrets -----------------------------------------------------------------------------
 
 DEBUG = env.boolean("DEBUG", default=False)
+# 256 bits, if each character held a byte. `manage.py check --deploy` asks for 50 characters.
+SHORTEST_SECRET = 1 if DEBUG else 32
 SECRET_KEY = env.secret(
     "SECRET_KEY",
-    # 256 bits, if each character held a byte. `manage.py check --deploy` asks for 50 characters.
-    shortest=1 if DEBUG else 32,
+    shortest=SHORTEST_SECRET,
     example='"$(openssl rand -base64 48)"',
     default="development-only-key-that-signs-nothing-of-value" if DEBUG else None,
+)
+# Keys that still verify cursors, while SECRET_KEY signs: those before it, or the next one.
+SECRET_KEY_FALLBACKS = env.secrets(
+    "SECRET_KEY_FALLBACKS", shortest=SHORTEST_SECRET, example='"$SECRET_KEY_OF_BEFORE"'
 )
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", default=["*"] if DEBUG else None)
 
@@ -25,77 +32,175 @@ INSTRUMENTED = bool(PROFILE) or TOOLBAR
 
 # --- Release --------------------------------------------------------------------------------------
 
-VERSION = "0.1.0"
-# What was built: a commit, say. The image sets it.
+NAME, VERSION = project.NAME, project.VERSION  # of pyproject.toml
+# The build, such as a commit. The image sets it.
 REVISION = env.word("REVISION", pattern=r"[\w.+-]{1,64}", what="a revision", default="unknown")
 
 # --- Server (gunicorn.conf.py) --------------------------------------------------------------------
 
 PORT = env.integer("PORT", least=1, most=65535, default=8000)
-# 2 x cores + 1, the usual formula. An event loop waits less than a thread, so fewer can have a better p99. The
-# toolbar's history is in a worker's memory: with several, a page would ask one for what another keeps.
-WORKERS = 1 if TOOLBAR else int(2 * cpus.available()) + 1
+# The toolbar's history is in a worker's memory: with several, a page would ask the wrong one for it.
+WORKERS = 1 if TOOLBAR else concurrency.workers()
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", least=1, most=512, default=WORKERS)
+# Seconds that a connection may be idle. Longer than the proxy in front keeps one, or that sends a request just as
+# this side closes: nginx and AWS's load balancer keep theirs for 60, Heroku's router for 90, Google's for 600.
+KEEPALIVE = env.integer("KEEPALIVE", least=1, most=3600, default=65)
 
 # Seconds from SIGTERM until a worker stops to accept, while /readyz says so. Kubernetes takes a pod out of its
 # services while it stops the pod: without a pause, connections still come to a port that is closed.
 DRAIN_SECONDS = env.integer("DRAIN_SECONDS", least=0, most=300, default=0)
 
-# Django's own handler ("stock") in place of the lean one, which changes speed and not behaviour: to prove that,
-# and for tools that reach into it.
-ASGI_HANDLER = env.choice("ASGI_HANDLER", ["lean", "stock"], default="stock" if PROFILE else "lean")
+# Whether a second release may listen on PORT beside this one, for a deployment without a proxy: see Deploys in
+# docs/reliability.md. Linux only.
+REUSE_PORT = env.boolean("REUSE_PORT", default=False)
+
+# MiB of memory beyond which a worker is replaced, once its requests are answered; 0: none. A worker has 100 when it
+# starts, with what it shares with the others, and its page cache takes 32 at most (ops/gunicorn/outgrown.py).
+WORKER_MEMORY_LIMIT = env.integer("WORKER_MEMORY_LIMIT", least=0, most=1024 * 1024, default=512)
+
+REQUEST_LIMITS = Limits()  # limits of size and time of a request
+
+# The prefix that a proxy takes off before it passes a request on. Links and the documentation's addresses have it.
+ROOT_PATH = env.word(
+    "ROOT_PATH",
+    pattern=r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)+",
+    what="a path with a slash before each part and none at the end",
+    default="",
+    example="/shop",
+)
+# Their X-Forwarded-For, -Proto and -Prefix are trusted; a client may write anything into these.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
+# Requests of a client, by its name or its address, for each class of routes (api/limits.py): `read` and `write` by
+# their method; others by an endpoint's @rate_class. A client may spend a quota at once.
+RATE_LIMITS = {
+    "read": env.rate("RATE_LIMIT_READ", default="off"),
+    "write": env.rate("RATE_LIMIT_WRITE", default="100/s"),
+    "bulk": env.rate("RATE_LIMIT_BULK", default="10/s"),
+}
+# Requests that each worker computes at a time; others are answered 503. 0: the limit adapts (ops/asgi/admission.py).
+ADMISSION_LIMIT = env.integer("ADMISSION_LIMIT", least=0, most=10_000, default=64)
+CORS_ORIGINS = env.origins("CORS_ORIGINS")  # of the web pages that may read answers
+
+# Header fields for browsers, on every answer that has none of that name (ops/asgi/security.py). An API is no page: it
+# loads nothing, and nobody frames it. The documentation page has a policy of its own (api/docs.py), the instruments'
+# pages none.
+SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+if not INSTRUMENTED:
+    SECURITY_HEADERS["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+# For how long a browser asks for this host by https only, once it has done so; 0: no Strict-Transport-Security.
+HSTS_SECONDS = env.integer("HSTS_SECONDS", least=0, most=10**9, default=0)
+
+# "stock": Django's handler, psycopg's pool and uvicorn's server as they come, in place of this service's own. Answers
+# stay the same (docs/how-it-works.md has the exceptions): to prove that, to find out whether the lean runtime causes
+# an incident, and for tools that reach into Django's handler.
+RUNTIME = env.choice("RUNTIME", ["lean", "stock"], default="stock" if PROFILE else "lean")
 
 # --- Application ----------------------------------------------------------------------------------
 
-INSTALLED_APPS = ["ops.apps.OpsConfig", "api.apps.ApiConfig", "products.apps.ProductsConfig"]
+INSTALLED_APPS = [
+    "ops.apps.OpsConfig",
+    "api.apps.ApiConfig",
+    "api.keys.apps.KeysConfig",
+    "api.idempotency.apps.IdempotencyConfig",
+    "products.apps.ProductsConfig",
+]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
-SYNC_VIEWS = ["api.docs"]  # modules whose views serve pages for people and may be sync (ops.W010)
+SYNC_VIEWS = ["api.docs"]  # modules with pages for people; their views may be sync (ops.W010)
 APPEND_SLASH = False  # a path has one spelling; a redirect would cost a round trip and lose a POST's body
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
+STATIC_URL = (
+    "/static/"  # nothing is there but the instruments' files; Django's live server for tests wants to know
+)
 USE_I18N = False  # an API has one language; translated strings would be looked up lazily for each use
 
-# None: each of Django's costs an API request two thread hops under ASGI. What they do belongs in pure ASGI.
+# None: each of Django's costs an API request two thread hops under ASGI. Write a pure ASGI layer instead.
 MIDDLEWARE: list[str] = []
 SILENCED_SYSTEM_CHECKS = [
-    "security.W001",  # no SecurityMiddleware: headers are set in pure ASGI, TLS is the proxy's
-    "security.W002",  # no XFrameOptionsMiddleware: the same
-    "security.W003",  # no CsrfViewMiddleware: nothing here trusts what a browser sends by itself, such as a cookie
+    "security.W001",  # no SecurityMiddleware: SECURITY_HEADERS are set in pure ASGI, TLS is the proxy's
+    "security.W002",  # no XFrameOptionsMiddleware: frame-ancestors of Content-Security-Policy says the same
+    "security.W003",  # no CsrfViewMiddleware: nothing here trusts a browser's automatic credentials, such as a cookie
 ]
 
-# Django spools and parses no body beyond this. 1,000 products take 250 kB.
-DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+# From a credential to the client's identity. docs/auth.md has a function for the JWTs of an OpenID provider.
+AUTHENTICATE = "api.keys.lookup.authenticate"
+
+# For how long the answer to a request with an Idempotency-Key is kept, and the request not done again.
+IDEMPOTENCY_HOURS = env.integer("IDEMPOTENCY_HOURS", least=1, most=8760, default=24)
+
+# The default Cache-Control. A cache may keep an answer without one, an error, too, and
+# somebody's own data (ops/asgi/stock.py).
+CACHE_CONTROL = "no-store"
+
+# Bytes of content that a view takes, unless it has a @body_limit (ops/asgi/bodies.py): a larger body is
+# refused before it is read. 1,000 rows of the sample take 250 kB.
+BODY_LIMIT = 1024 * 1024
+# Bytes of one request that Django reads into memory, for any view: `request.body`, or fields of a form.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * BODY_LIMIT
+
+# Bytes of an import (api/writes/imports.py), which are never in memory: Postgres has them twice, in temporary tables.
+IMPORT_LIMIT = env.integer("IMPORT_LIMIT", least=1, most=2**50, default=1024**3)
+# Imports that run in each worker at a time; each has a connection. One more is answered 503.
+IMPORT_CONCURRENCY = env.integer("IMPORT_CONCURRENCY", least=1, most=16, default=1)
+IMPORT_SECONDS = 3600.0  # until the commit begins
+# Exports that run in each worker at a time (api/reads/export.py); each has a connection. One more is answered 503.
+EXPORT_CONCURRENCY = env.integer("EXPORT_CONCURRENCY", least=1, most=16, default=1)
+EXPORT_SECONDS = 3600.0  # until Postgres ends one: VACUUM keeps what was deleted meanwhile
+# Seconds of silence until a stream is given up: of a client whose content a view reads itself, of one that takes
+# nothing of an export, of Postgres in an export. REQUEST_LIMITS are stricter with clients, where the lean protocol
+# keeps them.
+STREAM_PATIENCE_SECONDS = 30.0
 
 # --- Postgres -------------------------------------------------------------------------------------
 
 DATABASE = env.database_url("DATABASE_URL")
 if not DEBUG:
     env.refuse_published(ALLOWED_HOSTS, SECRET_KEY=SECRET_KEY, DATABASE_URL=DATABASE["PASSWORD"])
-# Whether PgBouncer or its like stands between, in any mode. Then nothing may outlive a transaction: no prepared
-# statements, no cursors on the server, and SESSION and REQUEST_SESSION are the role's to bring (ops.E061, ops.W062).
-DATABASE_POOLER = env.boolean("DATABASE_POOLER", default=False)
-# What every session has. The lock timeout, in milliseconds, holds for migrations too: behind one that waits for a
+    for fallback in SECRET_KEY_FALLBACKS:
+        env.refuse_published(ALLOWED_HOSTS, SECRET_KEY_FALLBACKS=fallback)
+# Whether PgBouncer or its like stands between, in any mode. Then nothing may outlive a transaction: no cursors on the
+# server, no prepared statements unless the pooler carries them along ("prepared": PgBouncer 1.21 and newer), and
+# SESSION and REQUEST_SESSION are the role's to bring (ops.E061, ops.W062).
+DATABASE_POOLER = env.switch("DATABASE_POOLER", ["prepared"], default=False)
+PREPARE = DATABASE_POOLER is not True
+# How Postgres writes values and reads literals. A role or a database may bring other defaults, and they win where a
+# pooler drops the session's options: the JSON would have other texts in it, so no request gets such a session
+# (ops/postgres/session.py).
+SESSION_FORMAT = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": 1,
+    "standard_conforming_strings": "on",
+    "client_encoding": "UTF8",
+}
+# Options of every session. The lock timeout, in milliseconds, holds for migrations too: behind one that waits for a
 # lock, every request queues.
-SESSION = {"TimeZone": "UTC", "lock_timeout": 500}
+SESSION = SESSION_FORMAT | {"lock_timeout": 500}
 # The sync ORM's, in each worker: sync views. Requests read through a pool of their own.
 SYNC_POOL = {
     "min_size": 0,  # many workers: an idle one holds no connection
-    "max_size": 4,  # workers x pools x 4 must stay below max_connections - 13 (ops.W060)
+    # workers x (3 + 3 of the native pool + 1 for imports + 1 for exports + 2 for statistics) must fit into
+    # max_connections - 13: see docs/checks.md, ops.W060
+    "max_size": 3,
     "timeout": 2.0,  # seconds, as connect_timeout: a first connection gets its whole chance
-    "max_waiting": 8,  # beyond that a queue only makes everyone late
+    # 64 clients that post at once: with 8, 27 of 384 requests were refused after 200 ms. As the native pool's.
+    "max_waiting": 64,
     "max_lifetime": 1800.0,  # seconds: a new replica or password takes hold within half an hour
     "reconnect_timeout": 3.0,  # seconds; psycopg's own 300 s would back off for minutes
 }
 DATABASES = {
     "default": {
         **DATABASE,
+        "ENGINE": "ops.postgres.orm",  # Django's, with a pool that is timed and counted
         "CONN_MAX_AGE": 0,  # the pool keeps connections; under ASGI any other value leaks them
         "CONN_HEALTH_CHECKS": True,  # the pool then checks a connection before it lends it
-        "DISABLE_SERVER_SIDE_CURSORS": DATABASE_POOLER,
+        "DISABLE_SERVER_SIDE_CURSORS": bool(DATABASE_POOLER),
         "OPTIONS": {
-            "application_name": "sub10",  # as pg_stat_activity shows it
+            "application_name": NAME,  # as pg_stat_activity shows it
             "connect_timeout": 2,  # seconds; libpq's least
             # A dead peer is noticed after 5 + 3 x 2 = 11 s of silence, unacknowledged data after 5 s.
             # libpq ignores these four on a unix socket.
@@ -105,7 +210,7 @@ DATABASES = {
             "tcp_user_timeout": 5000,  # milliseconds
             # psycopg's own default, which Django switches off. For compiled queries: the ORM binds its
             # parameters on the client and never prepares.
-            "prepare_threshold": None if DATABASE_POOLER else 5,
+            "prepare_threshold": 5 if PREPARE else None,
             # Set as the session starts, so that no SET costs a round trip. PgBouncer refuses it.
             "options": "" if DATABASE_POOLER else startup_options(SESSION),
             "pool": SYNC_POOL,  # manage.py does without
@@ -116,27 +221,38 @@ DATABASES = {
 
 # Requests read through a pool of their own in each worker (ops/postgres/pool.py).
 NATIVE_POOL = PoolOptions(
-    prepare=not DATABASE_POOLER,
-    max_size=4,  # an event loop on one core keeps no more busy
+    prepare=PREPARE,
+    # One for quick statements, a second one while the first is held up, two for statements that are not quick.
+    max_size=3,
+    # A pooler that carries no prepared statements may not take more than one at a time either.
+    depth=16 if PREPARE else 1,
     # 32 connections can all come to one worker: with 8, a sixth of their requests was refused (lab, list100, 2
-    # workers). 64 take some 25 ms to be served; what comes beyond that would only make everyone late.
+    # workers). 64 take some 25 ms to be served; more would only make all of them late.
     max_waiting=64,
     timeout=0.5,
     connect_timeout=2.0,
-    deadline=2.0,  # statement_timeout ends what merely takes long; this is for a server that is gone or frozen
+    # statement_timeout, 1 s, ends slow statements. For a server that is gone or frozen: answers come in 1.5 s.
+    deadline=1.3,
     borrow=600.0,
     max_lifetime=1800.0,
     reconnect_timeout=3.0,  # psycopg_pool's own 300 s would back off for minutes
 )
 
-# What a request's session has besides; config/asgi.py applies it. Commands have no such limits: a migration or a
+# Statistics are scans, which take seconds (ops/postgres/snapshot.py): a worker computes one answer at a time, on so
+# many connections of its own, and gives it up after so many seconds.
+SNAPSHOT_CONNECTIONS = 2
+STATISTICS_SECONDS = 30.0
+
+# More options of a request's session; config/asgi.py applies it. Commands have no such limits: a migration or a
 # backfill over 10 million rows takes the time it takes.
 REQUEST_SESSION = {
     "statement_timeout": 1000,  # milliseconds
-    "idle_in_transaction_session_timeout": 5000,
+    "idle_in_transaction_session_timeout": 0
+    if DEBUG
+    else 5000,  # a debugger's prompt may be in a transaction
     # For disks without a moving head. With Postgres's 4, a prepared page of a category between two dates read all
     # 4,762 rows of it and sorted them (100,000 products); with 1.1 every page of every path reads its index in order,
-    # at 10 thousand to 10 million rows, even by plans that know no parameters (tests/products/test_plans.py).
+    # at 10 thousand to 10 million rows, even by plans that know no parameters (tests/api/test_plans.py).
     "random_page_cost": 1.1,
 }
 
@@ -144,13 +260,11 @@ REQUEST_SESSION = {
 
 REDIS_URL = env.redis_url("REDIS_URL")
 # Services that share a Redis have different prefixes: an entry of one would be an answer of the other.
-CACHE_PREFIX = env.word(
-    "CACHE_PREFIX", pattern=r"[\w-]{1,50}", what="letters, digits, - and _", default="sub10"
-)
+CACHE_PREFIX = env.word("CACHE_PREFIX", pattern=r"[\w-]{1,50}", what="letters, digits, - and _", default=NAME)
 # Whole answers: in each worker and in Redis ("on"), in Redis only ("l2"), or nowhere ("off").
 PAGE_CACHE = env.choice("PAGE_CACHE", ["on", "l2", "off"], default="off" if INSTRUMENTED else "on")
 
-# Django's cache, for what is no whole answer: cache.get(), cache.set(), cache.delete_pattern().
+# Django's cache, for parts of answers and other data: cache.get(), cache.set(), cache.delete_pattern().
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
@@ -161,40 +275,58 @@ CACHES = {
                 # A cache that takes longer than the database is of no use. Seconds.
                 "socket_connect_timeout": 0.05,
                 "socket_timeout": 0.05,
+                "protocol": 2,  # of Redis before 6.0, too
                 "retry": None,
                 "max_connections": 16,  # as many as a worker has requests in flight
             },
             "IGNORE_EXCEPTIONS": True,  # the cache is optional: without it each read is a miss, not an error
-            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # unpickling runs what it finds
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",  # unpickling runs code in the data
         },
     }
 }
+
+# --- Other services (docs/outgoing-calls.md) ------------------------------------------------------
+
+# The exchange rates, as {"base": "USD", "date": "2026-11-27", "rates": {"EUR": 0.9245, ...}}. Without a source, each
+# quote is answered 503.
+RATES_URL = env.http_url("RATES_URL")
+# Milliseconds for a call, retries included. One to another continent, with TLS, may need 1000.
+RATES_TIMEOUT = env.integer("RATES_TIMEOUT", least=10, most=10_000, default=200)
 
 # --- Instruments ----------------------------------------------------------------------------------
 
 # Where a request's time may go, in seconds: 10 ms in all. Timed in ops/asgi/telemetry.py.
 LATENCY_BUDGET = Budget(middleware=0.001, auth=0.001, db=0.004, serialisation=0.002, response=0.002)
 
-METRICS_PORT = env.integer("METRICS_PORT", least=0, most=65535, default=9100)  # 0: no metrics
-METRICS_HOST = env.word(
-    "METRICS_HOST", pattern=env.HOST_NAME, what="a name or an address", default="127.0.0.1"
+# Which answers carry Server-Timing, which tells how the service works inside: all, none, or those to requests that
+# have the key in X-Server-Timing-Key.
+SERVER_TIMING = env.choice("SERVER_TIMING", ["all", "none", "key"], default="all")
+SERVER_TIMING_KEY = (
+    env.secret("SERVER_TIMING_KEY", shortest=32, example='"$(openssl rand -hex 32)"')
+    if SERVER_TIMING == "key"
+    else ""
 )
+
+METRICS_PORT = env.integer("METRICS_PORT", least=0, most=65535, default=9100)  # 0: no metrics
+METRICS_HOST = env.address("METRICS_HOST", default="127.0.0.1")
 
 LOG_LEVEL = env.choice("LOG_LEVEL", ["debug", "info", "warning", "error", "critical"], default="info").upper()
 LOG_FORMAT = env.choice("LOG_FORMAT", ["json", "console"], default="console" if DEBUG else "json")
 ACCESS_LOG = env.fraction("ACCESS_LOG", default=0.0)  # the share of requests that get a line
-# A function, so that who prints the settings prints no secret.
+# A function, so that a print of the settings shows no secret.
 LOGGING = configuration(
     level=LOG_LEVEL,
     form=LOG_FORMAT,
-    secrets=lambda: [SECRET_KEY, DATABASE["PASSWORD"], *passwords_of(REDIS_URL)],
+    secrets=lambda: [
+        *(SECRET_KEY, *SECRET_KEY_FALLBACKS, SERVER_TIMING_KEY),
+        *(DATABASE["PASSWORD"], *passwords_of(REDIS_URL)),
+    ],
 )
 
 # --- Instruments of development (docs/profiling.md) -----------------------------------------------
 
 if INSTRUMENTED:
     INSTALLED_APPS.append("django.contrib.staticfiles")
-    STATIC_URL = "/static/"
     TEMPLATES = [
         {
             "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -210,13 +342,13 @@ if PROFILE == "silk":
     SILK_RECORDS = r"/api/(?!docs|openapi\.json)"  # requests with such a path
     SILKY_MAX_RECORDED_REQUESTS = 1000
     SILKY_MAX_REQUEST_BODY_SIZE = SILKY_MAX_RESPONSE_BODY_SIZE = 64 * 1024  # of a larger body nothing is kept
-    # Starred out: headers of these names, besides Authorization and Cookie, and what in a body has such a name.
+    # Starred out: headers of these names, besides Authorization and Cookie, and fields of a body with such a name.
     SILKY_SENSITIVE_KEYS = {"x-api-key", "proxy-authorization", "key", "token", "secret", "password"}
 
 if TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
     MIDDLEWARE.append("debug_toolbar.middleware.DebugToolbarMiddleware")
-    INTERNAL_IPS = ["127.0.0.1", "::1"]  # who gets to see it
+    INTERNAL_IPS = ["127.0.0.1", "::1"]  # addresses that see it
     # Those that have something to say of an API, and nothing secret: headers hold keys, settings hold passwords.
     DEBUG_TOOLBAR_PANELS = [
         "debug_toolbar.panels.history.HistoryPanel",

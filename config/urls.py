@@ -3,11 +3,11 @@
 from django.conf import settings
 from django.urls import include, path
 
-from api.ninja import Api
+from api import Api
 from products.api import router as products
 
 api = Api(
-    title="sub10",
+    title=settings.NAME,
     version=settings.VERSION,
     description="Products, over ten million of them, in under ten milliseconds.",
 )

@@ -14,8 +14,9 @@ REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def main() -> int:
-    """Ask, say what the answer was, and return the exit status."""
-    port = int(os.environ.get("PORT") or 8000)
+    """Ask, print the answer, and return the exit status."""
+    named = os.environ.get("PORT", "")
+    port = int(named) if named.isdecimal() else 8000  # else a service link, which config/env.py ignores
     try:
         with (
             socket.create_connection(("127.0.0.1", port), TIMEOUT) as service,

@@ -1,7 +1,7 @@
 """The tables.
 
-What must always hold is a constraint in the database, and each access path of the API has its index. The seven
-fields of Product are those of the benchmark that this project started from; Category gives it a join.
+Rules that must always hold are constraints in the database, and each access path of the API has its index. Category
+gives Product a join.
 """
 
 import datetime
@@ -10,7 +10,7 @@ from decimal import Decimal
 from django.db import models
 from django.db.models import F, Q
 
-from api.cache.querysets import InvalidatingQuerySet
+from api import InvalidatingQuerySet
 
 MOST_PRICE = Decimal("99999.99")
 EARLIEST = datetime.datetime.min.replace(tzinfo=datetime.UTC)

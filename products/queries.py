@@ -1,13 +1,10 @@
-"""Everything that reads products: the listings with their access paths, and one function a question."""
+"""All that reads products: the listings with their access paths, the statistics, the prices of one."""
 
-from functools import lru_cache
+from django.db.models import Avg, Count, Max, Min, Sum
 
-from api.access import AccessPath, at_least, at_most, below, equals
-from api.listing import Listing
-from ops.postgres.compiled import One
-from ops.postgres.statement import Param
+from api import AccessPath, Export, Listing, One, Param, Stats, at_least, at_most, below, equals
 from products.models import Category, Product
-from products.schemas import CategoryOut, ProductOut
+from products.schemas import CategoryDetail, CategoryOut, Prices, ProductOut, ProductStatsOut
 
 PRODUCTS = Listing(
     "products",
@@ -22,17 +19,31 @@ PRODUCTS = Listing(
     AccessPath("low_price", low_price_min=at_least(), low_price_max=at_most()),
     AccessPath("high_price", high_price_min=at_least(), high_price_max=at_most()),
     AccessPath("id"),
-    on_request=("category",),  # a join: it costs only those who ask for it
+    on_request=("category",),  # a join, which costs only the requests that ask for it
 )
+PRODUCT = PRODUCTS.one("product_id")
+PRODUCT_STATS = Stats(
+    PRODUCTS,
+    ProductStatsOut,
+    by=("category",),
+    count=Count("*"),
+    low_price_min=Min("low_price"),
+    low_price_max=Max("low_price"),
+    low_price_average=Avg("low_price"),
+    high_price_min=Min("high_price"),
+    high_price_max=Max("high_price"),
+    high_price_average=Avg("high_price"),
+    demand_qty_sum=Sum("demand_qty"),
+    offers_qty_sum=Sum("offers_qty"),
+    bought_qty_sum=Sum("bought_qty"),
+    sold_qty_sum=Sum("sold_qty"),
+    time_created_min=Min("time_created"),
+    time_created_max=Max("time_created"),
+)
+PRODUCT_EXPORT = Export(PRODUCTS)
 
 CATEGORIES = Listing("categories", Category.objects.all(), CategoryOut, AccessPath("slug"))
+# A listing of its own: with the products, each change of one would drop the cached pages of categories.
+CATEGORY = Listing("category", Category.objects.all(), CategoryDetail, AccessPath("slug")).one("category_id")
 
-
-@lru_cache(maxsize=256)  # there are 511 choices of fields; most clients make the same few
-def _product(fields: tuple[str, ...]) -> One:
-    return One(Product.objects.filter(pk=Param("id")), ProductOut, fields)
-
-
-async def get_product(product_id: int, fields: tuple[str, ...]) -> bytes | None:
-    """The product's `fields` as JSON, or None where there is no such product."""
-    return await _product(fields)(id=product_id)
+PRICES = One(Product.objects.filter(pk=Param("id")), Prices)

@@ -1,4 +1,4 @@
-"""What the tests stand on: real Postgres and Valkey, a database of products, and the service on a socket.
+"""What the tests stand on: real Postgres and Valkey, a database with a shop, and the service on a socket.
 
 Without DATABASE_URL and REDIS_URL, private servers are started once for all test processes.
 """
@@ -7,25 +7,31 @@ import atexit
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 
 import django
 import httpx
 import pytest
 from django.conf import settings
 
-from ops.embedded.paths import LOCAL
-from ops.embedded.servers import Servers
+from ops.tools.embedded.paths import LOCAL
+from ops.tools.embedded.servers import Servers
+from tests import chaos
 from tests.service import Service, serve
 from tests.wiretap import Wiretap, tap
 
 ROWS = 10_000
+LAST_OF_A_LOG = 4000  # bytes
 
 # At import, since a bad setting ends a start here in its one line, and inside a hook of pytest's in a traceback.
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+if settings.configured and os.environ.get("DJANGO_SETTINGS_MODULE") != "tests.settings":
+    sys.exit("unset DJANGO_SETTINGS_MODULE: the tests have settings of their own, tests.settings")
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 os.environ.setdefault("SECRET_KEY", "a-key-for-tests-only-of-more-than-fifty-characters-in-all")
 # Not those of `make test`: the tests ask for hosts that are none, and read logs as JSON.
 os.environ |= {"ALLOWED_HOSTS": "127.0.0.1,localhost,testserver", "LOG_FORMAT": "json"}
+os.environ |= {"RATE_LIMIT_WRITE": "off", "RATE_LIMIT_BULK": "off"}  # a test that wants limits names them
 os.environ["METRICS_PORT"] = "0"  # of many services at once; a test that wants metrics names a port
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # tests end in order then, as after Ctrl-C
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits the environment of who started it
@@ -44,10 +50,28 @@ def no_access_log() -> Iterator[None]:
         yield
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(chaos)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "django_db_setup" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.django_db)
+        if settings.RUNTIME != "lean" and item.get_closest_marker("lean"):
+            item.add_marker(pytest.mark.skip(reason="RUNTIME is not lean"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what its services have logged last."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Service):
+                logged = value.log.read_bytes()[-LAST_OF_A_LOG:]
+                report.sections.append((f"log of {name}", logged.decode(errors="replace")))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -55,17 +79,13 @@ def django_db_setup(django_db_setup: None, django_db_blocker: "pytest.FixtureReq
     """The test database, with products whose every sort key has ties."""
     from django.core.management import call_command
     from django.db import connection
-    from django.db.models.functions import TruncMinute
-
-    from products.models import Product
 
     # pytest-django makes a test database only if a collected test has the mark django_db. Without one, what follows
     # would rewrite the database that DATABASE_URL names, whatever it is called.
     if connection.settings_dict["NAME"] == NAMED:
         pytest.exit("no test database: a test that needs it lacks the mark django_db", returncode=4)
     with django_db_blocker.unblock():  # type: ignore[attr-defined]  # pytest-django's
-        call_command("seed_products", rows=ROWS, verbosity=0)
-        Product.objects.update(time_created=TruncMinute("time_created"))
+        call_command("seed_shop", rows=ROWS, verbosity=0)
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +98,11 @@ def wiretap(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def service(wiretap: Wiretap, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service as it is deployed, with one worker, on a real socket."""
-    with serve({"DATABASE_URL": wiretap.url}, tmp_path_factory.mktemp("service")) as running:
-        running.wait_for(b"connections at worst")  # the last statement that it makes of its own accord
+    environment = {"DATABASE_URL": wiretap.url, "TESTED_WITHOUT_HASTE": "yes"}
+    with serve(environment, tmp_path_factory.mktemp("service")) as running:
+        # The statements that it makes of its own accord: the report of connections, and those that warm its worker.
+        running.wait_for(b"connections at worst")
+        running.client.get("/livez")
         yield running
 
 

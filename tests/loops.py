@@ -34,10 +34,12 @@ async def _in_time(work: Coroutine[Any, Any, None]) -> None:
 @pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
     unheard: list[dict[str, Any]] = []
+    gc.freeze()  # so that the collection below looks at the test's objects only
     with asyncio.Runner(loop_factory=request.param) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: unheard.append(context))
         yield runner
         gc.collect()
+    gc.unfreeze()
     assert not unheard
 
 

@@ -33,23 +33,40 @@ class Service:
 
 
 @contextmanager
-def serve(environment: Mapping[str, str], directory: Path, *, workers: int = 1) -> Iterator[Service]:
+def serve(
+    environment: Mapping[str, str],
+    directory: Path,
+    *,
+    workers: int = 1,
+    application: str = "config.asgi:application",
+    files: tuple[int, int] | None = None,
+    port: int | None = None,
+    listener: socket.socket | None = None,
+) -> Iterator[Service]:
     """Run the service until the block ends, without its page cache unless the environment says so.
 
-    The socket listens before the service starts, so requests wait for it and nobody has to.
+    `files` are its soft and its hard limit of open files.
+
+    The socket, or the `listener` that is given, listens before the service starts, so requests wait for it and nobody
+    has to. With a `port` the service binds its own, some time after this has returned.
     """
     log = directory / "service.log"
-    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
-        command = [sys.executable, "-m", "gunicorn", "config.asgi:application"]
+    given = listener.dup() if listener else socket.create_server(("127.0.0.1", 0))
+    with given, log.open("wb") as output:
+        address = given.getsockname() if port is None else ("127.0.0.1", port)
+        bind = f"fd://{given.fileno()}" if port is None else f"127.0.0.1:{port}"
+        command = [sys.executable, "-m", "gunicorn", application]
+        if files:
+            limits = f'ulimit -Sn {files[0]}; ulimit -Hn {files[1]}; exec "$@"'
+            command = ["sh", "-c", limits, "sh", *command]
         process = subprocess.Popen(
-            [*command, "--bind", f"fd://{listener.fileno()}"],
+            [*command, "--bind", bind],
             cwd=ROOT,
             env={**os.environ, "WEB_CONCURRENCY": str(workers), "PAGE_CACHE": "off", **environment},
-            pass_fds=[listener.fileno()],
+            pass_fds=[given.fileno()],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        address = listener.getsockname()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=PATIENCE) as client:
             yield Service(process, address, client, log)

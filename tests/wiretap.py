@@ -7,7 +7,8 @@ https://www.postgresql.org/docs/current/protocol-message-formats.html
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +24,20 @@ class Message(NamedTuple):
     parameters: tuple[str | None, ...] = ()  # of B, in text format
 
 
+class Trap(NamedTuple):
+    """What befalls the next COMMIT: it is lost on its way to the server, or, `answered`, its answer is."""
+
+    answered: bool
+    spring: Callable[[], object]  # is called before the connection is cut
+
+
 class Wiretap:
     """The messages since `clear`; `url` is for the client that is listened to."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.trap: Trap | None = None  # springs once
+        self.withholds: Callable[[], bool] = lambda: False  # whether the server's answers wait
         self.messages: list[Message] = []
         self.prepared: dict[str, str] = {}  # SQL by name, of all connections; `clear` leaves it
 
@@ -39,6 +49,15 @@ class Wiretap:
     def clear(self) -> None:
         self.messages.clear()
 
+    def springs(self, *, answered: bool) -> bool:
+        """A COMMIT is here, or its answer."""
+        trap = self.trap
+        if not trap or trap.answered != answered:
+            return False
+        self.trap = None
+        trap.spring()
+        return True
+
     @property
     def statements(self) -> list[str]:
         """The SQL of simple queries and preparations; a health check's empty query is none."""
@@ -46,10 +65,9 @@ class Wiretap:
 
     @property
     def executions(self) -> int:
-        """How many statements ran, prepared before or not."""
-        return sum(
-            message.kind == "E" or (message.kind == "Q" and bool(message.sql)) for message in self.messages
-        )
+        """How many statements ran, prepared before or not, but for the look at the settings of a new session."""
+        simple = sum(message.kind == "Q" and bool(message.sql) for message in self.messages)
+        return simple + sum("pg_settings" not in sql for sql, _ in self.bound)
 
 
 @contextmanager
@@ -74,7 +92,7 @@ def _accept(listener: socket.socket, database: Mapping[str, Any], wire: Wiretap)
             client, _ = listener.accept()
             server = _connect(database)
             threading.Thread(target=_upstream, args=(client, server, wire), daemon=True).start()
-            threading.Thread(target=_downstream, args=(server, client), daemon=True).start()
+            threading.Thread(target=_downstream, args=(server, client, wire), daemon=True).start()
 
 
 def _connect(database: Mapping[str, Any]) -> socket.socket:
@@ -86,9 +104,14 @@ def _connect(database: Mapping[str, Any]) -> socket.socket:
     return server
 
 
-def _downstream(server: socket.socket, client: socket.socket) -> None:
+def _downstream(server: socket.socket, client: socket.socket, wire: Wiretap) -> None:
     with client, suppress(OSError):
         while data := server.recv(65536):
+            while wire.withholds():
+                time.sleep(0.001)
+            if b"COMMIT\0" in data and wire.springs(answered=True):
+                client.shutdown(socket.SHUT_RDWR)
+                break
             client.sendall(data)
 
 
@@ -96,16 +119,23 @@ def _upstream(client: socket.socket, server: socket.socket, wire: Wiretap) -> No
     with server, suppress(OSError):
         try:
             started, buffer = False, b""
+            prepared: dict[str, str] = {}  # of this connection: psycopg gives each the same names
             while data := client.recv(65536):
                 # Noted before it is passed on: whoever has the answer finds the question here.
-                started, buffer = _note(started, buffer + data, wire)
+                started, buffer, own = _note(started, buffer + data, wire)
+                prepared |= {message.statement: message.sql for message in own if message.kind == "P"}
+                commits = "COMMIT" in {message.sql or prepared.get(message.statement) for message in own}
+                if commits and wire.springs(answered=False):
+                    client.shutdown(socket.SHUT_RDWR)
+                    break
                 server.sendall(data)
         finally:
             server.shutdown(socket.SHUT_RDWR)  # close alone would wait for the other direction's recv
 
 
-def _note(started: bool, buffer: bytes, wire: Wiretap) -> tuple[bool, bytes]:  # noqa: FBT001
-    """Note the whole messages in `buffer`; return what is left. Only a connection's first has no type byte."""
+def _note(started: bool, buffer: bytes, wire: Wiretap) -> tuple[bool, bytes, list[Message]]:  # noqa: FBT001
+    """Note the whole messages in `buffer`; return what is left, and them. Only the first one has no type byte."""
+    own: list[Message] = []
     while len(buffer) > 4:
         head = 1 if started else 0
         end = head + int.from_bytes(buffer[head : head + 4])
@@ -114,10 +144,11 @@ def _note(started: bool, buffer: bytes, wire: Wiretap) -> tuple[bool, bytes]:  #
         if started:
             message = _message(chr(buffer[0]), buffer[5:end])
             wire.messages.append(message)
+            own.append(message)
             if message.kind == "P":
                 wire.prepared[message.statement] = message.sql
         started, buffer = True, buffer[end:]
-    return started, buffer
+    return started, buffer, own
 
 
 def _message(kind: str, body: bytes) -> Message:

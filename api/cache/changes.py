@@ -1,17 +1,20 @@
-"""Invalidation: whoever changes rows says so, and no worker answers with what depended on them.
+"""Invalidation: a change of rows is published, and no worker answers with an entry that depended on them.
 
-    Product.objects.filter(...).update(...)         # says so itself, as save(), delete() and the bulk methods do
+    Product.objects.filter(...).update(...)         # invalidates, as save(), delete() and the bulk methods do
     invalidate(Product)                             # after SQL of one's own: any of its rows may have changed
     invalidate(Product, 7, 8)                       # or these
     await ainvalidate(Product, 7)                   # in async code, once the change is committed
 
-The models whose manager is an InvalidatingQuerySet take care of themselves.
+Models with an InvalidatingQuerySet as their manager need no such call.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from itertools import count
 from typing import Any
 
 import orjson
@@ -21,21 +24,32 @@ from django.db.models import Model
 from django_redis import get_redis_connection  # type: ignore[import-untyped]
 from redis.exceptions import RedisError
 
-from api.cache.finding import Finder
+from api.cache.lookup import Lookup
 from api.cache.policy import ANY, lineage, tag
 from api.cache.shared import channel_of, key_of_tag
-from ops.asgi.tasks import end
+from ops.postgres.pool import pools
 from ops.redis.client import Unavailable
+from ops.tasks import end
 
 logger = logging.getLogger(__name__)
 
-MOST_KEYS = 100  # rows of one model that are named one by one; of more, any may have changed
-MOST_UNTOLD = 1000  # tags that wait for Redis to take them; of more, their models'
-SILENCE = (
-    0.5  # seconds without a word from Redis until a worker asks whether it is still there, and waits for
+MAX_KEYS = 100  # rows of one model that are named one by one; if more have changed, any may have
+MAX_UNPUBLISHED_TAGS = 1000  # that wait for Redis to take them; of more, the tags of their models do
+PING_SECONDS = 0.5  # of silence, after which Redis is pinged; after as many more without a reply, it is lost
+RETRY_SECONDS = 0.1  # until the next attempt to publish, or to subscribe
+MAX_RETRY_SECONDS = 2.0  # the pause between attempts to subscribe doubles up to this
+# A worker that has published a change waits until the others have dropped their entries, since its client may ask
+# them next: 64 of 800 reads through another worker were older than the write before them. Some listeners confirm
+# nothing, such as a worker of an older release: after a wait that was in vain, they are not waited for.
+CONFIRM_SECONDS = 0.05
+SILENT_SECONDS = 10.0
+CONFIRM = (
+    "?"  # begins the part of a message that asks for a confirmation; to an older release it is an unknown tag
 )
-RETRY = 0.1  # seconds until it subscribes, or tells of changes, again
-FAREWELL = 0.2  # seconds that a worker which stops takes to tell what it has changed last
+LAST_PUBLISH_SECONDS = 0.2  # for a worker that stops to publish its last changes
+
+# Called with the tags of each change that this process makes or hears of, in any thread, besides the page cache.
+listeners: list[Callable[[Collection[str]], None]] = []
 
 
 class Batch:
@@ -54,19 +68,30 @@ class Batch:
         _publish(self.tags())
 
 
+class AsyncBatch(Batch):
+    """The same of a transaction of ops/postgres/transactions.py, to be awaited after its commit."""
+
+    async def __call__(self) -> None:  # type: ignore[override]
+        await _apublish(self.tags())
+
+
 def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
     named = [*keys]
-    if ANY in named or len(named) > MOST_KEYS:
+    if ANY in named or len(named) > MAX_KEYS:
         named = [ANY]
     return [tag(one, key) for one in lineage(model) for key in (None, *named)]
 
 
 def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) -> None:
-    """Rows of `model` have changed: those with these primary keys, or any. Takes effect once that is committed."""
+    """Drop the answers that depend on rows of `model`, which have changed: on these primary keys, or on any row.
+
+    It takes effect when the transaction is committed, and not if it is rolled back.
+    """
     connection = connections[using]
     last = connection.run_on_commit[-1] if connection.run_on_commit else None
-    # Savepoints of the last batch that are not open any more were kept: only open ones may yet be rolled back. None
-    # is a block without a savepoint.
+    # Changes join the last batch if they cannot be rolled back without it: if each savepoint that is open now was
+    # open when the batch was made. One that was open then, and is not any more, was released, or the batch would be
+    # gone. None stands for an atomic block without a savepoint.
     if last and isinstance(last[1], Batch) and {*connection.savepoint_ids} - {None} <= last[0]:
         last[1].add(model, keys or (ANY,))
         return
@@ -77,97 +102,153 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
 
 async def ainvalidate(model: type[Model], *keys: Any) -> None:
     """The same, at once: the change must be committed."""
-    tags = _tags(model, keys or (ANY,))
-    if _announcer and _announcer.is_here():
-        await _announcer.announce(tags)
-    else:
+    await _apublish(_tags(model, keys or (ANY,)))
+
+
+async def _apublish(tags: list[str]) -> None:
+    _tell(tags)
+    if _publisher and _publisher.is_in_loop():
+        await _publisher.publish(tags)
+    elif asyncio.get_running_loop() not in pools or settings.PAGE_CACHE != "off":
         await asyncio.to_thread(_publish, tags)
+    # A worker without a page cache tells nobody: the others have none either.
+
+
+def _tell(tags: Collection[str]) -> None:
+    for listener in listeners:
+        listener(tags)
 
 
 def _publish(tags: list[str]) -> None:
-    if _announcer is None:
-        _publish_alone(tags)
-    elif _announcer.is_here():
-        _announcer.announce_soon(tags)
-    else:
-        done = asyncio.run_coroutine_threadsafe(_announcer.announce(tags), _announcer.loop)
-        with contextlib.suppress(TimeoutError):  # a loop that is stuck: what was written stays written
+    _tell(tags)
+    if _publisher and _publisher.is_in_loop():
+        _publisher.publish_soon(tags)
+    elif _publisher:
+        done = asyncio.run_coroutine_threadsafe(_publisher.publish(tags), _publisher.loop)
+        with contextlib.suppress(TimeoutError):  # a loop that is stuck: the rows are committed all the same
             done.result(timeout=1.0)
+    else:  # a command, a shell
+        prefix = settings.CACHE_PREFIX
+        try:
+            with get_redis_connection("default").pipeline(transaction=False) as pipeline:
+                pipeline.delete(*(key_of_tag(prefix, name) for name in tags))
+                pipeline.publish(channel_of(prefix), orjson.dumps(tags))
+                pipeline.execute()
+        except RedisError as error:
+            logger.warning("Cached pages may be out of date until they expire: Redis: %s", error)
 
 
-def _publish_alone(tags: list[str]) -> None:
-    """For processes that are no workers: commands, a shell."""
-    prefix = settings.CACHE_PREFIX
-    try:
-        with get_redis_connection("default").pipeline(transaction=False) as pipeline:
-            pipeline.delete(*(key_of_tag(prefix, name) for name in tags))
-            pipeline.publish(channel_of(prefix), orjson.dumps(tags))
-            pipeline.execute()
-    except RedisError as error:
-        logger.warning("Cached pages may be out of date until they expire: Redis: %s", error)
+class Confirmations:
+    """Of one change: how many have come, and how many are due, which is known once Redis has replied."""
+
+    def __init__(self, ended: "asyncio.Future[None]") -> None:
+        self.ended = ended
+        self.come, self.due = 0, sys.maxsize
+
+    def add(self) -> None:
+        self.come += 1
+        if self.come >= self.due:
+            self.end()
+
+    def end(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
-class Announcer:
-    """A worker's part in it: tells the others what has changed here, and hears what has changed elsewhere."""
+class Publisher:
+    """A worker's part in invalidation: publishes its changes, and drops entries when others publish theirs.
 
-    def __init__(self, finder: Finder) -> None:
+    It starts to listen as it is made, and belongs to the event loop that runs then.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
         self.loop = asyncio.get_running_loop()
         self.subscribed = False
-        self.invalidations = 0
-        self._finder, self._shared = finder, finder.shared
-        self._failures = 0  # to tell of changes
-        self._untold: dict[str, int] = {}  # tags by the last failure to tell of them
+        self.invalidations = 0  # messages received
+        self._name = secrets.token_hex(8)
+        self._changes = count(1)
+        # Of the changes that this worker is about to publish, by their number.
+        self._unconfirmed: dict[int, Confirmations] = {}
+        self._silent, self._silent_until = (
+            0,
+            0.0,
+        )  # listeners that do not confirm, and until when they count so
+        self._lookup, self._shared = lookup, lookup.shared
+        self._failures = 0  # to publish
+        self._unpublished: dict[str, int] = {}  # tags, with the number of the failure since which each waits
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self) -> None:
         self._listening = self.loop.create_task(self._listen())
 
-    def is_here(self) -> bool:
-        """Whether the caller runs in the event loop itself, where it cannot wait."""
+    def is_in_loop(self) -> bool:
+        """Whether the caller runs in the event loop itself, where it must not block."""
         try:
             return asyncio.get_running_loop() is self.loop
         except RuntimeError:
             return False
 
-    async def announce(self, tags: Iterable[str]) -> None:
-        """Returns once every worker has been told; what Redis does not take now, it gets as soon as it does."""
-        self._finder.forget(tags)
-        try:
-            await self._shared.change(tags)
-        except Unavailable:
-            self._postpone(tags)
-        self._finder.forget(tags)  # what was found in Redis meanwhile
+    async def publish(self, tags: Iterable[str]) -> None:
+        """Invalidate the tags everywhere. If Redis does not take them now, it gets them as soon as it does.
 
-    def announce_soon(self, tags: list[str]) -> None:
-        self._finder.forget(tags)
-        self._spawn(self.announce(tags))
+        When it returns, every worker has dropped its entries, as far as they confirm it within CONFIRM_SECONDS.
+        """
+        self._lookup.invalidate(tags)
+        number = next(self._changes)
+        confirmations = self._unconfirmed[number] = Confirmations(self.loop.create_future())
+        try:
+            told = await self._shared.invalidate(tags, request=f"{CONFIRM}{self._name}:{number}")
+            await self._wait_for(confirmations, told - 1)  # one of them is this worker
+        except Unavailable:
+            if not self._unpublished:
+                self._spawn(self._retry())
+            self._failures += 1
+            self._unpublished |= dict.fromkeys(tags, self._failures)
+            if len(self._unpublished) > MAX_UNPUBLISHED_TAGS:
+                models = {name.partition(":")[0] for name in self._unpublished}
+                tags = (*models, *(f"{model}:{ANY}" for model in models))
+                self._unpublished = dict.fromkeys(tags, self._failures)
+            self._shared.unpublished = {*self._unpublished}
+        finally:
+            del self._unconfirmed[number]
+        self._lookup.invalidate(tags)  # entries that were found in Redis meanwhile
+
+    async def _wait_for(self, confirmations: "Confirmations", others: int) -> None:
+        """Until the other listeners have confirmed a change, or CONFIRM_SECONDS have passed."""
+        silent = self._silent if self.loop.time() < self._silent_until else 0
+        confirmations.due = others - silent
+        if not self.subscribed or confirmations.come >= confirmations.due:
+            return
+        expiry = self.loop.call_later(CONFIRM_SECONDS, confirmations.end)
+        try:
+            await confirmations.ended
+        finally:
+            expiry.cancel()
+        if confirmations.come < confirmations.due:
+            self._silent = others - confirmations.come
+            self._silent_until = self.loop.time() + SILENT_SECONDS
+
+    def publish_soon(self, tags: list[str]) -> None:
+        self._lookup.invalidate(tags)
+        self._spawn(self.publish(tags))
 
     async def close(self) -> None:
         await end(self._listening)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FAREWELL)
+            await asyncio.wait(self._tasks, timeout=LAST_PUBLISH_SECONDS)
         await end(*self._tasks)
 
-    def _postpone(self, tags: Iterable[str]) -> None:
-        if not self._untold:
-            self._spawn(self._retry())
-        self._failures += 1
-        self._untold |= dict.fromkeys(tags, self._failures)
-        if len(self._untold) > MOST_UNTOLD:
-            models = {name.partition(":")[0] for name in self._untold}
-            tags = (*models, *(f"{model}:{ANY}" for model in models))
-            self._untold = dict.fromkeys(tags, self._failures)
-        self._shared.untold = {*self._untold}
-
     async def _retry(self) -> None:
-        while self._untold:
-            await asyncio.sleep(RETRY)
-            told = self._untold.copy()
+        while self._unpublished:
+            await asyncio.sleep(RETRY_SECONDS)
+            published = self._unpublished.copy()
             with contextlib.suppress(Unavailable):
-                await self._shared.change(told, insist=True)
-                # What has changed again meanwhile, and could not be told, may not have been told with this.
-                self._untold = {name: at for name, at in self._untold.items() if told.get(name) != at}
-                self._shared.untold = {*self._untold}
+                await self._shared.invalidate(published, insist=True)
+                # A tag that has failed once more meanwhile waits: its last change may be later than this deletion.
+                self._unpublished = {
+                    name: failure
+                    for name, failure in self._unpublished.items()
+                    if published.get(name) != failure
+                }
+                self._shared.unpublished = {*self._unpublished}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -175,58 +256,84 @@ class Announcer:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self) -> None:
-        """Drop what others have changed, for ever. Whoever is not heard may have changed anything."""
+        """Subscribe, and receive until the connection is lost; then subscribe again, for ever.
+
+        The worker may have missed changes while it was not subscribed. So it distrusts its entries when it loses a
+        subscription, and again when the next one begins.
+        """
+        pause = RETRY_SECONDS
         while True:
             try:
-                await self._shared.recognise()
-                async with self._shared.client.subscription(self._shared.channel) as channel:
-                    await self._hear(channel)
-            except Exception as error:  # noqa: BLE001  whatever it is, a worker has to hear
+                await self._shared.check_identity()
+                channels = (self._shared.channel, self._own_channel(self._name))
+                async with self._shared.client.subscription(*channels) as channel:
+                    await self._receive(channel)
+            except Exception as error:  # noqa: BLE001  after any error, the worker has to subscribe again
                 logger.debug("The subscription to changes is lost: %s: %s", type(error).__name__, error)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
             if self.subscribed:
                 self.subscribed = False
-                self._finder.doubt()
-            await asyncio.sleep(RETRY)
+                self._lookup.distrust()
+                pause = RETRY_SECONDS
+            await asyncio.sleep(pause)
 
-    async def _hear(self, channel: Any) -> None:
-        asked = False
+    async def _receive(self, channel: Any) -> None:
+        """Invalidate the tags in each message. Raises an error when the connection is lost.
+
+        After PING_SECONDS of silence it sends a ping. After as many more without a message or the ping's reply, or if
+        the subscription was not confirmed in that time, the connection counts as lost.
+        """
+        pinged = False
         while True:
-            message = await channel.get_message(timeout=SILENCE)
+            message = await channel.get_message(timeout=PING_SECONDS)
             if message is None:
-                if asked or not self.subscribed:
+                if pinged or not self.subscribed:
                     raise ConnectionError("no answer")
                 await channel.ping()
-                asked = True
+                pinged = True
                 continue
-            asked = False
+            pinged = False
             if message["type"] == "subscribe":
-                self._finder.doubt()
+                self._lookup.distrust()
                 self.subscribed = True
-            elif message["type"] == "message":
+            elif message["type"] == "message" and message["channel"] == self._shared.channel.encode():
                 self.invalidations += 1
-                self._finder.forget(_tags_of(message["data"]))
+                with contextlib.suppress(orjson.JSONDecodeError):  # no message of ours
+                    tags = orjson.loads(message["data"])
+                    if isinstance(tags, list):
+                        self._hear([name for name in tags if isinstance(name, str)])
+            elif message["type"] == "message":
+                with contextlib.suppress(KeyError, ValueError):  # it comes too late, or is no number
+                    self._unconfirmed[int(message["data"])].add()
+
+    def _hear(self, tags: list[str]) -> None:
+        """Drop the entries of others' changes, and confirm it."""
+        _tell(tags)
+        self._lookup.invalidate(tags)
+        if tags and tags[-1].startswith(CONFIRM):
+            name, _, number = tags[-1].removeprefix(CONFIRM).partition(":")
+            if name != self._name:
+                self._spawn(self._confirm(name, number))
+
+    async def _confirm(self, name: str, number: str) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._shared.client.run(("PUBLISH", self._own_channel(name), number))
+
+    def _own_channel(self, name: str) -> str:
+        """Where the worker of this name hears that others have dropped what it changed."""
+        return f"{self._shared.channel}:{name}"
 
 
-def _tags_of(data: bytes) -> list[str]:
-    """The tags of a message; none in what was not sent by us."""
-    try:
-        tags = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return []
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-
-
-_announcer: Announcer | None = None  # this process's, while it is a worker with a page cache
+_publisher: Publisher | None = None  # this process's, while it is a worker with a page cache
 
 
 @contextlib.asynccontextmanager
-async def heard(finder: Finder) -> AsyncIterator[Announcer]:
+async def open_publisher(lookup: Lookup) -> AsyncIterator[Publisher]:
     """The worker takes part in invalidation until the block ends."""
-    global _announcer  # noqa: PLW0603  a process has one
-    announcer = _announcer = Announcer(finder)
-    announcer.start()
+    global _publisher  # noqa: PLW0603  rows change anywhere in a process, and signals pass no worker on
+    publisher = _publisher = Publisher(lookup)
     try:
-        yield announcer
+        yield publisher
     finally:
-        _announcer = None
-        await announcer.close()
+        _publisher = None
+        await publisher.close()

@@ -1,143 +1,160 @@
-"""A stored answer, and its representations: what is sent, ready to the last byte.
+"""A stored answer and its representations, each ready to the last byte.
 
-All that does not change from one request to the next is made once: the codings, their entity tags, the fields, and
-once a second those that tell the time. A representation is sent as ASGI messages or written to the socket as it is.
+Everything that is the same for each request is made once: the codings, their entity tags, the header fields, and
+once a second the fields that change with time. A representation is sent as ASGI messages or written to the socket.
 """
 
 import time
 from collections.abc import Mapping
-from hashlib import blake2b
 
 from api.cache.conditions import Conditions, http_date, is_unchanged, read
 from api.cache.encodings import CODERS, IDENTITY, choose
-from api.cache.policy import Policy
-from ops.asgi.protocol import Fields
-from ops.asgi.wire import Representation
+from api.cache.policy import Target
+from ops import project
+from ops.asgi.types import Fields
+from ops.gunicorn.wire import Representation
+from ops.postgres.digests import digest
 
-SMALLEST = 1024  # bytes that are worth a coding: below, the saved ones fit the same packet
+MIN_CODED_BYTES = 1024  # of a body: below, the bytes that a coding saves fit the same packet
 COMPRESSIBLE = (b"text/", b"application/json")
 WIRE_HIT = "hit", "wire"  # outcome and tier
-NAME = b"sub10"  # of this cache, in Cache-Status (RFC 9211)
-OVERHEAD = 2900  # bytes of Python objects, of a representation and again of the entry (tracemalloc)
-MOST_SPELLINGS = 8  # request targets under which the wire knows a page; others take the way through ASGI
-LONGEST_SPELLING = 512  # bytes of such a target: anybody can write as many "&" into one as they like
+CACHE_NAME = project.NAME.encode()  # of this cache, in Cache-Status (RFC 9211)
+OVERHEAD_BYTES = 2900  # Python objects, of a representation and again of the entry (tracemalloc)
 
-# What a 304 repeats of the answer (RFC 9110, section 15.4.5).
+# Fields that a 304 repeats (RFC 9110, section 15.4.5).
 REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
 
-class Teller:
-    """Tells how old an answer is and how it came about.
+class CacheStatus:
+    """The header fields Age (RFC 9111, section 5.1) and Cache-Status (RFC 9211) of an entry.
 
-    A thing of its own, so that no representation refers to its entry: in a cycle, what has left the memory would wait
-    for a full garbage collection (a worker after 30,000 different pages of 1 kB: 145 MB instead of 97).
+    An object of its own, so that no representation refers to its entry: evicted entries in a reference cycle would
+    wait for a full garbage collection (a worker after 30,000 different pages of 1 kB: 145 MB instead of 97).
     """
 
-    __slots__ = ("_created", "_fresh", "_second", "_told")
+    __slots__ = ("_created", "_fresh", "_hit_fields", "_second")
 
     def __init__(self, created: float, fresh: float) -> None:
+        """`created` in seconds since the epoch; `fresh` in seconds."""
         self._created, self._fresh = created, fresh
         self._second = 0
-        self._told: Fields = []
+        self._hit_fields: Fields = []
 
-    def told(self) -> Fields:
-        """The fields that tell of a hit in the worker's memory; they change with the second."""
+    def on_hit(self) -> Fields:
+        """The fields of a hit in the worker's memory; they change once a second."""
         second = int(time.time())
         if second != self._second:
-            self._told, self._second = self.tell(b"hit; ttl=%d; detail=l1"), second
-        return self._told
+            self._hit_fields, self._second = self.fields(b"hit; ttl=%d; detail=l1"), second
+        return self._hit_fields
 
-    def tell(self, how: bytes) -> Fields:
-        """The fields that tell how old the answer is and how it came about (RFC 9111, 5.1; RFC 9211).
-
-        `how` may have a place for the seconds that are left of its freshness.
-        """
+    def fields(self, detail: bytes) -> Fields:
+        """`detail` follows the cache's name; `%d` in it becomes the seconds that the entry stays fresh."""
         age = max(0, int(time.time()) - int(self._created))
-        if b"%d" in how:
-            how %= int(self._fresh) - age
-        return [(b"age", b"%d" % age), (b"cache-status", b"%b; %b" % (NAME, how))]
+        if b"%d" in detail:
+            detail %= int(self._fresh) - age
+        return [(b"age", b"%d" % age), (b"cache-status", b"%b; %b" % (CACHE_NAME, detail))]
 
 
 class Entry:
-    """An answer with status 200, its times, and what it depends on.
+    """An answer with status 200, its times, and the versions of the tags that it depends on.
 
-    `created` is in seconds since the epoch, since it travels between machines; the worker's own times are
-    monotonic: `calm_until` the page may be sent without a thought, `live_until` with one, `fresh_until` it is
-    fresh, and `stale_until` it is better than an error.
+    `created` is in seconds since the epoch, since it travels between machines. The other times are on the worker's
+    monotonic clock:
+
+    state       | until                           | a request for it
+    ------------+---------------------------------+---------------------------------------------------------------
+    trusted     | `trusted_until`                 | gets it from the wire or from memory; nothing else is done
+    in grace    | `trusted_until` + GRACE_SECONDS | gets it from memory; it is revalidated in the background
+    unconfirmed | `stale_until`                   | asks Redis for the versions of its tags, and waits for the reply
+    expired     | it is replaced                  | waits until the next one is computed
+
+    Redis confirms an unconfirmed entry if the versions are the same: the request gets it, and it is trusted again. If
+    they differ, or Redis is not available, the request waits until the next one is computed. It gets the old one only
+    if that fails while Redis is not available.
+
+    Until `fresh_until` it is a hit. From then on it is stale: it is not trusted, and a request for it starts the
+    computation of the next one in the background. If that fails, the stale entry is trusted until the next attempt,
+    in memory but not on the wire.
+
+    One that goes by its age is trusted until `fresh_until`, and in grace until `stale_until`.
     """
 
     __slots__ = (
-        "_has_codings", "body", "calm_until", "cost", "created", "etag", "fields", "fresh_until", "key",
-        "live_until", "modified", "policy", "quiet_until", "representations", "stale_until", "targets",
-        "teller", "versions",
+        "_has_codings", "body", "cache_status", "created", "etag", "fields", "fresh_until", "key", "modified",
+        "policy", "representations", "route", "scheme", "seconds", "stale_until", "targets", "trusted_until",
+        "versions",
     )  # fmt: skip
 
     def __init__(
         self,
-        policy: Policy,
-        key: str,
+        target: Target,
         fields: Fields,
         body: bytes,
         *,
         created: float,
-        cost: float,
         versions: Mapping[str, bytes] | None,
         etag: bytes = b"",
+        seconds: float = 0.0,
     ) -> None:
-        """`cost` is what it took to compute, in seconds; `versions` those of its tags, None if nobody knew them."""
-        self.policy, self.key, self.fields, self.body = policy, key, fields, body
-        self.created, self.cost, self.versions = created, cost, versions
-        self.etag = etag or blake2b(body, digest_size=12).hexdigest().encode()
+        """`versions` are None if they were not known: such an entry is not shared.
+
+        `seconds`: how long the computation took.
+        """
+        self.policy, self.key, self.route = target.policy, target.key, target.route
+        self.scheme = target.scheme
+        self.fields, self.body = fields, body
+        self.created, self.versions, self.seconds = created, versions, seconds
+        self.etag = etag or digest(body).encode()
         self.modified = next((http_date(value) for name, value in fields if name == b"last-modified"), None)
-        self._has_codings = len(body) >= SMALLEST and any(
+        self._has_codings = len(body) >= MIN_CODED_BYTES and any(
             name == b"content-type" and value.startswith(COMPRESSIBLE) for name, value in fields
         )
         self.representations: dict[str, Representation] = {}
-        self.targets: set[bytes] = set()
-        self.teller = Teller(created, policy.fresh)
+        self.targets: set[bytes] = set()  # request targets under which the wire has it
+        self.cache_status = CacheStatus(created, target.policy.fresh)
         now, age = time.monotonic(), max(0.0, time.time() - created)  # the clock that wrote it may be ahead
-        self.fresh_until = now + policy.fresh - age
-        self.stale_until = self.fresh_until + policy.stale
-        self.calm_until = self.live_until = self.quiet_until = 0.0
+        self.trusted_until = 0.0
+        self.fresh_until = now + target.policy.fresh - age
+        self.stale_until = self.fresh_until + target.policy.stale
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly: its body, and half of that again in each coding."""
+        """Bytes of memory that it takes, roughly: its key, its body, half of that for each coding, and overhead."""
         codings = len(CODERS) if self._has_codings else 0
-        return len(self.key) + (2 + codings) * (OVERHEAD + len(self.body) // 2)
+        return len(self.key) + (2 + codings) * (OVERHEAD_BYTES + len(self.body) // 2)
 
     def select(self, conditions: Conditions) -> Representation:
-        """The representation that serves the client best, or 304 if that is the one it has."""
+        """The representation in the coding that the client prefers, or its 304 if the client has it already.
+
+        A representation is made when it is first selected, and kept.
+        """
         coding = choose(conditions.accept_encoding) if self._has_codings else IDENTITY
-        chosen = self.representations.get(coding) or self._make(coding)
+        chosen = self.representations.get(coding)
+        if chosen is None:
+            coded = coding != IDENTITY
+            body = CODERS[coding](self.body) if coded else self.body
+            etag = b'"%b-%b"' % (self.etag, coding.encode()) if coded else b'"%b"' % self.etag
+            fields = [*self.fields, (b"cache-control", self.policy.cache_control), (b"etag", etag)]
+            if self._has_codings:
+                fields.append((b"vary", b"accept-encoding"))
+            repeated = [(name, value) for name, value in fields if name in REPEATED]
+            if coded:
+                fields.append((b"content-encoding", coding.encode()))
+            fields.append((b"content-length", b"%d" % len(body)))
+            chosen = Representation(200, fields, body, etag, self.cache_status.on_hit)
+            chosen.not_modified = Representation(304, repeated, b"", etag, self.cache_status.on_hit)
+            self.representations[coding] = chosen
         if is_unchanged(conditions, chosen.etag, self.modified):
             return chosen.not_modified or chosen
         return chosen
 
-    @property
-    def route(self) -> str:
-        return self.policy.route
+    def select_ready(self, fields: Fields) -> Representation | None:
+        """The same for a request with these header fields, counted as a hit of the wire (ops/gunicorn/wire.py).
 
-    def answer(self, fields: Fields) -> Representation | None:
-        """What the wire answers to a request with these header fields, if it may; see ops/asgi/wire.py."""
+        None for a request with a rare condition, or with content: the ASGI layer answers it.
+        """
         conditions = read(fields)
-        if conditions is None:
+        if conditions is None or conditions.rare:
             return None
         self.policy.counts[WIRE_HIT] += 1
         return self.select(conditions)
-
-    def _make(self, coding: str) -> Representation:
-        coded = coding != IDENTITY
-        body = CODERS[coding](self.body) if coded else self.body
-        etag = b'"%b-%b"' % (self.etag, coding.encode()) if coded else b'"%b"' % self.etag
-        fields = [*self.fields, (b"cache-control", self.policy.cache_control), (b"etag", etag)]
-        if self._has_codings:
-            fields.append((b"vary", b"accept-encoding"))
-        kept = [(name, value) for name, value in fields if name in REPEATED]
-        if coded:
-            fields.append((b"content-encoding", coding.encode()))
-        fields.append((b"content-length", b"%d" % len(body)))
-        made = Representation(200, fields, body, etag, self.teller.told)
-        made.not_modified = Representation(304, kept, b"", etag, self.teller.told)
-        self.representations[coding] = made
-        return made

@@ -1,15 +1,20 @@
-"""Single flight: while one request finds an answer, the others that want the same wait for it."""
+"""Single flight: the requests of a worker for one entry share one computation.
+
+state    | begins                       | requests for the same key
+---------+------------------------------+------------------------------------------------------------
+open     | `begin`                      | join it and get its result, its error, or Abandoned
+outdated | `invalidate`                 | begin another; its result goes to the waiters and is not kept
+ended    | its work has ended           | begin another
+"""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from api.cache.entry import Entry
+from api.cache.policy import Target
 from api.cache.rendering import Answer
-from api.cache.shared import Target
-from ops.asgi.protocol import Scope
 
 
 class Found(NamedTuple):
@@ -19,90 +24,85 @@ class Found(NamedTuple):
     answer: Answer | None
     outcome: str
     tier: str
+    stored: bool = False  # in Redis, for all workers
 
 
 class Abandoned(Exception):
-    """The flight ended without a result: who waited for it finds the answer itself."""
+    """The flight ended without a result; its waiters look the entry up themselves."""
 
 
 class Flight:
-    """`outdated` once something it depends on has changed: its result is then nobody's but of those who wait.
+    """One lookup or computation under way.
 
-    `asked` is when Redis was last asked for it, on the monotonic clock: its result may lack what has changed since.
+    `asked`: when Redis was last asked for the entry, on the monotonic clock. Changes after that may be missing from
+    the result.
+    `outdated`: a dependency changed while this ran. Current waiters get the result; it is not kept.
+    `lock`: the token of the lock that it holds in Redis; empty if it holds none.
+    `locked_until`: when that lock expires, on the monotonic clock.
     """
 
-    def __init__(self, target: Target, scope: Scope) -> None:
-        self.target, self.scope = target, scope
-        self.token = secrets.token_hex(8)  # whose lock in Redis it is
-        self.outdated = False
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self.asked = time.monotonic()
-        self._waiters: list[asyncio.Future[Found]] = []
+        self.outdated = False
+        self.lock, self.locked_until = "", 0.0
+        self.result: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
 
-    async def join(self) -> Found:
-        """Wait for the result. Raises what the flight raised, or Abandoned."""
-        waiter: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        return await waiter
+    def end_lock(self) -> str:
+        """The token of the lock that it held, which the caller has to delete now; empty if it held none.
 
-    async def fly(self, work: "Work") -> Found:
-        """Do the work and give its result to those who wait."""
-        try:
-            found = await work(self)
-        except Exception as error:
-            self._fail(error)
-            raise
-        except BaseException:  # cancelled; the others are not
-            self._fail(Abandoned())
-            raise
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(found)
-        return found
-
-    def _fail(self, error: Exception) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
+        Redis need not compare the token, for which it would take a script: an expired lock is not deleted.
+        """
+        held, self.lock = self.lock, ""
+        return held if time.monotonic() < self.locked_until else ""
 
 
 Work = Callable[[Flight], Awaitable[Found]]
 
 
 class Flights:
-    """The flights of a worker by the key of what they look for; at most one for each."""
+    """The open flights of a worker by key, at most one for each."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, Flight] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._flights
+        self._open: dict[str, Flight] = {}
 
     def get(self, key: str) -> Flight | None:
-        return self._flights.get(key)
+        return self._open.get(key)
 
-    async def lead(self, flight: Flight, work: Work) -> Found:
-        """See a flight through that has begun."""
-        key = flight.target.key
-        try:
-            return await flight.fly(work)
-        finally:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-
-    def begin(self, target: Target, scope: Scope) -> Flight:
-        """A flight that others can join from now on; it has to be led."""
-        flight = self._flights[target.key] = Flight(target, scope)
+    def begin(self, target: Target) -> Flight:
+        """A flight that others can join from now on; the caller has to `lead` it."""
+        flight = self._open[target.key] = Flight(target)
         return flight
 
-    def forget(self, tags: Iterable[str] | None = None) -> list[Flight]:
-        """Let nobody join the flights that depend on any of `tags`, or any flight at all; they are returned."""
+    async def join(self, flight: Flight) -> Found:
+        """The result of a flight. Raises the error of its work, or Abandoned."""
+        # To cancel one waiter does not cancel the flight of the others.
+        return await asyncio.shield(flight.result)
+
+    async def lead(self, flight: Flight, work: Work) -> Found:
+        """Do the work of a flight that has begun, and pass its result or error on to the waiters."""
+        try:
+            found = await work(flight)
+        except BaseException as error:
+            # A cancellation is the leader's alone.
+            flight.result.set_exception(error if isinstance(error, Exception) else Abandoned())
+            flight.result.exception()  # the loop reports an exception that is never retrieved
+            raise
+        finally:
+            if self._open.get(flight.target.key) is flight:
+                del self._open[flight.target.key]
+        flight.result.set_result(found)
+        return found
+
+    def invalidate(self, tags: Iterable[str] | None = None) -> list[Flight]:
+        """Close the flights that depend on any of `tags` (None: on any at all) to new requests, and return them."""
         changed = None if tags is None else frozenset(tags)
         outdated = [
             flight
-            for flight in self._flights.values()
-            if changed is None or not changed.isdisjoint(flight.target.tags)
+            for flight in self._open.values()
+            if flight.target.tags and (changed is None or not changed.isdisjoint(flight.target.tags))
         ]
         for flight in outdated:
             flight.outdated = True
-            del self._flights[flight.target.key]
+            del self._open[flight.target.key]
         return outdated

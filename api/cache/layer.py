@@ -1,151 +1,228 @@
-"""The page cache as an ASGI layer: answers from the tiers what is cached, and lets everything else through."""
+"""The page cache as an ASGI layer: answers cached requests from the tiers, and passes all others on."""
 
+import logging
+import re
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
+from urllib.parse import quote
 
+from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.urls import Resolver404, get_resolver
+from django.urls.converters import get_converters
 
-from api.cache import changes, figures
-from api.cache.conditions import Conditions, read
-from api.cache.entry import NAME, Entry
-from api.cache.finding import COLLAPSED, HIT, L1, L2, MISS, NONE, STALE, Finder
-from api.cache.memory import Memory
-from api.cache.policy import policy_of
+from api.cache import changes, metrics
+from api.cache.conditions import Conditions, has_failed, read
+from api.cache.entry import CACHE_NAME, Entry
+from api.cache.lookup import COLLAPSED, HIT, L1, L2, MISS, NO_TIER, STALE, Lookup, Pending
+from api.cache.memory import MAX_BYTES, Memory
+from api.cache.policy import Policy, Target, Uncacheable, policy_of
+from api.cache.release import release
 from api.cache.rendering import Unstorable, render
-from api.cache.shared import EVERYTHING, Shared, Target
+from api.cache.shared import EVERYTHING, Shared
 from api.problems import Problem
-from ops.asgi import routes, wire
-from ops.asgi.answering import answer
-from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
-from ops.instruments.metrics import metrics
-from ops.instruments.stopwatch import CACHE, MIDDLEWARE, current
+from ops.asgi import routes
+from ops.asgi.answering import send_answer
+from ops.asgi.problems import refuse
+from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send, scheme_of
+from ops.gunicorn import wire
 from ops.redis.client import open_client
+from ops.telemetry.metrics import metrics as registry
+from ops.telemetry.stopwatch import CACHE, MIDDLEWARE, current
 
-TARGETS = 2048  # requests whose key a worker remembers; to find it takes 40 us
-LONGEST = 4096  # characters of a path and query that are remembered
+logger = logging.getLogger(__name__)
 
-BYPASS = "bypass"
-HOW = {
+MAX_REMEMBERED = 2048  # requests with their entry's key that a worker remembers; to find it takes 40 us
+MAX_REMEMBERED_BYTES = 4096  # path and query of such a request
+
+# After an answer that could not be stored, requests with its key pass to the application at once, each for itself:
+# "hit-for-miss" in Varnish, where it lasts as long.
+PASS_SECONDS = 120.0
+MAX_PASSING = 4096  # keys that are remembered so, 0.3 kB each
+
+# An argument in a route that path() has made, and the characters that only routes of re_path() have.
+ARGUMENT = re.compile(r"<(?:(\w+):)?(\w+)>")
+REGULAR = frozenset("(^$\\")
+
+BYPASS, PENDING = "bypass", "pending"
+RETRY_SECONDS = 2  # for a client whose answer is being computed
+# Cache-Status (RFC 9211) by outcome and tier.
+STORED = b"fwd=uri-miss; stored"
+DETAILS = {
     (HIT, L2): b"hit; ttl=%d; detail=l2",
     (STALE, L2): b"hit; ttl=%d; detail=l2",
     (STALE, L1): b"hit; ttl=%d; detail=l1",
-    (MISS, NONE): b"fwd=uri-miss; stored",
-    (COLLAPSED, NONE): b"fwd=uri-miss; collapsed",
+    (MISS, NO_TIER): b"fwd=uri-miss",
+    (COLLAPSED, NO_TIER): b"fwd=uri-miss; collapsed",
     (COLLAPSED, L2): b"fwd=uri-miss; collapsed",
 }
 
 
 class PageCache:
-    """Belongs to one event loop. Lets everything through until `open_tiers` was entered."""
+    """Belongs to one event loop. Passes every request on until `open_tiers` was entered."""
 
     def __init__(self, application: Application, *, memory: bool = True) -> None:
         """Without `memory`, there is only the second tier."""
         self.application = application
-        self.finder: Finder | None = None
-        self._memory = Memory(wire.ready) if memory else None
-        self._remembered = lru_cache(TARGETS)(_target)
+        self.lookup: Lookup | None = None
+        self._memory = Memory(wire.ready, wire.recent, max_bytes=MAX_BYTES if memory else 0)
+        self._remembered = lru_cache(MAX_REMEMBERED)(_target)
+        self._release = release()
+        self._root_path: str = settings.ROOT_PATH
+        self._passing: dict[str, float] = {}  # by key, until when such requests pass
+        self._logged: set[Policy] = set()  # with answers that cannot be stored
+
+    @property
+    def ready(self) -> dict[bytes, wire.Ready]:
+        """The entries that the wire may send; see ops/asgi/hits.py."""
+        return wire.ready
 
     @asynccontextmanager
     async def open_tiers(self) -> AsyncIterator[None]:
-        """The cache, open: for the lifespan of a worker. A Redis that is down is no error here."""
+        """Cache for the lifespan of a worker. A Redis that is down is no error here."""
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(open_client())
-            shared = Shared(client, settings.CACHE_PREFIX)
-            finder = Finder(lambda scope: render(self.application, scope), self._memory, shared)
-            stack.callback(finder.clear)
-            stack.push_async_callback(finder.close)
-            announcer = await stack.enter_async_context(changes.heard(finder))
-            metrics.register(sampler := figures.sampler(finder, announcer))
-            stack.callback(metrics.samplers.remove, sampler)
-            self.finder = finder
-            stack.callback(setattr, self, "finder", None)
+            shared = Shared(client, settings.CACHE_PREFIX, self._release)
+            lookup = Lookup(lambda target: render(self.application, target), self._memory, shared)
+            stack.callback(lookup.clear)
+            stack.push_async_callback(lookup.close)
+            publisher = await stack.enter_async_context(changes.open_publisher(lookup))
+            registry.register(sampler := metrics.sampler(lookup, publisher))
+            stack.callback(registry.samplers.remove, sampler)
+            self.lookup = lookup
+            stack.callback(setattr, self, "lookup", None)
             yield
 
+    @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or scope["method"] != "GET" or self.finder is None:
+        """Answer at once from the worker's memory, or look the entry up; pass other requests on."""
+        if scope["type"] != "http" or scope["method"] != "GET" or self.lookup is None:
             return self.application(scope, receive, send)
-        path, query = scope["path"], scope["query_string"]
-        find = self._remembered if len(path) + len(query) <= LONGEST else _target
-        target = find(path, query)
+        path, query, root_path = scope["path"], scope["query_string"], scope.get("root_path", "")
+        find = self._remembered if len(path) + len(query) <= MAX_REMEMBERED_BYTES else _target
+        target = find(path, query, root_path, scheme_of(scope))
         if target is None:
             return self.application(scope, receive, send)
         if watch := current.get():
-            watch.route = target.policy.route
+            watch.route = target.route
             watch.claim(CACHE)
         conditions = read(scope["headers"])
         if conditions is None:
             return self._bypass(target, scope, receive, send)
-        if recalled := self.finder.recall(target, scope):
-            entry, outcome = recalled
+        if held := self.lookup.in_memory(target):
+            entry, outcome = held
             target.policy.counts[outcome, L1] += 1
-            if outcome == HIT:
-                self._spell(entry, scope)
-            return _send_entry(send, entry, conditions, entry.teller.told())
+            # The wire answers the next request that is sent with the same target, and by the same scheme. It knows
+            # no prefix but settings.ROOT_PATH, with which the entry's links begin.
+            if outcome == HIT and root_path == self._root_path and (sent := scope.get("raw_path")):
+                sent = sent + b"?" + query if query else sent
+                if sent not in entry.targets:
+                    self._memory.learn(entry, sent)
+            return _send_entry(send, entry, conditions, entry.cache_status.on_hit())
+        if self._passing.get(target.key, 0.0) > time.monotonic():
+            return self._bypass(target, scope, receive, send)
         return self._find(target, conditions, scope, receive, send)
 
     async def _find(
         self, target: Target, conditions: Conditions, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """Answer from Redis or the application, and have the endpoint answer itself if that cannot be stored."""
+        policy = target.policy
         try:
-            found = await cast("Finder", self.finder).find(target, scope)
-        except Unstorable:
-            found = None
-        if found is None or (found.answer and not found.answer.is_everybodys):
+            found = await cast("Lookup", self.lookup).find(target)
+            obstacle = found.answer.obstacle if found.answer else ""
+        except Pending:
+            policy.counts[PENDING, NO_TIER] += 1
+            said = "The answer is being computed, which takes a while. Try again."
+            fields = [(b"retry-after", b"%d" % RETRY_SECONDS), _cache_status(b"fwd=uri-miss")]
+            await refuse(send, 503, "being_computed", said, fields)
+            return
+        except Unstorable as error:
+            obstacle = str(error)
+        if obstacle:
+            # From now on the endpoint is called once for such a request, not twice.
+            self._passing[target.key] = time.monotonic() + PASS_SECONDS
+            if len(self._passing) > MAX_PASSING:
+                del self._passing[next(iter(self._passing))]
+            if policy not in self._logged:
+                self._logged.add(policy)
+                logger.warning(
+                    "Answers of %s are not cached, though it is marked as cached: of %s%s, %s",
+                    *(policy.name, target.root_path, target.path, obstacle),
+                )
             await self._bypass(target, scope, receive, send)
             return
-        target.policy.counts[found.outcome, found.tier] += 1
+        policy.counts[found.outcome, found.tier] += 1
         if refused := found.answer:
-            await answer(send, refused.status, _unstored(refused.fields, b"fwd=uri-miss"), refused.body)
+            await send_answer(send, refused.status, _unstored(refused.fields, b"fwd=uri-miss"), refused.body)
         elif found.entry:
-            told = found.entry.teller.tell(HOW[found.outcome, found.tier])
-            await _send_entry(send, found.entry, conditions, told)
+            detail = STORED if found.stored else DETAILS[found.outcome, found.tier]
+            await _send_entry(send, found.entry, conditions, found.entry.cache_status.fields(detail))
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        target.policy.counts[BYPASS, NONE] += 1
+        """Have the endpoint answer this request itself, and mark the answer as not stored."""
+        target.policy.counts[BYPASS, NO_TIER] += 1
         if watch := current.get():
             watch.rebase(MIDDLEWARE)
 
-        async def tell(message: Message) -> None:
+        async def send_unstored(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": _unstored(message.get("headers", []), b"fwd=bypass")}
             await send(message)
 
-        return self.application(scope, receive, tell)
-
-    def _spell(self, entry: Entry, scope: Scope) -> None:
-        """Have the wire answer the next request that is spelled like this one."""
-        path, query = scope.get("raw_path") or b"", scope["query_string"]
-        spelled = path + b"?" + query if query else path
-        if spelled not in entry.targets and path and self._memory is not None and not scope.get("root_path"):
-            self._memory.spell(entry, spelled)
+        return self.application(scope, receive, send_unstored)
 
 
-def _target(path: str, query: bytes) -> Target | None:
-    """What is cached for a request, or None if nothing is: another endpoint, or parameters that it refuses."""
+def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") -> Target | None:
+    """The entry for a request; None for an endpoint that is not cached, and for a request that it refuses."""
     try:
-        match = routes.resolve(get_resolver(), path)
+        path = path.removeprefix(root_path)
+        match: Any = routes.resolve(get_resolver(), path)
         policy = policy_of(match.func)
         if policy is None:
             return None
-        policy.route = match.route
-        key = policy.entry(match.kwargs, query.decode())  # as Django decodes it
-        return Target(policy, key, (*policy.tags(match.kwargs), EVERYTHING))
-    except (Resolver404, Problem, UnicodeDecodeError, ValidationError):
+        if match.captured_kwargs and REGULAR.isdisjoint(match.route):
+            # The path is made canonical by its converters, as reverse() makes it: /page/007 is /page/7.
+            path = "/" + ARGUMENT.sub(
+                lambda found: get_converters()[found[1] or "str"].to_url(match.captured_kwargs[found[2]]),
+                match.route,
+            )
+        own_query = policy.resource.canonical_query(query.decode())  # as Django decodes it
+        key = f"{policy.resource.shape}{quote(root_path + path)}?{own_query}"
+        tags = () if policy.goes_by_age else (*policy.tags(match.kwargs), EVERYTHING)
+        if scheme != "http":  # the endpoint may answer another link, or a cookie, by what came encrypted
+            key = f"{scheme}:{key}"
+        return Target(policy, key, tags, match.route, root_path, path, own_query, scheme)
+    except (Resolver404, Problem, Uncacheable, UnicodeDecodeError, ValidationError):
         return None
 
 
-def _send_entry(send: Send, entry: Entry, conditions: Conditions, told: Fields) -> Awaitable[None]:
+def _send_entry(send: Send, entry: Entry, conditions: Conditions, cache_status: Fields) -> Awaitable[None]:
     chosen = entry.select(conditions)
-    return answer(send, chosen.status, chosen.fields + told, chosen.body)
+    fields = chosen.fields
+    if rare := conditions.rare:
+        if has_failed(rare, chosen.etag, entry.modified):
+            detail = "The resource has another representation than If-Match or If-Unmodified-Since asks for."
+            return refuse(send, 412, "precondition_failed", detail, cache_status[1:])
+        if rare.has_credentials:
+            fields = [
+                (name, value.replace(b"public", b"private") if name == b"cache-control" else value)
+                for name, value in fields
+            ]
+    return send_answer(send, chosen.status, fields + cache_status, chosen.body)
 
 
-def _unstored(fields: Fields, how: bytes) -> Fields:
-    """The fields of an answer that was not stored, and is not for others to store either."""
-    told = [*fields, (b"cache-status", b"%b; %b" % (NAME, how))]
+def _unstored(fields: Fields, detail: bytes) -> Fields:
+    """The fields of an answer that was not stored, with Cache-Status, and no-store if it has no Cache-Control."""
+    more = [_cache_status(detail)]
     if not any(name.lower() == b"cache-control" for name, _ in fields):
-        told.append((b"cache-control", b"no-store"))
-    return told
+        more.append((b"cache-control", b"no-store"))
+    return [*fields, *more]
+
+
+def _cache_status(detail: bytes) -> tuple[bytes, bytes]:
+    return b"cache-status", b"%b; %b" % (CACHE_NAME, detail)

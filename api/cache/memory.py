@@ -3,25 +3,36 @@
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, MutableMapping
 
-from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
-from ops.asgi.wire import Ready
+from api.cache.entry import Entry
+from ops.gunicorn.wire import Ready
 
-BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
-ENTRIES = 4096
+MAX_BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
+MAX_ENTRIES = 4096
+MAX_TARGETS = 8  # request targets under which the wire has an entry; others take the way through ASGI
+MAX_RECENT_TARGETS = 4096
+MAX_TARGET_BYTES = 512  # of such a target: a client can write as many "&" into one as it likes
 
 
 class Memory:
-    """Entries by their key, and by what they depend on.
+    """Entries by their key, and by the tags that they depend on.
 
     `wire` is where the protocol looks them up by request target. An entry that leaves the memory leaves that, too.
+    `recent` are the targets that it had lately: an overloaded worker refuses other requests, not these.
+    With `max_bytes` 0, it holds nothing.
     """
 
     def __init__(
-        self, wire: MutableMapping[bytes, Ready], *, most_bytes: int = BYTES, most_entries: int = ENTRIES
+        self,
+        wire: MutableMapping[bytes, Ready],
+        recent: MutableMapping[bytes, None] | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         self.bytes = 0
         self.evictions: Counter[str] = Counter()
-        self._wire, self._most_bytes, self._most_entries = wire, most_bytes, most_entries
+        self._wire, self._max_bytes, self._max_entries = wire, max_bytes, max_entries
+        self._recent = {} if recent is None else recent
         self._entries: OrderedDict[str, tuple[Entry, tuple[str, ...], int]] = OrderedDict()
         self._dependents: dict[str, set[str]] = {}
 
@@ -36,56 +47,62 @@ class Memory:
         return held[0]
 
     def put(self, entry: Entry, tags: tuple[str, ...]) -> None:
-        """Keep an entry, in place of the one that has its key."""
+        """Keep an entry in place of the one with its key. The wire does not have it yet."""
         self.drop(entry.key)
         size = entry.size
-        if size > self._most_bytes // 8:  # it would push out too many others
+        if size > self._max_bytes // 8:  # it would push out too many others
             return
         self._entries[entry.key] = entry, tags, size
         for tag in tags:
             self._dependents.setdefault(tag, set()).add(entry.key)
         self.bytes += size
-        while self.bytes > self._most_bytes or len(self._entries) > self._most_entries:
+        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
             self.evictions["full"] += 1
             self.drop(next(iter(self._entries)))
 
-    def spell(self, entry: Entry, target: bytes) -> None:
-        """Let the wire answer `target` with an entry that is kept."""
-        if target in entry.targets or len(entry.targets) == MOST_SPELLINGS or len(target) > LONGEST_SPELLING:
+    def learn(self, entry: Entry, target: bytes) -> None:
+        """Have the wire answer the request target `target` with an entry that is in memory."""
+        targets = entry.targets
+        if target in targets or len(targets) == MAX_TARGETS or len(target) > MAX_TARGET_BYTES:
             return
         held = self._entries.get(entry.key)
         if held and held[0] is entry:
-            entry.targets.add(target)
+            targets.add(target)
             self._wire[target] = entry
             self.bytes += len(target)
+            self._recent[target] = None
+            if len(self._recent) > MAX_RECENT_TARGETS:
+                del self._recent[next(iter(self._recent))]
 
     def drop(self, key: str) -> None:
+        """Remove an entry, from the wire, too. A request that still holds it finds it not trusted."""
         held = self._entries.pop(key, None)
         if held is None:
             return
         entry, tags, size = held
         self.bytes -= size + sum(map(len, entry.targets))
-        entry.calm_until = entry.live_until = 0.0
+        entry.trusted_until = 0.0
         for target in entry.targets:
             if self._wire.get(target) is entry:
                 del self._wire[target]
+        entry.targets.clear()
         for tag in tags:
             dependents = self._dependents[tag]
             dependents.discard(key)
             if not dependents:
                 del self._dependents[tag]
 
-    def forget(self, tags: Iterable[str]) -> None:
+    def invalidate(self, tags: Iterable[str]) -> None:
         """Drop all entries that depend on any of `tags`."""
         for tag in tags:
             for key in [*self._dependents.get(tag, ())]:
                 self.evictions["invalidated"] += 1
                 self.drop(key)
 
-    def doubt(self) -> None:
-        """Send nothing until it was looked into whether it is still valid."""
+    def distrust(self) -> None:
+        """Have every entry revalidated before it is sent again."""
         for entry, _, _ in self._entries.values():
-            entry.calm_until = entry.live_until = 0.0
+            entry.trusted_until = 0.0
 
     def clear(self) -> None:
         for key in [*self._entries]:

@@ -1,32 +1,37 @@
-"""How an endpoint's answers are cached: one decorator says it all.
+"""How an endpoint's answers are cached: one decorator declares it.
 
-    @router.get("/products/{id:product_id}", ...)
-    @cached("product", key=PRODUCTS.spell_fields, fresh=10, stale=60, depends_on=[one(Product, "product_id")])
-    async def get_product(request, product_id): ...
+    @cached(PRODUCTS, fresh=10, stale=60)                       # pages of a listing
+    @cached(PRODUCTS.one("product_id"), fresh=10, stale=60)     # the row of it that the path names
+    @cached("top", fresh=10, stale=60, depends_on=[Product], cost=2)  # anything else; this one is expensive
+    @cached(PRODUCT_STATS, fresh=60, stale=86400)               # statistics, which no change of a row makes invalid
 
-An endpoint without it is never cached. One with it is a function of its path and its parameters alone: it is called
-without the client's header fields, since its answer is everybody's.
+An endpoint without it is never cached. One with it answers the canonical request: the path, and the parameters that
+the entry's key has. It sees neither the client's header fields nor other parameters, since its answer is sent to all
+clients.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
+from django.db.models.sql import Query
 
-from ops.instruments.stopwatch import UNMATCHED
+from ops.telemetry.stopwatch import UNMATCHED
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-ANY = "*"  # in the place of a primary key: rows that nobody named have changed
+MIN_COST_SECONDS = 0.001  # Redis counts the time of a lock in milliseconds
+ANY = "*"  # in the place of a primary key: any rows may have changed
 
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """What must not have changed: any row of a model, or the one whose primary key a path parameter names."""
+    """Rows that an answer depends on: all of a model, or the one with the primary key that a path parameter names."""
 
     model: type[Model]
     parameter: str = ""
@@ -39,84 +44,185 @@ class Dependency:
 
 
 def one(model: type[Model], parameter: str) -> Dependency:
-    """The row of `model` whose primary key the path parameter names."""
+    """The row of `model` with the primary key that the path parameter names."""
     return Dependency(model, parameter)
 
 
 def lineage(model: type[Model]) -> Iterable[type[Model]]:
-    """The models whose tables hold a model's rows: itself, or what it is a proxy of, and those it inherits from."""
+    """The models with the tables of a model's rows: itself, or the one that it is a proxy of, and its parents."""
     related = (model, *model._meta.get_parent_list())
     return dict.fromkeys(one._meta.concrete_model or one for one in related)
 
 
+def models_of(query: Query) -> list[type[Model]]:
+    """The models that a query reads, in joins and subqueries, too."""
+    tables: set[str] = set()
+    nodes: list[Any] = [query]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Query):
+            joined = [join.table_name for join in node.alias_map.values()]
+            tables.update([node.model._meta.db_table] if node.model else [], joined)
+            nodes += [*node.annotations.values(), node.where, *node.combined_queries]
+        elif hasattr(node, "get_source_expressions"):
+            nodes += node.get_source_expressions()
+    models = apps.get_models(include_auto_created=True)
+    return [model for model in models if not model._meta.proxy and model._meta.db_table in tables]
+
+
 def tag(model: type[Model], key: Any = None) -> str:
-    """The name under which a change of the model, or of its row `key`, is announced. Raises ValidationError."""
+    """The name under which a change of the model, or of its row `key`, is published. Raises ValidationError."""
     label = model._meta.label_lower
     if key is None:
         return label
     return f"{label}:{key if key == ANY else model._meta.pk.to_python(key)}"  # 7 and "007" are one row
 
 
-@dataclass(eq=False, slots=True)
+class Uncacheable(Exception):
+    """No entry answers such a request: the endpoint itself does."""
+
+
+class Resource(Protocol):
+    """The subject of a cached endpoint: a listing, a row of one, or an Endpoint."""
+
+    @property
+    def name(self) -> str:
+        """Its name in metrics."""
+
+    @property
+    def depends_on(self) -> Sequence[Dependency] | None:
+        """None: on no row, only its age makes an answer invalid."""
+
+    @property
+    def cost(self) -> float:
+        """The longest time that an answer takes, in seconds, if it is expensive; else 0."""
+
+    @property
+    def parameters(self) -> Collection[str] | None:
+        """The query parameters that an answer depends on; None until the endpoint's signature is known."""
+
+    @property
+    def shape(self) -> str:
+        """Differs between releases if the form of their answers does."""
+
+    def canonical_query(self, query: str) -> str:
+        """The query string that the endpoint gets: the same for all requests for the same answer.
+
+        Raises Uncacheable or Problem.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint that depends on the named query parameters. Others are left out."""
+
+    name: str
+    depends_on: Sequence[Dependency] | None
+    parameters: tuple[str, ...] | None = None
+    cost: float = 0.0
+
+    @property
+    def shape(self) -> str:
+        return ""
+
+    def canonical_query(self, query: str) -> str:
+        """The parameters in their order here, with the values sent. Raises Uncacheable for one that comes twice."""
+        known = self.parameters or ()
+        pairs = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] in known]
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            raise Uncacheable("a parameter is given twice")
+        return urlencode([(name, values[name]) for name in known if name in values])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Policy:
     """How answers are cached, with times in seconds.
 
-    For `stale` seconds after `fresh`, an answer may be sent while a new one is made, or because none can be made.
+    For `stale` seconds after `fresh`, an answer may be sent while a new one is computed (stale-while-revalidate, RFC
+    5861), or because that fails (stale-if-error). With a `cost`, one worker at a time computes an answer, and the
+    others wait for it so long at most; without, each worker computes its own.
+
+    An answer that depends on no row goes by its age alone: it is valid until it is stale no more, and a request waits
+    for one only while there is none, PATIENCE_SECONDS at most (api/cache/lookup.py).
     """
 
     name: str
-    key: Callable[[str], str]  # a query string in its one spelling; raises Problem for what is none
+    resource: Resource
     fresh: float
     stale: float
     depends_on: tuple[Dependency, ...]
-    route: str = (
-        UNMATCHED  # the URL pattern, once a request has come for it: what its answers are filed under
-    )
+    cost: float = 0.0
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)  # by outcome and tier, since the start
 
     @property
+    def goes_by_age(self) -> bool:
+        return not self.depends_on
+
+    @property
     def cache_control(self) -> bytes:
-        """For the caches of others, which nobody tells of changes."""
+        """For other caches (browsers, CDNs), which no invalidation reaches."""
         fresh, stale = int(self.fresh), int(self.stale)
         return b"public, max-age=%d, stale-while-revalidate=%d, stale-if-error=%d" % (fresh, stale, stale)
 
-    def entry(self, arguments: Mapping[str, Any], query: str) -> str:
-        """The key of the entry that the path's `arguments` and the query ask for, in its one spelling."""
-        path = "/".join([self.name, *(quote(str(value), safe="") for value in arguments.values())])
-        return f"{path}?{self.key(query)}"
-
-    def fits(self, parameters: Collection[str]) -> None:
-        """Raises ImproperlyConfigured if the policy needs another path parameter than these."""
-        for dependency in self.depends_on:
-            if dependency.parameter and dependency.parameter not in parameters:
-                raise ImproperlyConfigured(
-                    f"{self.name} depends on a row named by {dependency.parameter!r}, which its path lacks."
-                )
-
     def tags(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """What its answer depends on, each once. Raises ValidationError for an argument that is no primary key."""
+        """The tags of an answer, each once. Raises ValidationError for an argument that is no primary key."""
         return tuple(
             dict.fromkeys(name for dependency in self.depends_on for name in dependency.tags(arguments))
         )
 
 
+class Target(NamedTuple):
+    """The entry that a request asks for, and the canonical request that it answers."""
+
+    policy: Policy
+    key: str  # of the entry; everything that the endpoint sees is in it
+    tags: tuple[str, ...]
+    route: str = UNMATCHED  # the URL pattern, in metrics
+    root_path: str = ""
+    path: str = "/"  # below the root path
+    query: str = ""
+    scheme: str = "http"
+
+
 def cached(
-    name: str,
+    resource: Resource | str,
     *,
-    key: Callable[[str], str],
     fresh: float,
     stale: float,
-    depends_on: Sequence[Dependency | type[Model]],
+    name: str = "",
+    depends_on: Iterable[Dependency | type[Model]] | None = (),
+    parameters: Iterable[str] | None = None,
+    cost: float = 0.0,
 ) -> Callable[[View], View]:
-    """Cache the answers of an endpoint. `name` is unique; it appears in metrics and in Redis."""
-    dependencies = tuple(d if isinstance(d, Dependency) else Dependency(d) for d in depends_on)
-    policy = Policy(name, key, fresh, stale, dependencies)
+    """Cache the answers of an endpoint. `resource` is the listing that they show, a row of one, or any other name.
+
+    Times are in seconds. `depends_on` are models, or `one(Model, "parameter")` for a single row, besides the models
+    that the listing shows or filters by; None for an answer that goes by its age alone. `parameters` are the query
+    parameters that a view reads by itself; the ones that its Ninja signature declares need not be named. A second
+    endpoint of a listing needs a `name` of its own, which appears in metrics. An expensive answer, such as a scan's,
+    has a `cost`: the longest time that its computation takes. Raises ImproperlyConfigured for arguments that do not
+    fit together.
+    """
+    dependencies = tuple(d if isinstance(d, Dependency) else Dependency(d) for d in depends_on or ())
+    if isinstance(resource, str):
+        names = None if parameters is None else tuple(parameters)
+        resource = Endpoint(resource, None if depends_on is None else dependencies, names)
+    elif parameters is not None:
+        raise ImproperlyConfigured(f"{resource.name}: a listing has its own parameters.")
+    name = name or resource.name
+    own = resource.depends_on or ()
+    cost = cost or resource.cost
+    policy = Policy(name, resource, fresh, stale, tuple(dict.fromkeys((*own, *dependencies))), cost)
     if name in POLICIES:
         raise ImproperlyConfigured(f"Two endpoints are cached under the name {name!r}.")
-    if not dependencies or fresh <= 0 or stale < 0:
+    has_dependencies = policy.depends_on or resource.depends_on is None
+    if not has_dependencies or fresh <= 0 or stale < 0:
         raise ImproperlyConfigured(
             f"{name}: a cached endpoint depends on something and is fresh for a while."
         )
+    if not (cost == 0 or cost >= MIN_COST_SECONDS):
+        raise ImproperlyConfigured(f"{name}: its cost is in seconds, {MIN_COST_SECONDS} at least, or 0.")
     POLICIES[name] = policy
 
     def mark(view: View) -> View:

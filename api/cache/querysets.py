@@ -1,4 +1,4 @@
-"""Models that say themselves when their rows change.
+"""Models that invalidate cached answers when their rows change.
 
 class Product(models.Model):
     ...
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from django.apps import apps
 from django.db.models import Model, QuerySet
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from api.cache.changes import invalidate
 
@@ -21,7 +21,7 @@ Row = TypeVar("Row", bound=Model)
 
 
 class InvalidatingQuerySet(QuerySet[Row]):
-    """Its methods that change rows without a signal invalidate what depends on them; the others have the signals."""
+    """Methods that change rows without a signal invalidate here; for the others there are the signals."""
 
     def update(self, **kwargs: Any) -> int:
         changed = super().update(**kwargs)
@@ -37,19 +37,34 @@ class InvalidatingQuerySet(QuerySet[Row]):
         return created
 
 
-def announces(model: type[Model]) -> bool:
-    """Whether the model says when its rows change, whichever of its managers changes them."""
+def is_invalidating(model: type[Model]) -> bool:
+    """Whether changes of the model's rows invalidate, whichever of its managers makes them.
+
+    The rows between two models, of a ManyToManyField without a model of its own, are changed by its managers alone.
+    """
+    owner: Any = model._meta.auto_created
+    if owner:
+        return is_invalidating(owner)
     managers = model._default_manager, model._base_manager
     return all(isinstance(manager.all(), InvalidatingQuerySet) for manager in managers)
 
 
-def connect() -> None:
+def connect_signals() -> None:
     """Listen to the signals of these models, once all of them are loaded."""
     for model in apps.get_models():
         if isinstance(model._default_manager.all(), InvalidatingQuerySet):
             for signal in (post_save, post_delete):
                 signal.connect(_row_changed, sender=model, dispatch_uid="api.cache")
+            for field in model._meta.local_many_to_many:
+                through: Any = field.remote_field.through
+                if through._meta.auto_created:
+                    m2m_changed.connect(_relation_changed, sender=through, dispatch_uid="api.cache")
 
 
 def _row_changed(sender: type[Model], instance: Model, using: str, **_kwargs: Any) -> None:
     invalidate(sender, instance.pk, using=using)
+
+
+def _relation_changed(sender: type[Model], action: str, using: str, **_kwargs: Any) -> None:
+    if action.startswith("post_"):
+        invalidate(sender, using=using)

@@ -1,94 +1,124 @@
-"""Runs the application for an answer that will be everybody's."""
+"""Runs the application for an answer that is sent to all clients."""
 
 import asyncio
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import quote
 
-from ops.asgi.protocol import Application, Fields, Message, Receive, Scope
-from ops.instruments.stopwatch import MIDDLEWARE, current
+from api.cache.policy import Target
+from ops.asgi.types import SHARED, Application, Fields, Message, Scope
+from ops.telemetry.stopwatch import MIDDLEWARE, current
 
-MOST_BODY = 1024 * 1024  # bytes of an answer that is stored; 1,000 products take 165 kB
+MAX_BODY_BYTES = 1024 * 1024  # of an answer that is stored; 1,000 products take 165 kB
 
 # Fields that the cache sets itself, or that belong to one connection.
-OWN = frozenset((b"age", b"cache-control", b"connection", b"content-length", b"date", b"etag", b"vary"))
+UNSTORED_FIELDS = frozenset(
+    (b"age", b"cache-control", b"connection", b"content-length", b"date", b"etag", b"vary")
+)
+
+# Answers that may be due to a missing header field, since the canonical request has none: credentials, a tenant, a
+# client to be counted. A redirect may lead to a login.
+UNIDENTIFIED = frozenset((
+    HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PRECONDITION_REQUIRED, HTTPStatus.TOO_MANY_REQUESTS,
+))  # fmt: skip
 
 
 class Unstorable(Exception):
-    """The answer is streamed or too large to be held in memory."""
+    """The answer cannot be stored; the message is the reason."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """What the application answered, whole."""
+    """A whole answer of the application."""
 
     status: int = 0
     fields: Fields = field(default_factory=list)
     body: bytes = b""
 
     @property
-    def is_everybodys(self) -> bool:
-        """Whether it may be sent to others than who asked for it."""
-        for name, value in self.fields:
-            if name == b"set-cookie" or (name == b"vary" and value.lower() != b"accept-encoding"):
-                return False
-            if name == b"cache-control" and (b"no-store" in value.lower() or b"private" in value.lower()):
-                return False
-        return True
+    def obstacle(self) -> str:
+        """Why only the client that asked for it may have it; empty if all may.
 
-    @property
-    def is_storable(self) -> bool:
-        coded = any(name == b"content-encoding" for name, _ in self.fields)
-        return self.status == 200 and self.is_everybodys and not coded  # noqa: PLR2004
+        Cache-Control and Content-Encoding of an error do not matter: errors are never stored.
+        """
+        if self.status in UNIDENTIFIED:
+            return f"without header fields it is {self.status}"
+        for name, value in self.fields:
+            text = value.decode("latin-1")
+            if name == b"set-cookie":
+                return "it sets a cookie"
+            if name == b"vary" and text.lower() != "accept-encoding":
+                return f"it has Vary: {text}"
+            if self.status != HTTPStatus.OK:
+                continue
+            if name == b"cache-control" and ("no-store" in text.lower() or "private" in text.lower()):
+                return f"it has Cache-Control: {text}"
+            if name == b"content-encoding":
+                return f"it has Content-Encoding: {text}"
+        return ""
 
     def kept(self) -> Fields:
         """The fields that belong to the content."""
-        return [pair for pair in self.fields if pair[0] not in OWN]
+        return [pair for pair in self.fields if pair[0] not in UNSTORED_FIELDS]
 
 
-async def render(application: Application, scope: Scope) -> Answer:
-    """The answer to a GET of the scope's path and query, by nobody in particular.
+async def render(application: Application, target: Target) -> Answer:
+    """The answer to the canonical request.
 
-    The application sees neither header fields nor the client's address: what it could make of them would end up in
-    everybody's answer. Raises Unstorable, or what the application raised.
+    The application sees neither header fields nor the client's address nor the target as it was sent: all clients get
+    its answer. Raises Unstorable, or an error of the application.
     """
+    path = target.root_path + target.path
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": target.scheme,
+        "root_path": target.root_path,
+        "path": path,
+        "raw_path": quote(path).encode(),
+        "query_string": target.query.encode(),
+        "headers": [],
+        "client": None,
+        "server": None,
+        SHARED: True,
+    }
     answer = Answer()
     parts: list[bytes] = []
-    is_unstorable = False
+    obstacle = ""
+
+    is_read = False
+
+    async def receive() -> Message:
+        nonlocal is_read
+        if is_read:  # the client never leaves
+            await asyncio.get_running_loop().create_future()
+        is_read = True
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
-        nonlocal is_unstorable
+        nonlocal obstacle
         if message["type"] == "http.response.start":
             answer.status = message["status"]
             answer.fields = [(name.lower(), value) for name, value in message.get("headers", [])]
             length = next((int(value) for name, value in answer.fields if name == b"content-length"), None)
-            if length is None or length > MOST_BODY:
-                is_unstorable = True
-                raise asyncio.CancelledError  # what ends an answer whose client has left: all is closed in order
+            if length is None or length > MAX_BODY_BYTES:
+                obstacle = "it is streamed" if length is None else f"it is larger than {MAX_BODY_BYTES} bytes"
+                raise asyncio.CancelledError  # as if the client had left: the handler closes everything in order
         else:
             parts.append(message.get("body", b""))
 
     if watch := current.get():
         watch.rebase(MIDDLEWARE)
     try:
-        await application({**scope, "method": "GET", "headers": [], "client": None}, _nothing(), send)
+        await application(scope, receive, send)
     except asyncio.CancelledError:
         task = asyncio.current_task()
-        if not is_unstorable or (task and task.cancelling()):
+        if not obstacle or (task and task.cancelling()):
             raise
-    if is_unstorable:
-        raise Unstorable
+    if obstacle:
+        raise Unstorable(obstacle)
     answer.body = b"".join(parts)
     return answer
-
-
-def _nothing() -> Receive:
-    """A request without content whose client never leaves."""
-    sent = False
-
-    async def receive() -> Message:
-        nonlocal sent
-        if sent:
-            await asyncio.get_running_loop().create_future()
-        sent = True
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    return receive

@@ -1,11 +1,13 @@
 """The second tier: entries in Redis, for all workers.
 
-An entry is valid while each of its tags has the version that it had before the entry was computed. Whoever changes
-rows deletes their tags, whoever computes an entry makes those that are missing, and a missing tag makes every entry
-invalid: so one deletion invalidates any number of entries, a forgotten tag costs a computation and never a wrong
-answer, and an answer that was read before a change cannot be stored after it.
+An entry is valid while each of its tags has the version that it had before the entry was computed. A change of rows
+deletes their tags, a computation makes the ones that are missing, and a missing tag makes every entry invalid. So one
+deletion invalidates any number of entries, a tag that Redis has lost costs a computation and never a wrong answer,
+and an answer that was read before a change cannot be stored as valid after it.
 """
 
+import math
+import re
 import secrets
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,145 +15,183 @@ from typing import Any, NamedTuple
 import orjson
 
 from api.cache.entry import Entry
+from api.cache.locks import Durations
 from api.cache.packing import Corrupt, pack, unpack
-from api.cache.policy import POLICIES, Policy
-from ops.redis.client import Client, Command, Unavailable
+from api.cache.policy import POLICIES, Target
+from ops.redis.client import Client, Unavailable
+from ops.redis.connection import Command
 
 EVERYTHING = "*"  # a tag of every entry
-LOCK = 2.0  # seconds until a lock is free whose holder died
-TAG_MARGIN = 60.0  # seconds that a tag outlives the last entry that was computed with it
+TAG_MARGIN_SECONDS = 60.0  # that a tag outlives the last entry that was stored with it
 
-# Deletes a lock that is still one's own.
-UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
+RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 Versions = dict[str, bytes]
 
 
 def channel_of(prefix: str) -> str:
-    """Where changes are told."""
+    """The channel in Redis on which invalidated tags are published."""
     return f"{prefix}:changed"
 
 
 def key_of_tag(prefix: str, tag: str) -> str:
-    """What is deleted when something has changed."""
+    """The key in Redis that holds the version of a tag. To invalidate the tag is to delete it."""
     return f"{prefix}:tag:{tag}"
-
-
-class Target(NamedTuple):
-    """What a request asks the cache for."""
-
-    policy: Policy
-    key: str
-    tags: tuple[str, ...]
 
 
 class Reservation(NamedTuple):
     """Whether the caller may compute an entry, with which versions of its tags, or the entry that there is by now."""
 
     granted: bool
+    lock: str  # the token of the lock that the caller has, and has to delete; empty if it has none
+    lock_seconds: float  # how long it lives from when it was asked for
     versions: Versions | None
     entry: Entry | None
 
 
-class Shared:
-    def __init__(self, client: Client, prefix: str) -> None:
-        """`prefix` keeps services apart that share a Redis."""
-        self.client = client
-        client.check = self.recognise
-        self.channel = channel_of(prefix)
-        self.untold: set[str] = set()  # tags that have changed here, of which Redis does not know yet
-        self.corrupt = 0
-        self._prefix = prefix
-        self._server: str | None = None  # which Redis it is
+# Each worker computes for itself, and does not share the entry.
+WITHOUT_REDIS = Reservation(granted=True, lock="", lock_seconds=0.0, versions=None, entry=None)
 
-    async def look(self, target: Target) -> tuple[Entry | None, Versions | None]:
-        """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable."""
-        data, *values = await self.client.read([self._entry(target.key), *map(self._tag, target.tags)])
-        versions = self._versions(target, values)
-        return self._valid(target, data, versions), versions
+
+class Shared:
+    def __init__(self, client: Client, prefix: str, release: str) -> None:
+        """`prefix` keeps services apart that share a Redis, `release` the entries of one service's releases."""
+        self.client = client
+        client.check = self.check_identity
+        self.channel = channel_of(prefix)
+        self.unpublished: set[str] = set()  # tags that were invalidated here, but not in Redis yet
+        self.corrupt = 0
+        self.takes_entries = True  # as far as is known
+        self.durations = Durations()
+        self._prefix, self._release = prefix, release
+        self._server: str | None = None  # run id of the Redis that was found last
+
+    async def look_up(
+        self, target: Target, *, make_tags: bool = False
+    ) -> tuple[Entry | None, Versions | None]:
+        """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable.
+
+        With `make_tags`, the ones that are missing are made: for an entry that will be computed if there is none.
+        """
+        make = self._make_tags(target) if make_tags else []
+        *_, found = await self.client.run(*make, self._get(target))
+        return self._read(target, found)
 
     async def reserve(self, target: Target, token: str) -> Reservation:
-        """Ask to be the one who computes the entry. Raises Unavailable.
+        """Make the tags that are missing; of an expensive entry, take the lock, too. Raises Unavailable.
 
-        Who is refused asks again a little later, and finds the entry, or the lock free. The entry is read after the
-        lock was taken: who had it before has stored by then.
+        A caller that does not get the lock asks again a little later, and finds the entry, or the lock free. The
+        entry is read after the lock was taken: the last holder has stored it by then.
+
+        `token` marks the lock as the caller's. One that gets no reply, but Unavailable that is not NotSent, or is
+        cancelled, may have the lock without knowing it: it has to give it back.
         """
-        # Entries of all policies share the tags: the longest of their lives counts.
-        lifetime = int(max(p.fresh + p.stale for p in (target.policy, *POLICIES.values())) + TAG_MARGIN)
-        commands: list[Command] = [("SET", self._lock(target.key), token, "NX", "PX", int(LOCK * 1000))]
-        for tag in target.tags:
-            commands.append(("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime))
-            commands.append(("GETEX", self._tag(tag), "EX", lifetime))
-        lock, *replies, data = await self.client.run(*commands, ("GET", self._entry(target.key)))
-        versions = self._versions(target, replies[1::2])
-        # A Redis that is full or read-only gives no locks: each worker is then on its own.
-        granted = lock is not None
-        return Reservation(granted, versions, self._valid(target, data, versions))
+        cost, commands = target.policy.cost, self._make_tags(target)
+        seconds = self.durations.lock_seconds(target)
+        if cost:
+            commands.append(("SET", self._lock(target.key), token, "NX", "PX", math.ceil(seconds * 1000)))
+        *replies, found = await self.client.run(*commands, self._get(target))
+        entry, versions = self._read(target, found)
+        # A Redis that is full or read-only gives no locks: each worker then computes for itself.
+        lock = replies[-1] if cost else None
+        locked = lock is not None and not isinstance(lock, Exception)
+        granted = not cost or lock is not None
+        return Reservation(granted, token if locked else "", seconds, versions, entry)
 
-    async def store(self, entry: Entry, token: str) -> None:
-        """Store the entry for as long as it may be used, and give the lock back. Raises Unavailable."""
+    async def give_back(self, key: str, token: str) -> None:
+        """Delete the lock of an entry if it has this token, also while the breaker is open. Raises Unavailable.
+
+        Should it expire between the two commands, that of another worker is deleted: that costs a computation.
+        """
+        [[held]] = await self.client.insist(("MGET", self._lock(key)))
+        if held == token.encode():
+            await self.client.insist(("DEL", self._lock(key)))
+
+    async def store(self, entry: Entry, target: Target, *, unlock: bool) -> None:
+        """Store an entry until it is stale no more, and with `unlock` delete its lock. Raises Unavailable."""
         lifetime = int((entry.policy.fresh + entry.policy.stale) * 1000)
-        stored: Command = ("SET", self._entry(entry.key), pack(entry), "PX", lifetime)
-        await self.client.run(stored, self._unlocking(entry.key, token))
+        commands: list[Command] = [("SET", self._entry(entry.key), pack(entry), "PX", lifetime)]
+        commands += [("EXPIRE", tag, _tag_lifetime(target)) for tag in map(self._tag, target.tags)]
+        if unlock:
+            commands.append(("DEL", self._lock(entry.key)))
+        reply, *_ = await self.client.run(*commands)
+        self.takes_entries = not isinstance(reply, Exception)
 
-    async def release(self, key: str, token: str, *, drop: bool = False) -> None:
-        """Give the lock back without an entry; with `drop`, delete the one that there is. Raises Unavailable."""
-        dropped: list[Command] = [("DEL", self._entry(key))] if drop else []
-        await self.client.run(*dropped, self._unlocking(key, token))
+    async def release(self, key: str, *, unlock: bool, drop: bool) -> None:
+        """Delete the lock, or the entry that there is. Raises Unavailable."""
+        await self.client.run(("DEL", *[self._lock(key)] * unlock, *[self._entry(key)] * drop))
 
-    async def change(self, tags: Iterable[str], *, insist: bool = False) -> None:
+    async def invalidate(self, tags: Iterable[str], *, request: str = "", insist: bool = False) -> int:
         """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable.
 
-        With `insist`, Redis is asked even if it did not answer a moment ago.
+        Returns the number of workers that are told. `request` goes along with the tags. With `insist`, Redis is asked
+        even while the breaker is open.
         """
         tags = [*tags]
         run = self.client.insist if insist else self.client.run
-        deleted, _ = await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, orjson.dumps(tags)))
+        message = orjson.dumps([*tags, request] if request else tags)
+        deleted, told = await run(("DEL", *map(self._tag, tags)), ("PUBLISH", self.channel, message))
         if isinstance(deleted, Exception):
             self.client.distrust(deleted)
             raise Unavailable(str(deleted)) from deleted
+        return told if isinstance(told, int) else 0  # a Redis may refuse PUBLISH
 
-    async def recognise(self) -> None:
-        """Invalidate everything if this is not the Redis that wrote it. Raises Unavailable.
+    async def check_identity(self) -> None:
+        """Invalidate everything if this is not the Redis that the entries were written to. Raises Unavailable.
 
-        A replica that was promoted, or a server that has read its file again, may lack the last changes: it has tags
-        again that were deleted, and with them entries that are older than the database.
+        A replica that was promoted, or a server that has read its file again, may lack the last deletions: it has
+        tags again that were deleted, and with them entries that are older than the database.
         """
         [found] = await self.client.insist(("INFO", "server"))
-        server = found.get("run_id") if isinstance(found, dict) else None  # who may not ask gets an error
+        said = RUN_ID.search(found) if isinstance(found, bytes) else None  # an error, where INFO is refused
+        server = said and said[1].decode()
         if server in (None, self._server):
             return
         key = f"{self._prefix}:server"
-        [known] = await self.client.insist(("GET", key))
-        if known != server.encode():
-            await self.change([EVERYTHING], insist=True)
+        [known] = await self.client.insist(("MGET", key))
+        if known != [server.encode()]:
+            await self.invalidate([EVERYTHING], insist=True)
             await self.client.insist(("SET", key, server))
         self._server = server
 
-    def _versions(self, target: Target, values: Iterable[Any]) -> Versions | None:
-        if not self.untold.isdisjoint(target.tags):
-            return None
+    def _read(self, target: Target, found: Any) -> tuple[Entry | None, Versions | None]:
+        """From a reply to MGET: the entry, None if it is not valid; its tags' versions, None if one is missing."""
+        if not isinstance(found, list) or not self.unpublished.isdisjoint(target.tags):
+            return None, None
+        data, *values = found
         versions = dict(zip(target.tags, values, strict=True))
-        return versions if all(isinstance(value, bytes) for value in versions.values()) else None
+        are_known = all(isinstance(value, bytes) for value in values)
+        entry = None
+        # One that is not valid any more still says how long the next one may take.
+        if isinstance(data, bytes) and (are_known or self.durations.lacks(target)):
+            try:
+                entry = unpack(data, target)
+            except Corrupt:
+                self.corrupt += 1
+            else:
+                self.durations.learn(target, entry.seconds)
+        if not are_known:
+            return None, None
+        return (entry if entry and entry.versions == versions else None), versions
 
-    def _valid(self, target: Target, data: Any, versions: Versions | None) -> Entry | None:
-        if versions is None or not isinstance(data, bytes):
-            return None
-        try:
-            entry = unpack(data, target.policy, target.key)
-        except Corrupt:
-            self.corrupt += 1
-            return None
-        return entry if entry.versions == versions else None
+    def _get(self, target: Target) -> Command:
+        return "MGET", self._entry(target.key), *map(self._tag, target.tags)
 
-    def _unlocking(self, key: str, token: str) -> Command:
-        return "EVAL", UNLOCK, 1, self._lock(key), token
+    def _make_tags(self, target: Target) -> list[Command]:
+        lifetime = _tag_lifetime(target)
+        return [("SET", self._tag(tag), secrets.token_hex(8), "NX", "EX", lifetime) for tag in target.tags]
 
     def _entry(self, key: str) -> str:
-        return f"{self._prefix}:entry:{key}"
+        return f"{self._prefix}:entry:{self._release}:{key}"
 
     def _lock(self, key: str) -> str:
-        return f"{self._prefix}:lock:{key}"
+        return f"{self._prefix}:lock:{self._release}:{key}"
 
     def _tag(self, tag: str) -> str:
         return key_of_tag(self._prefix, tag)
+
+
+def _tag_lifetime(target: Target) -> int:
+    """In seconds. Entries of all policies with tags share them: the longest of their lives counts."""
+    sharing = (target.policy, *(policy for policy in POLICIES.values() if not policy.goes_by_age))
+    return int(max(policy.fresh + policy.stale for policy in sharing) + TAG_MARGIN_SECONDS)

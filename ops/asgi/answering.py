@@ -1,27 +1,88 @@
 """An answer in one piece, sent by the shortest way that its `send` has.
 
-Two ASGI messages cost uvicorn 5 us: it searches the name and the value of each field for what must not be in there,
-and writes twice. Here the head is put together at once, looked through once, and written with the body: 2 us. What is
-unusual is left to uvicorn, so that the bytes are the same in any case (docs/decisions/0014-one-write.md).
+Two ASGI messages cost uvicorn 5 us: it searches the name and the value of each field for forbidden
+characters, and writes twice. Here the head is put together at once, searched once, and written with the body: 2 us.
+Anything unusual is left to uvicorn, so that the bytes are the same in any case (docs/decisions/0014-one-write.md).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from ops.asgi.protocol import Fields, Send
+from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
 
 CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
-UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn does something about them
+UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn acts on them
 
 
-def answer(send: Send, status: int, fields: Fields, body: bytes) -> Awaitable[None]:
-    """Whoever stands in between, and gives on a `send` that is its own method, may have a method `answer` as well."""
+class Defaults:
+    """Header fields of every answer that has no field of such a name itself; as lines, too, ready to be written."""
+
+    __slots__ = ("fields", "lines", "names")
+
+    def __init__(self, fields: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Names are in lower case. Raises ValueError for a control character, which is not looked for later."""
+        self.fields = fields
+        self.names = frozenset(name for name, _ in fields)
+        self.lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+        if len(self.lines) - len(self.lines.translate(None, CONTROLS)) != 2 * len(fields):
+            raise ValueError(f"A header field of every answer has a control character: {fields!r}")
+
+    def missing(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Those that an answer with these fields lacks."""
+        own = {name.lower() for name, _ in fields}
+        return [field for field in self.fields if field[0] not in own]
+
+
+NONE = Defaults()
+
+
+def send_answer(
+    send: Send, status: int, fields: Fields, body: bytes, defaults: Defaults = NONE
+) -> Awaitable[None]:
+    """Send a whole answer: status, header fields, content.
+
+    If `send` is a method of an object that also has a method `send_answer(status, fields, body)`, that one is called.
+    So a layer that replaces `send` by its own gets the answer in one piece, too.
+    """
     sender = getattr(send, "__self__", None)
     if type(sender) is RequestResponseCycle:
-        return _answer(sender, status, fields, body)
-    whole: Callable[[int, Fields, bytes], Awaitable[None]] | None = getattr(sender, "answer", None)
+        return _in_one(sender, status, fields, body, defaults)
+    if defaults is not NONE:
+        fields = [*fields, *defaults.missing(fields)]
+    whole: Callable[[int, Fields, bytes], Awaitable[None]] | None = getattr(sender, "send_answer", None)
     return whole(status, fields, body) if whole else _in_two(send, status, fields, body)
+
+
+class TwoMessages:
+    """A layer that hides the server's `send` from `send_answer`, which then sends two messages: for RUNTIME=stock."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_message(message: Message) -> None:
+            await send(message)
+
+        await self.application(scope, receive, send_message)
+
+
+class Adding:
+    """A `send` that adds header fields to the answer."""
+
+    __slots__ = ("_fields", "_send")
+
+    def __init__(self, send: Send, fields: Fields) -> None:
+        self._send, self._fields = send, fields
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *self._fields]}
+        await self._send(message)
+
+    def send_answer(self, status: int, fields: Fields, body: bytes) -> Awaitable[None]:
+        """Both messages at once."""
+        return send_answer(self._send, status, [*fields, *self._fields], body)
 
 
 async def _in_two(send: Send, status: int, fields: Fields, body: bytes) -> None:
@@ -29,22 +90,14 @@ async def _in_two(send: Send, status: int, fields: Fields, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _answer(cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes) -> None:
-    head = _head(cycle, status, fields, body)
-    if not head:
-        await _in_two(cycle.send, status, fields, body)  # type: ignore[arg-type]  # uvicorn's messages are TypedDicts
-        return
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(head + body)
-    cycle.message_event.set()
-    cycle.on_response()
-
-
-def _head(cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes) -> bytes:
-    """Status line and fields, or nothing if uvicorn has to see to it."""
+async def _in_one(
+    cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes, defaults: Defaults
+) -> None:
+    """Write head and body at once, unless something about the answer is unusual."""
     lowered = [(name.lower(), value) for name, value in fields]  # as uvicorn does
     names = dict(lowered)
+    lines = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *lowered)]
+    own = b"".join(lines)
     if (
         cycle.response_started
         or cycle.disconnected
@@ -54,8 +107,14 @@ def _head(cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes)
         or cycle.scope["method"] == "HEAD"
         or names.get(b"content-length") != b"%d" % len(body)
         or not UNUSUAL.isdisjoint(names)
+        or not defaults.names.isdisjoint(names)
+        or len(own) - len(own.translate(None, CONTROLS)) != 2 * len(lines)  # besides the line breaks
     ):
-        return b""
-    lines = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *lowered)]
-    head = b"".join((STATUS_LINE[status], *lines, b"\r\n"))
-    return head if len(head) - len(head.translate(None, CONTROLS)) == 2 * len(lines) + 4 else b""
+        fields = [*fields, *defaults.missing(fields)]
+        await _in_two(cycle.send, status, fields, body)  # type: ignore[arg-type]  # uvicorn's messages are TypedDicts
+        return
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join((STATUS_LINE[status], own, defaults.lines, b"\r\n", body)))
+    cycle.message_event.set()
+    cycle.on_response()

@@ -7,12 +7,12 @@ from typing import Self, cast
 
 from django.core.exceptions import RequestAborted
 
-from ops.asgi.protocol import Receive
+from ops.asgi.types import Receive
 
 # Seconds until a request is worth a second task, which listens to its client. A timer that is started and
 # cancelled costs 0.8 us; answers come before it is due even in a queue of 64 requests, and a view that is cancelled
 # this late has wasted little. With 5 ms, half the requests of a saturated worker started the task.
-PATIENCE = 0.05
+LISTEN_AFTER_SECONDS = 0.05
 
 
 class DisconnectWatch:
@@ -23,7 +23,7 @@ class DisconnectWatch:
     """
 
     def __init__(self, listen: Callable[[Receive], Awaitable[None]], receive: Receive) -> None:
-        """`listen` raises RequestAborted once `receive` has told that the client left."""
+        """`listen` raises RequestAborted once `receive` has returned that the client left."""
         self._listen, self._receive = listen, receive
         self._listener: asyncio.Task[None] | None = None
         self._cancelled = False
@@ -33,11 +33,11 @@ class DisconnectWatch:
         loop = asyncio.get_running_loop()
         self._task = cast("asyncio.Task[object]", asyncio.current_task(loop))
         self._cancelled_before = self._task.cancelling()
-        self._timer = loop.call_later(PATIENCE, self.start)
+        self._timer = loop.call_later(LISTEN_AFTER_SECONDS, self.start)
         return self
 
     def start(self) -> None:
-        """Listen from now on: called by the timer, or at once for what is known to take its time."""
+        """Listen from now on: called by the timer, or at once for a view that is known to be slow."""
         if self._listener is None:
             self._listener = asyncio.create_task(self._cancel_on_disconnect())
 

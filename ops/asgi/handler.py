@@ -1,39 +1,57 @@
 """Django's ASGI handler without the threads and tasks that an async request does not need.
 
 Django's own sends request_started and closes the response in a thread, which it starts and joins for each
-request, and wraps the request in two more tasks. Here a request gets what it uses: a sync view or the sync ORM
-its thread, a foreign receiver its signal, a long request the watch for a client that leaves
-(docs/decisions/0007-lean-handler.md has the figures).
-"""
+request, and wraps the request in two more tasks. Here a request gets only the things that it uses: a sync view or
+the sync ORM its thread, a receiver that is not Django's own its signal, a long request the watch for a client that
+leaves (docs/decisions/0007-lean-handler.md has the figures).
 
+asgiref starts the thread of a request at its first sync_to_async. Before that, no connection of the sync ORM can have
+been opened for it, so none has to be closed.
+"""
+# ruff: noqa: SLF001  asgiref's storage and the closers of a response have no public names: ops/checks/private_apis.py
+
+import logging
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from typing import IO, Any
 
-from asgiref.sync import ThreadSensitiveContext, iscoroutinefunction, sync_to_async
+from asgiref.local import Local
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, iscoroutinefunction, sync_to_async
 from django.conf import settings
+from django.core.cache import caches, close_caches
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import get_script_prefix
+from django.core.handlers.base import reset_urlconf
 from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, reset_queries
+from django.dispatch import Signal
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import ResolverMatch, get_resolver, set_script_prefix, set_urlconf
-from django.urls.base import _prefixes  # type: ignore[attr-defined]
-from django.utils.log import log_response
+from django.urls.base import _prefixes, _urlconfs  # type: ignore[attr-defined]
+from django.utils.log import log_response, request_logger
 
-from ops.asgi import closing, errorlog, routes, threads
-from ops.asgi.answering import answer
+from ops.asgi import routes
+from ops.asgi.answering import send_answer
 from ops.asgi.disconnect import DisconnectWatch
-from ops.asgi.locals import is_set
-from ops.asgi.protocol import Message, Receive, Scope, Send
-from ops.asgi.stock import StockASGIHandler
-from ops.instruments import stopwatch
+from ops.asgi.stock import WITHOUT_CONTENT, StockASGIHandler
+from ops.asgi.types import Message, Receive, Scope, Send
+from ops.telemetry import stopwatch
+
+# Of a view, once: it takes 1 us.
+_is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
+# Log handlers that return at once; mail, HTTP or syslog may not. FileHandler is a StreamHandler.
+QUICK: tuple[type[logging.Handler], ...] = (logging.StreamHandler, logging.NullHandler)
 
 
 class LeanASGIHandler(StockASGIHandler):
-    """Django's handler, whose costs are those of what the request uses."""
+    """Django's handler, where a request costs only the things that it uses."""
 
     _middleware_chain: Any
+    _view_middleware: Any
+    _exception_middleware: Any
+    _template_response_middleware: Any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,7 +60,11 @@ class LeanASGIHandler(StockASGIHandler):
             try:
                 await self.handle(scope, receive, send)
             except BaseException:
-                threads.return_connections()
+                # Ended before its signal could be sent: the connections of its thread go back to their pool, after
+                # the work that still runs there. Nothing is awaited, so nothing can cancel it.
+                context = SyncToAsync.thread_sensitive_context.get()
+                if executor := SyncToAsync.context_to_thread_executor.get(context):
+                    executor.submit(close_old_connections)
                 raise
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,9 +73,9 @@ class LeanASGIHandler(StockASGIHandler):
         except RequestAborted:
             return
         with body:
-            if (prefix := get_script_prefix(scope)) or is_set(_prefixes):
+            if (prefix := get_script_prefix(scope)) or _is_set(_prefixes):
                 set_script_prefix(prefix)
-            if threads.concerns(request_started):
+            if _concerns(request_started):
                 await request_started.asend(sender=self.__class__, scope=scope)
             request, response = self.create_request(scope, body)
             try:
@@ -77,59 +99,143 @@ class LeanASGIHandler(StockASGIHandler):
             and len(body) <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE
         ):
             return BytesIO(body)
-        return await super().read_body(_put_back(message, receive))
+        received = [message]
+
+        async def receive_again() -> Message:
+            return received.pop() if received else await receive()
+
+        return await super().read_body(receive_again)
 
     def match(self, request: HttpRequest) -> ResolverMatch:
         if hasattr(request, "urlconf"):
             match = super().match(request)
         else:
             match = request.resolver_match = routes.resolve(get_resolver(), request.path_info)
-        if not iscoroutinefunction(match.func):
-            # At once, as Django does: the thread that it takes costs more than the task.
+        if not _is_async(match.func):
+            # Listen for a disconnect at once, as Django does: a sync view's thread costs more than the task.
             request.disconnect_watch.start()  # type: ignore[attr-defined]
         return match
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """As Django's, which logs error responses in a thread in any case."""
+        """As Django's. It logs an error response in a thread only if one of the log handlers may wait."""
         set_urlconf(settings.ROOT_URLCONF)
         response: Any = await self._middleware_chain(request)
-        response._resource_closers.append(request.close)  # noqa: SLF001
+        response._resource_closers.append(request.close)
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             said: Any = "%s: %s", response.reason_phrase, request.path
-            if errorlog.is_quick():
+            logger: logging.Logger | None = request_logger
+            handlers: list[logging.Handler] = []
+            while logger:
+                handlers += logger.handlers
+                logger = logger.parent if logger.propagate else None
+            if all(isinstance(handler, QUICK) for handler in handlers):
                 log_response(*said, response=response, request=request)
             else:
                 log = sync_to_async(log_response, thread_sensitive=False)
                 await log(*said, response=response, request=request)
+        return self.complete(request, response)
+
+    async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """As Django's, without what only middleware for views and sync views need."""
+        if self._view_middleware or self._exception_middleware or self._template_response_middleware:
+            return await super()._get_response_async(request)  # type: ignore[misc,no-any-return]
+        match = self.resolve_request(request)
+        view: Any = self.make_view_atomic(match.func)
+        if not _is_async(view):
+            view = sync_to_async(view, thread_sensitive=True)
+        try:
+            response = await view(request, *match.args, **match.kwargs)
+            if not isinstance(response, HttpResponseBase):
+                self.check_response(response, match.func)
+            elif render := getattr(response, "render", None):
+                response = await (
+                    render if _is_async(render) else sync_to_async(render, thread_sensitive=True)
+                )()
+        except Exception as error:
+            response = self.process_exception_by_middleware(error, request)
+            if response is None:
+                raise
         return response  # type: ignore[no-any-return]
 
     async def send_response(self, response: Any, send: Send) -> None:
-        """As StockASGIHandler's, without its loops for what comes in one piece."""
+        """As StockASGIHandler's, without its loops for content in one piece."""
         stopwatch.respond()
-        if response.streaming or response.cookies or len(content := response.content) > self.chunk_size:
+        if (
+            response.streaming
+            or response.cookies
+            or response.status_code in WITHOUT_CONTENT
+            or len(content := response.content) > self.chunk_size
+        ):
             await super().send_response(response, send)
             return
-        headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
-        if not response.has_header("Content-Length"):
+        headers = [
+            (name.encode("ascii"), value.encode("latin1")) for name, value in response.headers._store.values()
+        ]
+        if "content-length" not in response.headers._store:  # has_header takes 1.1 us
             headers.append((b"content-length", b"%d" % len(content)))
-        await answer(send, response.status_code, headers, content)
+        await send_answer(send, response.status_code, headers, content)
 
-    async def finish(self, request: HttpRequest | None, response: HttpResponseBase | None) -> None:
-        """Close the response, if there is one, and send request_finished: in a thread where that matters."""
-        if not threads.concerns(request_finished) and not closing.may_block(request, response):
-            if response is not None:
-                closing.close(response)
-            threads.finish_without_thread()
-        elif response is None:
-            await request_finished.asend(sender=self.__class__)
-        else:
-            await sync_to_async(response.close)()
+    async def finish(self, request: Any, response: Any) -> None:
+        """Close the response, if there is one, and send request_finished: in a thread where that matters.
+
+        Closing could wait for a disk or run foreign code if there are uploaded files, closers besides the request's
+        own, which Django adds to each response, or an overridden close. Both arguments are None until they exist.
+        """
+        may_block = getattr(request, "_files", None) or (
+            response is not None
+            and (
+                len(response._resource_closers) > 1 or response.__class__.close is not HttpResponseBase.close
+            )
+        )
+        if may_block or _concerns(request_finished):
+            if response is None:
+                await request_finished.asend(sender=self.__class__)
+            else:
+                await sync_to_async(response.close)()
+            return
+        if response is not None:  # HttpResponseBase.close() without its signal
+            for closer in response._resource_closers:
+                try:  # noqa: SIM105  suppress() takes 1 us
+                    closer()
+                except Exception:  # noqa: BLE001, S110  as Django does
+                    pass
+            response._resource_closers.clear()
+            response.closed = True
+        # Django's own receivers of request_finished, but for connections.
+        _urlconfs._storage._data.set(None)
+        if _is_set(caches._connections):  # type: ignore[attr-defined]
+            close_caches()
 
 
-def _put_back(message: Message, receive: Receive) -> Receive:
-    messages = [message]
+def _own(signal: Signal, *own: object) -> list[object]:
+    return [receiver for receiver in signal.receivers if receiver[1]() in own]
 
-    async def receive_again() -> Message:
-        return messages.pop() if messages else await receive()
 
-    return receive_again
+# Django's own receivers, as it connected them: a signal that has just these reaches nothing else.
+OWN = {
+    request_started: _own(request_started, reset_queries, close_old_connections),
+    request_finished: _own(request_finished, close_old_connections, reset_urlconf, close_caches),
+}
+
+
+def _concerns(signal: Signal) -> bool:
+    """Whether the signal would have an effect now: it has other receivers than Django's, or there may be connections.
+
+    Django's own receivers close the connections that sync code has opened. Sync code runs in the request's thread, or
+    in one that waits for this code (async_to_sync).
+    """
+    if signal.receivers != OWN[signal]:
+        if {*signal.receivers} != {*OWN[signal]}:
+            return True
+        # Django's test client disconnects a receiver and connects it again: another order is no other receiver.
+        OWN[signal] = [*signal.receivers]
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    return context in SyncToAsync.context_to_thread_executor or _is_set(AsyncToSync.executors)
+
+
+def _is_set(local: Local) -> bool:
+    """Whether `local` may hold a value in this context.
+
+    hasattr raises, formats and catches an error where it holds none: 2 us, a tenth of Django's cost of a request.
+    """
+    return local._storage._data.get(None) is not None

@@ -2,7 +2,12 @@
 
 from collections.abc import Awaitable
 
-from ops.asgi.protocol import Application, Message, Receive, Scope, Send
+from asgiref.sync import markcoroutinefunction
+
+from ops.asgi.hits import Hit, pure
+from ops.asgi.types import Application, Message, Receive, Scope, Send
+
+HEAD = "head"  # in the scope of a HEAD request, which is a GET to all others: its content need not be made
 
 
 class Head:
@@ -11,13 +16,22 @@ class Head:
     def __init__(self, application: Application) -> None:
         self.application = application
 
+    @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            return self.application({**scope, "method": "GET"}, receive, _without_content(send))
+            return self.application({**scope, "method": "GET", HEAD: True}, receive, without_content(send))
         return self.application(scope, receive, send)
 
+    @pure
+    def admits(self, hit: Hit) -> bool:
+        """A hit is answered to HEAD, without its content."""
+        hit.head_only = hit.method == "HEAD"
+        return True
 
-def _without_content(send: Send) -> Send:
+
+def without_content(send: Send) -> Send:
+    """A `send` that leaves the content out."""
+
     async def send_head(message: Message) -> None:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 

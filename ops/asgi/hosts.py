@@ -6,13 +6,15 @@ Django checks the Host header only where something asks for it (`request.get_hos
 from collections.abc import Awaitable, Iterable
 from functools import lru_cache
 
+from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
+from ops.asgi.hits import Hit, pure
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Receive, Scope, Send
+from ops.asgi.types import Application, Receive, Scope, Send
 
-LONGEST = 260  # characters of a Host header: what is longer names no host, and is not to be remembered
+MAX_HOST_BYTES = 260  # of a Host header: a longer one names no host, and must not be remembered
 
 
 class AllowedHosts:
@@ -21,16 +23,21 @@ class AllowedHosts:
     def __init__(self, application: Application) -> None:
         self.application = application
 
+    @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and not are_allowed(scope["headers"]):
             return refuse(send, 400, "bad_host", "The Host header names no host of this service.")
         return self.application(scope, receive, send)
 
+    @pure
+    def admits(self, hit: Hit) -> bool:
+        return are_allowed(hit.headers)
+
 
 def are_allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether these header fields name one host, and it is one of ours."""
     hosts = [value for name, value in headers if name == b"host"]
-    return len(hosts) == 1 and len(hosts[0]) <= LONGEST and _is_allowed(hosts[0])
+    return len(hosts) == 1 and len(hosts[0]) <= MAX_HOST_BYTES and _is_allowed(hosts[0])
 
 
 @lru_cache(maxsize=256)

@@ -1,10 +1,12 @@
-"""What a worker opens before its first request and closes after its last: ASGI's lifespan, which Django refuses."""
+"""A worker opens resources before its first request and closes them after its last: ASGI's lifespan."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-from ops.asgi.protocol import Application, Receive, Scope, Send
+from ops.asgi.hits import always
+from ops.asgi.types import Application, Receive, Scope, Send
+from ops.telemetry.readiness import readiness
 
 logger = logging.getLogger(__name__)
 
@@ -12,22 +14,28 @@ Resource = Callable[[], AbstractAsyncContextManager[object]]
 
 
 class Lifespan:
-    """An application whose worker holds `resources` while it serves `application`.
+    """Holds `resources` while the worker serves `application`.
 
     Each is entered in turn before the server accepts, and left in reverse order once it has drained. If one
-    fails to open, those before it are closed again and the server stops with one line that names it.
+    fails to open, the earlier ones are closed again and the server stops with one line that names it.
+
+    A server without lifespan, as daphne is, gets answers without them, and a line in the log that says so.
     """
 
     def __init__(self, application: Application, *resources: Resource) -> None:
         self.application = application
         self.resources = resources
+        self._serve: Application = self._serve_without_start
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "lifespan":
-            return self._live(receive, send)
-        return self.application(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hold the resources from start-up to shutdown, or serve a request.
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+        A coroutine function: by that, servers recognise ASGI 3 (asgiref.compatibility.is_double_callable).
+        """
+        if scope["type"] != "lifespan":
+            await self._serve(scope, receive, send)
+            return
+        self._serve = self.application
         await receive()
         phase, name = "startup", ""
         try:
@@ -44,3 +52,15 @@ class Lifespan:
             await send({"type": f"lifespan.{phase}.failed", "message": " ".join(line.split())})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+        finally:
+            self._serve = self._serve_without_start
+
+    async def _serve_without_start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the first request of a server that has announced no start-up."""
+        self._serve = self.application
+        readiness.started = True
+        names = ", ".join(resource.__name__ for resource in self.resources)
+        logger.warning("The server has no ASGI lifespan. It serves without %s: slower, with threads", names)
+        await self.application(scope, receive, send)
+
+    admits = always

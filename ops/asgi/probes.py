@@ -7,52 +7,57 @@ from collections.abc import Awaitable
 from typing import Any
 
 import orjson
+from asgiref.sync import markcoroutinefunction
 
-from ops.asgi.answering import answer
+from ops.asgi.answering import send_answer
+from ops.asgi.hits import always
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Receive, Scope, Send
-from ops.instruments.health import health
-from ops.instruments.readiness import readiness
-from ops.instruments.stopwatch import current
+from ops.asgi.root_path import path_info
+from ops.asgi.types import Application, Receive, Scope, Send
+from ops.telemetry.health import Health
+from ops.telemetry.readiness import readiness
+from ops.telemetry.stopwatch import current
 
-METHODS = ("GET", "HEAD")
+PROBES = frozenset(("/livez", "/readyz", "/healthz"))
+METHODS = ("GET", "HEAD", "OPTIONS")  # the last is HAProxy's `option httpchk`, by default
+# The path that it requests so, and the one for the server as a whole (RFC 9110, 9.3.7).
+PINGS = frozenset(("/", "*"))
 
 
 class Probes:
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, health: Health) -> None:
         self.application = application
-        self.probes = {"/livez": _live, "/readyz": _ready, "/healthz": _healthy}
+        self._health = health
 
+    @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http" or scope["path"] not in self.probes:
+        if scope["type"] != "http":
+            return self.application(scope, receive, send)
+        path = path_info(scope)
+        if path in PINGS and scope["method"] == "OPTIONS":
+            is_preflight = any(name == b"origin" for name, _ in scope["headers"])  # of a browser
+            path = path if is_preflight else "/readyz"
+        if path not in PROBES:
             return self.application(scope, receive, send)
         if watch := current.get():
-            watch.route = scope["path"]
+            watch.route = path
         if scope["method"] not in METHODS:
             allow = [(b"allow", ", ".join(METHODS).encode())]
-            return refuse(send, 405, "method_not_allowed", "A probe answers GET and HEAD.", allow)
-        return self.probes[scope["path"]](send)
+            return refuse(send, 405, "method_not_allowed", "A probe answers GET, HEAD and OPTIONS.", allow)
+        return self._send_report(path, send)
 
+    async def _send_report(self, path: str, send: Send) -> None:
+        report: dict[str, Any] = {"status": "ok"}
+        if path == "/readyz":
+            report = {"status": readiness.state}
+        elif path == "/healthz":
+            report = await self._health.report()
+        body = orjson.dumps(report)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
+        await send_answer(send, 200 if report["status"] in ("ok", "ready") else 503, headers, body)
 
-async def _live(send: Send) -> None:
-    await _answer(send, 200, {"status": "ok"})
-
-
-async def _ready(send: Send) -> None:
-    state = readiness.state
-    await _answer(send, 200 if state == "ready" else 503, {"status": state})
-
-
-async def _healthy(send: Send) -> None:
-    report = await health.report()
-    await _answer(send, 200 if report["status"] == "ok" else 503, report)
-
-
-async def _answer(send: Send, status: int, report: dict[str, Any]) -> None:
-    body = orjson.dumps(report)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-    ]
-    await answer(send, status, headers, body)
+    admits = always

@@ -1,18 +1,22 @@
 """Problem details (RFC 9457) from ASGI layers, which answer before Django does."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import orjson
+from django.http import HttpResponse
 
-from ops.asgi.answering import answer
-from ops.asgi.protocol import Send
-from ops.instruments.metrics import metrics
-from ops.instruments.stopwatch import current
+from ops.asgi.answering import send_answer
+from ops.asgi.types import Send
+from ops.telemetry.metrics import metrics
+from ops.telemetry.stopwatch import current
 
-# Where Python's names are older than RFC 9110 (3.11 and 3.12 have those of RFC 4918 and RFC 7231).
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+# Where Python's names are older than RFC 9110 (3.11 and 3.12 have the names of RFC 4918 and RFC 7231).
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
+CONTENT_TYPE = "application/problem+json"
+OVERLOADED = "The service has more to do than it can. Try again later."
 
 PROBLEMS = metrics.counter("problems_total", "Error answers, by the code that they tell the client.", "code")
 
@@ -25,22 +29,44 @@ def count(code: str) -> None:
 
 
 def title(status: int) -> str:
-    """The status's name as RFC 9110 has it, whatever the version of Python."""
+    """The name of a status in RFC 9110: the same in every version of Python."""
     return TITLES.get(status) or HTTPStatus(status).phrase
 
 
-async def refuse(
-    send: Send, status: int, code: str, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
-    """Answer with a problem, in the form of api/problems.py."""
-    count(code)
-    problem = {
+def not_allowed(methods: Collection[str]) -> tuple[str, str]:
+    """The detail of a 405 and its Allow field. `methods` are the view's; HEAD comes with GET (head.py)."""
+    allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+    return f"This resource answers {allowed}.", allowed
+
+
+def encode(status: int, code: str, detail: str, **more: Any) -> bytes:
+    """The body of every error answer: `ProblemDetails` in the OpenAPI document. None in `more` is left out."""
+    details = {
         "type": "about:blank",
         "title": title(status),
         "status": status,
         "code": code,
         "detail": detail,
     }
-    body = orjson.dumps(problem)
-    own = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
-    await answer(send, status, [*own, *headers], body)
+    return orjson.dumps(details | {name: value for name, value in more.items() if value is not None})
+
+
+async def refuse(
+    send: Send, status: int, code: str, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer with a problem."""
+    count(code)
+    body = encode(status, code, detail)
+    own = [
+        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    await send_answer(send, status, [*own, *headers], body)
+
+
+def response(status: int, code: str, detail: str) -> HttpResponse:
+    """The same, where Django sends it."""
+    count(code)
+    body = encode(status, code, detail)
+    return HttpResponse(body, status=status, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})

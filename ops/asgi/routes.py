@@ -1,34 +1,90 @@
-"""Remembers which view a path leads to: Django tries its patterns one by one, 16 us for /api/products."""
+"""Finds the view of a path faster than Django, which tries its patterns one by one: 16 us for /api/products."""
 
-from typing import Any, cast
+import re
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.urls import ResolverMatch, URLResolver
+from django.urls import ResolverMatch, URLPattern, URLResolver
+from django.urls.resolvers import RoutePattern
 
 # Paths remembered at most. A route without parameters is one path, unless it is a regular expression.
-LIMIT = 1024
+MAX_PATHS = 1024
 
-_matches: WeakKeyDictionary[URLResolver, dict[str, ResolverMatch]] = WeakKeyDictionary()
+
+class Route:
+    """A route of the URLconf with all its prefixes, as one expression."""
+
+    def __init__(self, expression: str, converters: dict[str, Any]) -> None:
+        self.find = re.compile(expression).match
+        self.converters = converters
+        self.match: ResolverMatch | None = None  # of any path that it led to
+
+    def parameters(self, found: re.Match[str]) -> dict[str, Any] | None:
+        """The converted parameters of a path that was found, as RoutePattern.match gives them."""
+        parameters: dict[str, Any] = found.groupdict()
+        try:
+            for name, converter in self.converters.items():
+                parameters[name] = converter.to_python(parameters[name])
+        except ValueError:
+            return None
+        return parameters
+
+
+class Routes:
+    """What is known of a URLconf."""
+
+    def __init__(self, resolver: URLResolver) -> None:
+        self.paths: dict[str, ResolverMatch] = {}  # of routes without parameters
+        # In Django's order, up to the first pattern of another kind than path(). Translated patterns vary.
+        self.routes: list[Route] = []
+        if not settings.USE_I18N and str(resolver.pattern) == "^/":
+            self._add(resolver, "/")
+
+    def _add(self, resolver: URLResolver, prefix: str) -> bool:
+        """Whether all patterns of `resolver` could be added."""
+        for each in resolver.url_patterns:
+            pattern: Any = each.pattern
+            if type(pattern) is not RoutePattern:
+                return False
+            if isinstance(each, URLPattern):
+                if each.default_args:
+                    return False
+                rest = pattern.regex.pattern.removeprefix("^")
+                self.routes.append(Route(re.escape(prefix) + rest, pattern.converters))
+            elif pattern.converters or each.default_kwargs or not self._add(each, prefix + str(pattern)):
+                return False
+        return True
+
+
+_known: WeakKeyDictionary[URLResolver, Routes] = WeakKeyDictionary()
 
 
 def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
-    """Like `resolver.resolve(path)`, but fast for the paths of routes without parameters.
+    """Like `resolver.resolve(path)`."""
+    known = _known.get(resolver)
+    if known is None:
+        known = _known[resolver] = Routes(resolver)
+    if path in known.paths:
+        return _copy(known.paths[path], kwargs=dict(known.paths[path].kwargs))
+    for route in known.routes:
+        found = route.find(path)
+        if not found or (parameters := route.parameters(found)) is None:
+            continue
+        if not parameters:
+            break
+        if route.match is None:
+            route.match = resolver.resolve(path)
+        return _copy(route.match, kwargs=dict(parameters), captured_kwargs=parameters)
+    match: Any = resolver.resolve(path)
+    if match.args or match.captured_kwargs or settings.USE_I18N or len(known.paths) >= MAX_PATHS:
+        return match  # type: ignore[no-any-return]
+    known.paths[path] = match
+    return _copy(match, kwargs=dict(match.kwargs))
 
-    A parameter's converter may depend on more than the path, and with translation a pattern may too.
-    """
-    known = _matches.setdefault(resolver, {})
-    match: Any = known.get(path)
-    if match is None:
-        match = resolver.resolve(path)
-        if match.args or match.captured_kwargs or settings.USE_I18N or len(known) >= LIMIT:
-            return cast("ResolverMatch", match)
-        known[path] = match
-    return _copy(match)
 
-
-def _copy(match: ResolverMatch) -> ResolverMatch:
-    """A match of the request's own, whose arguments a middleware may change. ResolverMatch refuses copy.copy()."""
+def _copy(match: ResolverMatch, **changes: Any) -> ResolverMatch:
+    """A match of the request's own, since a middleware may change its arguments. It refuses copy.copy()."""
     copy = ResolverMatch.__new__(ResolverMatch)
-    copy.__dict__.update(match.__dict__, kwargs=dict(match.kwargs))
+    copy.__dict__.update(match.__dict__, **changes)
     return copy

@@ -1,29 +1,37 @@
 """Times, names, counts and logs every request: the outermost layer, pure ASGI.
 
-The three headers go out with the answer. The metrics get what only its end tells: the whole response stage, and the
-status of a request whose client has left. What a request pays for it: docs/lab.md.
+Its headers go out with the answer. The metrics also have the rest of the response stage, and the
+requests without an answer because the client has left. docs/lab.md has the cost of a request.
 """
 
 import random
 from dataclasses import asdict
+from secrets import compare_digest
+from time import monotonic, perf_counter
 from typing import Any
 
 import structlog
 from django.conf import settings
 
-from ops.asgi.answering import answer
+from ops.asgi.answering import send_answer
+from ops.asgi.hits import Hit, always
 from ops.asgi.problems import refuse
-from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
-from ops.instruments import request_id, requests
-from ops.instruments.headers import headers
-from ops.instruments.stopwatch import STAGES, Stopwatch, current
+from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
+from ops.telemetry import request_id, request_stats
+from ops.telemetry.headers import headers, hit_block
+from ops.telemetry.logs import has_room
+from ops.telemetry.readiness import readiness
+from ops.telemetry.stopwatch import STAGES, Stopwatch, current
 
-logger = structlog.get_logger("ops.request")
+LOGGER = "ops.request"
+logger = structlog.get_logger(LOGGER)
 access = structlog.get_logger("ops.access")
 
-CLIENT_LEFT = 499  # nginx's word for a request whose client did not wait for the answer
+FAILED, OVER = "request failed", "request over budget"
+CLIENT_LEFT = 499  # nginx's status for a client that did not wait for the answer
 SERVER_ERROR = 500
-LONGEST_PATH = 200  # characters of it in a log
+KEY_FIELD = b"x-server-timing-key"
+MAX_PATH_CHARACTERS = 200  # characters of it in a log
 
 
 class Telemetry:
@@ -34,6 +42,9 @@ class Telemetry:
         limits = asdict(budget)
         self.limits = [limits.get(stage.name, budget.total) for stage in STAGES]
         self.sample = settings.ACCESS_LOG
+        self.shows_stages = settings.SERVER_TIMING == "all"
+        self._key = settings.SERVER_TIMING_KEY.encode()
+        self._hits: dict[tuple[str, str], request_stats.Durations] = {}  # by route and method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +52,7 @@ class Telemetry:
             return
         exchange = Exchange(self, scope, send)
         current.set(exchange)
-        requests.in_flight.value += 1
+        request_stats.in_flight.value += 1
         try:
             await self.application(scope, receive, exchange.send)
         except Exception:
@@ -53,35 +64,73 @@ class Telemetry:
                 exchange.send, 500, "internal_error", "The service failed; the error has been logged."
             )
         finally:
-            requests.in_flight.value -= 1
+            request_stats.in_flight.value -= 1
             exchange.finish()
+
+    def is_known(self, fields: Fields) -> bool:
+        """Whether a request with these header fields has the key to see Server-Timing."""
+        return bool(self._key) and any(
+            name == KEY_FIELD and compare_digest(value, self._key) for name, value in fields
+        )
+
+    admits = always
+
+    def fields(self, hit: Hit) -> bytes:
+        hit.seconds = perf_counter() - hit.began
+        stages = self.shows_stages or self.is_known(hit.headers)
+        return hit_block(request_id.of(hit.headers), hit.seconds, stages=stages)
+
+    def sent(self, hit: Hit) -> None:
+        """Record its duration in the metrics."""
+        durations = self._hits.get((hit.route, hit.method))
+        if durations is None:
+            durations = request_stats.durations(request_stats.route(hit.route), hit.method)
+            self._hits[hit.route, hit.method] = durations
+        request_stats.record(durations, hit.status, hit.seconds)
 
 
 class Exchange(Stopwatch):
     """One request and its answer: the watch of the one, the `send` of the other."""
 
-    __slots__ = ("_finished", "_scope", "_send", "_telemetry", "status")
+    __slots__ = ("_finished", "_is_streamed", "_scope", "_send", "_telemetry", "status")
 
     def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
         super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
+        self._is_streamed = (
+            False  # in pieces, as many as the client takes: a budget has no say in how long that lasts
+        )
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            await self._send({**message, "headers": [*message.get("headers", ()), *headers(self)]})
+            await self._send({**message, "headers": [*message.get("headers", ()), *self._headers()]})
             return
         await self._send(message)
-        if not message.get("more_body"):
+        if message.get("more_body"):
+            self._is_streamed = True
+        else:
             self.finish()
 
-    async def answer(self, status: int, fields: Fields, body: bytes) -> None:
-        """Both messages at once: see ops/asgi/answering.py."""
+    async def send_answer(self, status: int, fields: Fields, body: bytes) -> None:
+        """Send a whole answer in one piece: see ops/asgi/answering.py."""
         self.status = status
-        await answer(self._send, status, [*fields, *headers(self)], body)
+        await send_answer(self._send, status, [*fields, *self._headers()], body)
         self.finish()
+
+    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        telemetry = self._telemetry
+        stages = telemetry.shows_stages or telemetry.is_known(self._scope["headers"])
+        return headers(self, stages=stages)
+
+    @property
+    def method(self) -> str:
+        return str(self._scope["method"])
+
+    def passed_on(self) -> list[tuple[str, str]]:
+        return [*super().passed_on(), *request_id.trace_of(self._scope["headers"])]
 
     def finish(self) -> None:
         """File the request, once: after its last byte, or when it has ended without one."""
@@ -91,24 +140,34 @@ class Exchange(Stopwatch):
         telemetry = self._telemetry
         seconds = self.lap()
         status = self.status or CLIENT_LEFT
-        answers = requests.answers(requests.route(self.route), self._scope["method"])
-        requests.record_stages(answers, status, seconds, self)
+        durations = request_stats.durations(request_stats.route(self.route), self._scope["method"])
+        request_stats.record_stages(durations, status, seconds, self)
         if status >= SERVER_ERROR:
-            logger.error("request failed", **self._line(status, seconds))
-        elif seconds > telemetry.total:
+            if self._has_room(FAILED, status):
+                logger.error(FAILED, **self._line(status, seconds))
+        elif (
+            seconds > telemetry.total
+            and not self._is_streamed
+            and monotonic() >= readiness.warm_at
+            and self._has_room(OVER, status)
+        ):
             limits = zip(STAGES, self.seconds, telemetry.limits, strict=True)
-            over = [stage.name for stage, spent, limit in limits if spent > limit]
-            logger.warning("request over budget", **self._line(status, seconds), over=over)
+            over = [stage.name for stage, spent, limit in limits if spent > limit] or ["total"]
+            logger.warning(OVER, **self._line(status, seconds), over=over)
         if telemetry.sample and random.random() < telemetry.sample:  # noqa: S311  a sample needs no secrecy
             access.info("request", **self._line(status, seconds))
 
+    def _has_room(self, event: str, status: int) -> bool:
+        """Whether such a line would be written: of those with the same route, status and code, one now and then."""
+        return has_room(LOGGER, event, request_stats.route(self.route).template, status, self.code or None)
+
     def _line(self, status: int, seconds: float) -> dict[str, Any]:
-        """Without the query string, in which a client may have put what is nobody's business."""
+        """Without the query string, which may have secrets of the client."""
         return {
             "request_id": self.request_id.decode(),
             "method": self._scope["method"],
-            "route": requests.route(self.route).template,
-            "path": self._scope["path"][:LONGEST_PATH],
+            "route": request_stats.route(self.route).template,
+            "path": self._scope["path"][:MAX_PATH_CHARACTERS],
             "status": status,
             **({"code": self.code} if self.code else {}),
             "ms": round(seconds * 1e3, 3),

@@ -1,7 +1,7 @@
-"""System checks of what costs milliseconds, one module a subject. docs/checks.md has them in a table.
+"""System checks of things that cost milliseconds, one module a subject. docs/checks.md has them in a table.
 
 `manage.py check --tag performance` reads settings and routes; with `--database default` it asks Postgres, too,
-and with `--deploy` it looks for what holds in production only.
+and with `--deploy` it also runs the checks for production.
 """
 
 TAG = "performance"

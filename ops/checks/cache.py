@@ -1,14 +1,18 @@
 """The shared cache."""
 
+import asyncio
 from typing import Any
 
 from django.conf import settings
 from django.core.cache.backends.redis import RedisCache
 from django.utils.module_loading import import_string
 from django_redis.cache import RedisCache as DjangoRedisCache  # type: ignore[import-untyped]
+from redis.exceptions import RedisError
 from redis.utils import HIREDIS_AVAILABLE
 
 from ops.checks.messages import Messages, warning
+from ops.redis.client import BACKGROUND_TIMEOUT_SECONDS, connect
+from ops.redis.rights import describe, find_lacking
 
 
 def check_cache(**_kwargs: Any) -> Messages:
@@ -22,6 +26,31 @@ def check_cache(**_kwargs: Any) -> Messages:
         )
         for alias, cache in settings.CACHES.items()
         if not issubclass(import_string(str(cache["BACKEND"])), (DjangoRedisCache, RedisCache))
+    ]
+
+
+def check_redis_rights(**_kwargs: Any) -> Messages:
+    """Redis takes the page cache's commands. One that is down is for /healthz to tell."""
+    if settings.PAGE_CACHE == "off":
+        return []
+
+    async def ask() -> list[str]:
+        async with asyncio.timeout(BACKGROUND_TIMEOUT_SECONDS), connect(BACKGROUND_TIMEOUT_SECONDS) as redis:
+            return await find_lacking(redis)
+
+    try:
+        lacking = asyncio.run(ask())
+    except (RedisError, OSError):
+        return []
+    if not lacking:
+        return []
+    return [
+        warning(
+            "052",
+            describe(lacking),
+            f"Give REDIS_URL's user these commands, on the keys and channels {settings.CACHE_PREFIX}:*, or take "
+            "a newer Redis.",
+        )
     ]
 
 

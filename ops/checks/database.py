@@ -1,4 +1,4 @@
-"""What DATABASES says: pools, time-outs, and what a pooler such as PgBouncer forbids."""
+"""Checks of DATABASES: pools, time-outs, and the limits of a pooler such as PgBouncer."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -63,28 +63,31 @@ def check_statement_timeout(**_kwargs: Any) -> Messages:
 
 
 def check_pooler(**_kwargs: Any) -> Messages:
-    """What a pooler in transaction mode forbids is off."""
+    """Settings that a pooler in transaction mode forbids are off."""
     if not settings.DATABASE_POOLER:
         return []
-    found = [f"NATIVE_POOL.prepare is {settings.NATIVE_POOL.prepare}"] if settings.NATIVE_POOL.prepare else []
-    found += [each for alias, database in _databases() for each in _forbidden(alias, database)]
+    pooler = settings.DATABASE_POOLER
+    forbidden = ("options",) if pooler == "prepared" else ("prepare_threshold", "options")
+    found = []
+    for alias, database in _databases():
+        options = database["OPTIONS"]
+        found += [
+            f"DATABASES[{alias!r}]['OPTIONS'][{name!r}] is {options[name]!r}"
+            for name in forbidden
+            if options.get(name) not in (None, "")
+        ]
+        if not database.get("DISABLE_SERVER_SIDE_CURSORS"):
+            found.append(f"DATABASES[{alias!r}]['DISABLE_SERVER_SIDE_CURSORS'] is False")
+    if settings.NATIVE_POOL.prepare and pooler != "prepared":
+        found.append(f"NATIVE_POOL.prepare is {settings.NATIVE_POOL.prepare}")
     return [
         error(
             "044",
-            f"{each}, while DATABASE_POOLER is True: the next statement may run in another session.",
+            f"{each}, while DATABASE_POOLER is {pooler!r}: the next statement may run in another session.",
             "Let DATABASE_POOLER decide it, as config/settings.py does for the default database.",
         )
         for each in found
     ]
-
-
-def _forbidden(alias: str, database: Mapping[str, Any]) -> Iterator[str]:
-    options = database["OPTIONS"]
-    for name in ("prepare_threshold", "options"):
-        if options.get(name) not in (None, ""):
-            yield f"DATABASES[{alias!r}]['OPTIONS'][{name!r}] is {options[name]!r}"
-    if not database.get("DISABLE_SERVER_SIDE_CURSORS"):
-        yield f"DATABASES[{alias!r}]['DISABLE_SERVER_SIDE_CURSORS'] is False"
 
 
 def _databases() -> Iterator[tuple[str, Mapping[str, Any]]]:

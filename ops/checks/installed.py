@@ -18,7 +18,7 @@ def check_rest_framework(**_kwargs: Any) -> Messages:
         warning(
             "030",
             "INSTALLED_APPS has 'rest_framework': its views are sync, and its serialisers build an object a field.",
-            "Write the endpoints with Ninja, as products/api.py does, and let Postgres write the JSON.",
+            "Write the endpoints with Ninja, as README.md shows, and let Postgres write the JSON.",
         )
     ]
 

@@ -17,7 +17,7 @@ def check_sync_middleware(**_kwargs: Any) -> Messages:
         warning(
             "020",
             f"MIDDLEWARE has {path!r}, which is sync only: every request goes to a thread for it and back.",
-            "Write it async, or as pure ASGI in config/asgi.py.",
+            "Write it async, or as a layer in config/asgi.py (docs/layers.md).",
         )
         for path, middleware in _middleware()
         if not getattr(middleware, "async_capable", False)
@@ -30,7 +30,8 @@ def check_middleware_mixin(**_kwargs: Any) -> Messages:
         warning(
             "021",
             f"MIDDLEWARE has {path!r}, whose sync {' and '.join(hooks)} cost every request a thread hop each.",
-            "Write it async, or as pure ASGI in config/asgi.py. Sessions, messages and CSRF serve pages, not an API.",
+            "Write it async, or as a layer in config/asgi.py (docs/layers.md). "
+            "Sessions, messages and CSRF serve pages, not an API.",
         )
         for path, middleware in _middleware()
         if isinstance(middleware, type) and issubclass(middleware, MiddlewareMixin)

@@ -1,61 +1,66 @@
-"""What only Postgres can tell: room for connections, and what a session is. These run where a database is named.
+"""Checks that ask Postgres: the room for connections, and the settings of a session. They need `--database`.
 
 One that cannot be reached ends the command, as it ends every other.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage
 
 from ops.checks.messages import Messages, error, warning
-from ops.postgres.sizes import Sizes, session
-
-UTC = ("UTC", "Etc/UTC")  # one zone; the second is how Debian's packages and images write it
-ASK = "SELECT lower(name), setting FROM pg_settings WHERE lower(name) = ANY(%s)"
+from ops.postgres.connection_budget import ConnectionBudget, connect_outside_pools
+from ops.postgres.session import SETTINGS_QUERY, differences, remedy
 
 
 def check_connections(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
-    """The pools of all workers fit into Postgres. Behind a pooler it is the pooler that bounds them."""
-    asked = () if settings.DATABASE_POOLER else databases or ()
+    """The pools of all workers fit into Postgres."""
     return [
         warning(
             "060",
-            f"Database {alias!r}: {sizes}.",
+            f"Database {alias!r}: {budget}.",
             "Lower WEB_CONCURRENCY or the pools' max_size in config/settings.py, raise max_connections, or put a "
             "pooler such as PgBouncer between and set DATABASE_POOLER.",
         )
-        for alias in asked
-        if (sizes := Sizes.ask(alias)).worst > sizes.room
+        for alias, budget in _budgets(databases)
+        if budget.worst > budget.room
     ]
+
+
+def check_two_releases(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
+    """The pools of two releases fit, which a deployment without a pause runs at once. Where one fits."""
+    return [
+        warning(
+            "063",
+            f"Two releases at once do not fit. Database {alias!r}: {budget}.",
+            "As for ops.W060; or stop the old release before the new one starts.",
+        )
+        for alias, budget in _budgets(databases)
+        if budget.worst <= budget.room < budget.worst_of_two
+    ]
+
+
+def _budgets(databases: Collection[str] | None) -> Iterator[tuple[str, ConnectionBudget]]:
+    """Those of the databases that may be asked. Behind a pooler it is the pooler that bounds the connections."""
+    for alias in () if settings.DATABASE_POOLER else databases or ():
+        yield alias, ConnectionBudget.measure(alias)
 
 
 def check_sessions(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
-    """A session is what the settings want, whoever has to see to it: behind a pooler the role's defaults."""
+    """A session has the wanted settings; behind a pooler, they are the role's defaults."""
     wanted: dict[str, Any] = settings.SESSION | (settings.REQUEST_SESSION if settings.DATABASE_POOLER else {})
-    return [
-        _differs(alias, name, actual, wanted[name])
-        for alias in databases or ()
-        for name, actual in _ask(alias, wanted).items()
-    ]
-
-
-def _ask(alias: str, wanted: dict[str, Any]) -> dict[str, str]:
-    """The settings of a session of `alias` that are not as wanted."""
-    with session(alias) as connection:
-        rows: Any = connection.execute(ASK, [[name.lower() for name in wanted]]).fetchall()
-    actual = {name: dict(rows)[name.lower()] for name in wanted}
-    if actual.get("TimeZone") in UTC:
-        del actual["TimeZone"]
-    return {name: value for name, value in actual.items() if value != str(wanted[name])}
-
-
-def _differs(alias: str, name: str, actual: str, wanted: object) -> CheckMessage:
-    message = f"A session of database {alias!r} has {name} = {actual!r}, not {str(wanted)!r}."
-    hint = f"Behind a pooler the role has to bring it: ALTER ROLE ... SET {name} = '{wanted}'."
-    if name == "TimeZone":
-        return error(
-            "061", f"{message} Postgres writes the JSON: every timestamp would be spelled in it.", hint
-        )
-    return warning("062", message, hint)
+    found: Messages = []
+    for alias in databases or ():
+        with connect_outside_pools(alias) as connection:
+            rows: Any = connection.execute(SETTINGS_QUERY, [[name.lower() for name in wanted]]).fetchall()
+        for name, actual in differences(wanted, rows).items():
+            message = f"A session of database {alias!r} has {name} = {actual!r}, not {str(wanted[name])!r}."
+            hint = remedy(name, wanted[name])
+            if name in settings.SESSION_FORMAT:
+                message += (
+                    " Postgres writes the JSON: its values would be spelled otherwise. No request is served."
+                )
+                found.append(error("061", message, hint))
+            else:
+                found.append(warning("062", message, hint))
+    return found

@@ -1,23 +1,27 @@
 """The server: ASGI, its workers, their number."""
 
 import runpy
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 from gunicorn.config import Config, get_default_config_file  # type: ignore[import-untyped]
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
-from ops import cpus
+from ops.asgi.hits import silent_layer
 from ops.checks.messages import Messages, warning
+from ops.machine import cpus
 
 
 def check_asgi(**_kwargs: Any) -> Messages:
     """The settings name an ASGI application and no WSGI application. It is looked for, not loaded."""
     asgi, wsgi = getattr(settings, "ASGI_APPLICATION", None), settings.WSGI_APPLICATION
-    if wsgi is None and asgi and _exists(asgi.rpartition(".")[0]):
-        return []
+    with suppress(ImportError, ValueError):  # of a parent package
+        if wsgi is None and asgi and find_spec(asgi.rpartition(".")[0]):
+            return []
     return [
         warning(
             "001",
@@ -37,7 +41,7 @@ def check_worker_class(**_kwargs: Any) -> Messages:
         warning(
             "002",
             f"gunicorn's worker_class is {worker.__module__}.{worker.__qualname__}, which is not an ASGI worker.",
-            'Set worker_class = "ops.asgi.worker.Worker" in gunicorn.conf.py.',
+            'Set worker_class = "ops.gunicorn.worker.Worker" in gunicorn.conf.py.',
         )
     ]
 
@@ -71,15 +75,26 @@ def check_worker_count(**_kwargs: Any) -> Messages:
     ]
 
 
-def _exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+def check_layers(**_kwargs: Any) -> Messages:
+    """Each layer in front of the page cache declares its effect on a hit. The application is loaded to see them."""
+    if settings.PAGE_CACHE != "on" or settings.RUNTIME != "lean" or check_asgi():
+        return []
+    layer = silent_layer(import_string(settings.ASGI_APPLICATION))
+    if not layer:
+        return []
+    return [
+        warning(
+            "070",
+            f"The layer {layer} of {settings.ASGI_APPLICATION} does not say what it does to a cached answer, so that "
+            "none is written without calling all layers: hits take half as long again.",
+            "Give it `admits` (and `fields`, if it adds header fields), and name what it wraps `application`: "
+            "ops/asgi/hits.py has an example. Around what follows the cache, it needs neither.",
+        )
+    ]
 
 
 def _gunicorn() -> Any:
-    """What gunicorn reads from gunicorn.conf.py of the directory it starts in.
+    """Gunicorn's settings by gunicorn.conf.py of the directory it starts in.
 
     Its command line and GUNICORN_CMD_ARGS win over the file, and are not seen from here. Untyped, since Config
     makes its attributes up at run time.

@@ -1,6 +1,8 @@
-"""The views of the URL configuration: none of the API's may leave the event loop, or read without a bound."""
+"""The views of the URL configuration: the API's stay in the event loop, read in bounds, write for known clients."""
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,18 +13,32 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from ninja.operation import Operation, PathView
 
 from ops.checks.messages import Messages, warning
+from ops.postgres.commands import RowCommand
 
 View = Callable[..., Any]
 
-# Pages for people, which may be sync: the admin and whatever else comes with Django, Ninja's documentation, the
+# Pages for people, which may be sync: the admin and other views of Django, Ninja's documentation, the
 # profilers. A project adds modules of its own in settings.SYNC_VIEWS. Everything else is the API.
 PAGES = ("django.", "ninja.openapi.", "silk.", "debug_toolbar.")
 SKIPS = {"offset", "page"}  # parameters by which a list reads rows only to skip them
+WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# Methods of the ORM that write one row. Those with names that other objects have, such as delete(), are left out.
+ROW_BY_ROW = {
+    *("save", "asave", "acreate", "adelete", "aupdate"),
+    *("get_or_create", "aget_or_create", "update_or_create", "aupdate_or_create"),
+}
 
 
 def check_views(**_kwargs: Any) -> Messages:
     """The API's views are async, each of Ninja's operations for itself."""
     pages = (*PAGES, *getattr(settings, "SYNC_VIEWS", ()))
+    views = [(route, operation.view_func, operation.is_async) for route, operation in operations()]
+    views += [
+        (route, callback, iscoroutinefunction(callback))
+        for route, callback in _routes()
+        if not _ninja_view(callback)
+    ]
     return [
         warning(
             "010",
@@ -30,7 +46,7 @@ def check_views(**_kwargs: Any) -> Messages:
             "Make it async and read through ops.postgres.pool or the ORM's a-methods. Where its module serves "
             "pages for people, name the module in SYNC_VIEWS.",
         )
-        for route, function, is_async in _views()
+        for route, function, is_async in views
         if not is_async and not (name := _name(function)).startswith(pages)
     ]
 
@@ -42,23 +58,64 @@ def check_pagination(**_kwargs: Any) -> Messages:
             "011",
             f"The view {_name(operation.view_func)} of {route!r} takes {', '.join(sorted(skips))}: "
             "a page deep in the list reads all rows before it, and each page counts all rows.",
-            "Declare an api.listing.Listing, whose keyset pages all cost the same.",
+            "Declare an api.Listing, whose keyset pages all cost the same.",
         )
-        for route, operation in _operations()
-        if (skips := SKIPS & _paginated_by(operation))
+        for route, operation in operations()
+        # The parameters that Ninja's @paginate adds to an operation.
+        for added in [getattr(operation.view_func, "_ninja_contribute_args", ())]
+        if (skips := SKIPS & {name for _, schema, _ in added for name in getattr(schema, "model_fields", ())})
     ]
 
 
-def _views() -> Iterator[tuple[str, View, bool]]:
-    """Route, function and whether it is async."""
-    for route, operation in _operations():
-        yield route, operation.view_func, operation.is_async
-    for route, callback in _routes():
-        if not _ninja_view(callback):
-            yield route, _innermost(callback), iscoroutinefunction(callback)
+def check_writes(**_kwargs: Any) -> Messages:
+    """Each operation that changes something asks for a credential, or says that it does not."""
+    return [
+        warning(
+            "012",
+            f"The view {_name(operation.view_func)} answers {', '.join(writes)} of {route!r} to any client.",
+            'Give it auth=scope("..."), or auth=None to say that any client may.',
+        )
+        for route, operation in operations()
+        if (writes := sorted(WRITES & {*operation.methods}))
+        and not operation.auth_callbacks
+        and operation.auth_param is not None
+    ]
 
 
-def _operations() -> dict[tuple[str, Operation], None]:
+def check_loops(**_kwargs: Any) -> Messages:
+    """No operation that changes something writes row by row in a loop. Only its own function is read."""
+    return [
+        warning(
+            "013",
+            f"The view {_name(operation.view_func)} of {route!r} calls {call}() in a loop: "
+            "a round trip for each row.",
+            "Write all rows by one statement: api.BulkWrites, a command of many rows, bulk_create(), bulk_update().",
+        )
+        for route, operation in operations()
+        if WRITES & {*operation.methods} and (call := _written_in_loop(operation.view_func))
+    ]
+
+
+def _written_in_loop(function: View) -> str:
+    """The call by which a function writes one row in a loop of its own, or an empty text."""
+    function = inspect.unwrap(function)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # it has no source of its own
+        return ""
+    for loop in ast.walk(tree):
+        for call in ast.walk(loop) if isinstance(loop, LOOPS) else ():
+            if isinstance(call, ast.Call):
+                name = ast.unparse(call.func)
+                if name.rpartition(".")[2] in ROW_BY_ROW:
+                    return name
+                known = getattr(function, "__globals__", {}).get(name)
+                if isinstance(known, RowCommand):
+                    return name
+    return ""
+
+
+def operations() -> dict[tuple[str, Operation], None]:
     """Ninja's operations with their routes. A route stands in its URLs once for each method."""
     return {
         (route, operation): None
@@ -84,23 +141,9 @@ def _ninja_view(callback: View) -> PathView | None:
     return view if isinstance(view, PathView) else None
 
 
-def _paginated_by(operation: Operation) -> set[str]:
-    """The parameters that Ninja's @paginate adds to an operation."""
-    contributed = getattr(operation.view_func, "_ninja_contribute_args", ())
-    return {name for _, schema, _ in contributed for name in getattr(schema, "model_fields", ())}
-
-
-def _innermost(view: View) -> View:
-    """The function that a partial or a decorator with functools.wraps stands for."""
-    while True:
-        inner: View = inspect.unwrap(view)
-        if isinstance(inner, partial):
-            inner = inner.func
-        if inner is view:
-            return view
-        view = inner
-
-
 def _name(function: View) -> str:
+    """The dotted name of a view, or of the function that a partial or a decorator with functools.wraps stands for."""
+    while isinstance(function := inspect.unwrap(function), partial):
+        function = function.func
     kind = getattr(function, "view_class", function)
     return f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"

@@ -1,13 +1,33 @@
-"""One connection of the native pool, spoken to through libpq itself.
+"""One connection of the native pool: statements of many requests, in libpq's pipeline mode.
 
-psycopg opens it, with all that belongs to that: TLS, authentication, time-outs. A query then goes straight through
-psycopg.pq, with a reader that stays on the event loop: 20 us of CPU a query, where psycopg's cursor takes 46 and its
-pool another 10. Between queries the same reader notices at once when the server hangs up.
+psycopg opens the connection: TLS, authentication, time-outs. Statements then go straight through psycopg.pq, with a
+reader that stays on the event loop and sees at once that the server has closed the connection.
+
+The statements of one turn of the event loop are a batch: they are sent in one write, with one Sync at their end, and
+Postgres answers them in order. A batch costs Postgres one transaction and both sides few system calls: a row by id
+takes 48 us of both where one statement after the other took 112 (docs/decisions/0008-native-pool.md). A statement
+that changes data is a batch of its own.
+
+What a call waits for those before it counts as `queue`, and the rest as `db`: Postgres could begin with it when the
+result before it came. Results that come together are taken to have had equal shares of the time.
+
+After an error Postgres skips the rest of the batch, unexecuted. Those statements are sent again, each a batch of its
+own, so that the error is only for its own caller.
+
+| state | meaning                                                   | next                                         |
+| ----- | --------------------------------------------------------- | -------------------------------------------- |
+| idle  | no result is due                                          | busy by `send`                               |
+| busy  | results are due, also of callers that were cancelled      | idle with the last result                    |
+| lost  | closed by the server, given up by the pool or too old     | none; from each other state by `fail`        |
+
+https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,163 +40,339 @@ from ops.postgres.statement import Statement
 
 
 class ConnectionLost(OperationalError):
-    """The connection went away; what ran on it may or may not have had an effect."""
+    """The connection was lost; the statement on it may or may not have had an effect."""
 
 
-class NoAnswer(OperationalError):
-    """The server was silent for too long: to ask again would make the caller wait as long once more."""
+class OutcomeUnknown(OperationalError):
+    """The connection was lost, or silent, under a write or a COMMIT: it may or may not have had its effect."""
+
+
+class ResponseTimeout(OperationalError):
+    """The server was silent for too long. It is not asked again: the caller would wait as long once more."""
+
+
+def is_lost(error: OperationalError) -> bool:
+    """Whether the connection is gone. Errors without a code come from libpq, 57P is a server that shuts down."""
+    return error.sqlstate is None or error.sqlstate.startswith("57P")
 
 
 # Statements that a connection keeps prepared, as psycopg does; each takes memory in the backend.
-MOST_PREPARED = 100
-# The prepared statement has gone or no longer fits the tables: a migration ran, or someone deallocated it.
-STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
+MAX_PREPARED_STATEMENTS = 100
+SUCCESS = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+# The prepared statement is gone or no longer fits the tables, after a DEALLOCATE or a migration.
+STALE_STATEMENT = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
 
-# What is prepared on psycopg's connections, by last use. They outlive the Connection that borrows them.
+# The names of the statements prepared on each connection, by last use. They outlive the Connection that borrows it.
 _prepared: WeakKeyDictionary[AsyncConnection[Any], OrderedDict[bytes, None]] = WeakKeyDictionary()
 
 
-class Connection:
-    """Runs one statement at a time.
+class Call:
+    """A statement that a caller runs, with its parameters. Times are perf_counter's."""
 
-    `on_idle` is called when it is free again after `release`, `on_lost` once, when it has become useless.
+    __slots__ = (
+        *("alone", "connection", "error", "future", "is_last_attempt", "lease", "parameters"),
+        *("prepares_again", "sent", "since", "started", "statement"),
+    )
+
+    def __init__(
+        self,
+        statement: Statement,
+        parameters: Sequence[bytes | None],
+        future: asyncio.Future[PGresult],
+        since: float,
+    ) -> None:
+        self.statement = statement
+        self.parameters = parameters
+        self.future = future
+        self.connection: Connection | None = None  # that it was sent on
+        self.since = since  # its caller asked for it
+        self.sent = since
+        self.started = since  # the batches before it were answered; set with the result
+        self.alone = not statement.repeatable  # whether it is a batch of its own
+        self.is_last_attempt = False  # whether an error ends a transaction: the call is not sent again
+        self.lease: Any = None  # that gets the connection: a transaction begins
+        self.prepares_again = False  # whether its prepared statement was stale
+        self.error: Exception | None = None  # of its preparation
+
+
+class Preparation:
+    """The result of a Parse message is due, for the call after it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+
+class Closing:
+    """The result of a Close message is due."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+
+
+SYNC = object()  # the end of a batch is due
+
+
+class Connection:
+    """Runs the statements of many callers, in order.
+
+    `on_progress` is called when results have come, `on_lost` once, when the connection is lost.
     """
 
     def __init__(
         self,
         source: AsyncConnection[Any],
-        on_idle: Callable[["Connection"], None],
+        on_progress: Callable[["Connection"], None],
         on_lost: Callable[["Connection"], None],
         *,
         prepare: bool,
     ) -> None:
+        """Raises psycopg.OperationalError if the server has hung up already."""
         self.source = source
-        self.lost = False
-        self.started = 0.0  # loop time at which the statement under way began
-        self._prepare = prepare
-        self._on_idle, self._on_lost = on_idle, on_lost
+        self.load = 0  # calls whose result is due
+        self.since = 0.0  # perf_counter when Postgres could begin with the first of them
+        self.is_lost = False
+        self._prepare_statements = prepare
+        self._on_progress, self._on_lost = on_progress, on_lost
         self._pq = source.pgconn
+        self._pq.enter_pipeline_mode()
         self._socket = self._pq.socket
         self._prepared = _prepared.setdefault(source, OrderedDict())
-        self._answer: asyncio.Future[PGresult] | None = None  # of the round trip under way
-        self._result: PGresult | None = None
-        self._released = False
+        self._expected: deque[Any] = deque()  # what Postgres answers next: Call, Preparation, Closing or SYNC
+        self._is_flush_due = False  # before the next statement of the batch
+        self._is_batch_open = False  # whether the last batch waits for more statements, and for its Sync
+        self._results: list[tuple[Call, PGresult | Exception]] = []  # of this read
+        self._held: tuple[Call, PGresult | Exception] | None = None  # of a batch of its own, until its Sync
+        self._again: list[Call] = []  # calls that the server has skipped or that need another preparation
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
 
-    @property
-    def busy(self) -> bool:
-        return self._answer is not None
-
-    async def execute(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        """Run a statement in one round trip, the first time in two. Raises psycopg's errors.
+    def send(self, call: Call) -> None:
+        """Send a call, with others of this turn of the event loop. Its future gets the result or psycopg's error.
 
         A cancelled caller leaves the statement to its end, which statement_timeout bounds.
         """
-        self.started = self._loop.time()
-        if not self._prepare:
-            self._pq.send_query_params(statement.sql, parameters)
-            return await self._sent()
-        if statement.name in self._prepared:
-            self._prepared.move_to_end(statement.name)
-        else:
-            await self._make_ready(statement)
-        self._pq.send_query_prepared(statement.name, parameters)
+        self.load += 1
+        if self.load == 1:
+            self.since = call.sent
         try:
-            return await self._sent()
-        except STALE:
-            await self._deallocate(statement.name)
-        await self._make_ready(statement)
-        self._pq.send_query_prepared(statement.name, parameters)
-        return await self._sent()
+            self._send(call)
+        except OperationalError as error:
+            lost = ConnectionLost(str(error))
+            self.fail(lost)
+            if not call.future.done():
+                call.future.set_exception(lost)
 
-    def release(self) -> None:
-        """The caller is done with it."""
-        if self.lost:
-            return
-        if self._answer is None:
-            self._on_idle(self)
-        else:
-            self._released = True
+    def calls(self) -> list[Call]:
+        """The calls whose results are due, in order."""
+        held = [self._held[0]] if self._held else []
+        return [*held, *(each for each in self._expected if isinstance(each, Call)), *self._again]
+
+    def withdraw(self, call: Call) -> None:
+        """Drop the result of a call, when it comes: its caller gets it from another connection."""
+        future: asyncio.Future[PGresult] = self._loop.create_future()
+        future.cancel()
+        dropped = Call(call.statement, call.parameters, future, call.since)
+        self._expected[self._expected.index(call)] = dropped
+        for each in self._expected:
+            if isinstance(each, Preparation) and each.call is call:
+                each.call = dropped
 
     @property
-    def broken(self) -> bool:
-        return self.lost or self._pq.status != ConnStatus.OK
+    def is_idle(self) -> bool:
+        return not self._expected
 
-    def lose(self, error: OperationalError) -> None:
-        """Give the connection up; whoever waits for an answer gets the error."""
-        if self.lost:
+    def fail(self, error: OperationalError) -> None:
+        """Give the connection up: callers that wait for a result get the error.
+
+        An idle one leaves the pipeline mode: its psycopg connection can be used on.
+        """
+        if self.is_lost:
             return
-        self.lost = True
+        self.is_lost = True
+        if self.is_idle and self._pq.status == ConnStatus.OK:
+            self._pq.exit_pipeline_mode()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
-        answer, self._answer = self._answer, None
-        if answer and not answer.done():
-            answer.set_exception(error)
+        if self._results:
+            self._give_results()
+        for call in self.calls():
+            if not call.future.done():
+                call.future.set_exception(error)
+        self._expected.clear()
+        self._again.clear()
+        self._held = None
+        self.load = 0
         self._on_lost(self)
 
-    async def _make_ready(self, statement: Statement) -> None:
-        if len(self._prepared) >= MOST_PREPARED:
-            await self._deallocate(next(iter(self._prepared)))
-        self._prepared[statement.name] = None  # also if the caller is cancelled meanwhile
+    def _send(self, call: Call) -> None:
+        statement = call.statement
+        if call.alone:
+            self._end_batch()
+        elif self._is_flush_due:
+            self._pq.send_flush_request()
+        self._is_flush_due = statement.flush
+        if not self._prepare_statements:
+            self._expected.append(call)
+            self._pq.send_query_params(statement.sql, call.parameters)
+        else:
+            if statement.name not in self._prepared or call.prepares_again:
+                self._prepare(call)
+            else:
+                self._prepared.move_to_end(statement.name)
+            self._expected.append(call)
+            self._pq.send_query_prepared(statement.name, call.parameters)
+        if not self._is_batch_open:
+            self._is_batch_open = True
+            if not call.alone:
+                self._loop.call_soon(self._flush)
+        if call.alone:
+            self._end_batch()
+
+    def _prepare(self, call: Call) -> None:
+        """Prepare the call's statement in its batch, which costs no round trip."""
+        statement = call.statement
+        if call.prepares_again:
+            self._deallocate(statement.name)
+        elif len(self._prepared) >= MAX_PREPARED_STATEMENTS:
+            self._deallocate(self._prepared.popitem(last=False)[0])
+        self._prepared[statement.name] = None
+        self._expected.append(Preparation(call))
         self._pq.send_prepare(statement.name, statement.sql)
-        try:
-            await self._sent()
-        except Exception:
-            del self._prepared[statement.name]
-            raise
 
-    async def _deallocate(self, name: bytes) -> None:
-        """Through the protocol, which PgBouncer understands, and which minds no name that is unknown."""
-        self._prepared.pop(name, None)
+    def _deallocate(self, name: bytes) -> None:
+        """By a message of the protocol, which PgBouncer understands, and which succeeds for an unknown name."""
+        self._expected.append(Closing(name))
         self._pq.send_close_prepared(name)
-        await self._sent()
 
-    def _sent(self) -> "asyncio.Future[PGresult]":
-        """The answer to what was just sent."""
+    def _flush(self) -> None:
+        """End the batch of this turn of the event loop."""
+        if self.is_lost:
+            return
+        try:
+            self._end_batch()
+        except OperationalError as error:
+            self.fail(ConnectionLost(str(error)))
+
+    def _end_batch(self) -> None:
+        if not self._is_batch_open:
+            return
+        self._is_batch_open = self._is_flush_due = False
+        self._expected.append(SYNC)
+        self._pq.pipeline_sync()  # writes what the socket takes
         if self._pq.flush():
             self._loop.add_writer(self._socket, self._write)
-        self._answer = answer = self._loop.create_future()
-        return answer
-
-    def _error(self, result: PGresult | None) -> Exception:
-        if result is None:
-            return OperationalError("Postgres ended the query without a result")
-        error = error_from_result(result)
-        if isinstance(error, OperationalError) and (error.sqlstate or "").startswith("57P"):  # it shuts down
-            self.lose(ConnectionLost(str(error)))
-        return error
 
     def _write(self) -> None:
         try:
             if not self._pq.flush():
                 self._loop.remove_writer(self._socket)
         except OperationalError as error:
-            self.lose(ConnectionLost(str(error)))
+            self.fail(ConnectionLost(str(error)))
 
     def _read(self) -> None:
+        pq, expected = self._pq, self._expected
         try:
-            self._pq.consume_input()
-            if self._answer is None:
-                return  # a notice; or the server's farewell, whose end is read next
-            while not self._pq.is_busy():
-                result = self._pq.get_result()
+            pq.consume_input()
+            while expected and not pq.is_busy():
+                result = pq.get_result()
                 if result is None:
-                    self._finish()
-                    return
-                self._result = result
+                    continue
+                if expected[0] is SYNC:
+                    self._take_sync(result)
+                else:
+                    pq.get_result()  # None: each message has one result
+                    self._take(expected.popleft(), result)
         except OperationalError as error:
-            self.lose(ConnectionLost(str(error)))
-
-    def _finish(self) -> None:
-        answer, self._answer = self._answer, None
-        result, self._result = self._result, None
-        if self._released:
-            self._released = False
-            self._on_idle(self)
-        elif not answer or answer.done():
-            pass  # its caller was cancelled and is about to release the connection
-        elif result is None or result.status == ExecStatus.FATAL_ERROR:
-            answer.set_exception(self._error(result))
+            self.fail(ConnectionLost(str(error)))
         else:
-            answer.set_result(result)
+            if not self.is_lost and self._results:
+                self._give_results()
+                self._on_progress(self)
+
+    def _take_sync(self, result: PGresult) -> None:
+        """A batch has ended. An error comes before its end, if its commit has failed: by a deferred constraint."""
+        if result.status != ExecStatus.PIPELINE_SYNC:
+            if self._held:
+                self._held = self._held[0], error_from_result(result)
+            return
+        self._expected.popleft()
+        if self._held:
+            held, self._held = self._held, None
+            self._complete(*held)
+        if self._again:
+            self._send_again()
+
+    def _give_results(self) -> None:
+        """Give the results of this read to the callers that still wait. They have had equal shares of the time."""
+        results, self._results = self._results, []
+        now = perf_counter()
+        share = (now - self.since) / len(results)
+        for call, result in results:
+            call.started = max(call.sent, self.since)
+            self.since += share
+            if call.future.done():
+                continue  # cancelled
+            if isinstance(result, Exception):
+                call.future.set_exception(result)
+            else:
+                call.future.set_result(result)
+        self.since = now
+
+    def _take(self, due: Any, result: PGresult) -> None:
+        """Postgres has answered what was due."""
+        status = result.status
+        if isinstance(due, Call):
+            if status in SUCCESS and due.alone:
+                self._held = due, result
+            elif status in SUCCESS:
+                self._complete(due, result)
+            elif status == ExecStatus.PIPELINE_ABORTED and not due.error:
+                self._again.append(due)
+            else:
+                self._refuse(due, due.error or error_from_result(result))
+        elif isinstance(due, Preparation) and status != ExecStatus.COMMAND_OK:
+            self._prepared.pop(due.call.statement.name, None)
+            if status == ExecStatus.FATAL_ERROR:
+                error = error_from_result(result)
+                is_known = isinstance(error, errors.DuplicatePreparedStatement)
+                if is_known and not due.call.prepares_again and not due.call.is_last_attempt:
+                    due.call.prepares_again = True  # the server has skipped the Close of it
+                else:
+                    due.call.error = error
+        elif isinstance(due, Closing) and status == ExecStatus.PIPELINE_ABORTED:
+            self._prepared[due.name] = None
+
+    def _refuse(self, call: Call, error: Exception) -> None:
+        """Postgres has refused the call."""
+        shuts_down = isinstance(error, OperationalError) and (error.sqlstate or "").startswith("57P")
+        if shuts_down or self._pq.status != ConnStatus.OK:
+            self._expected.appendleft(call)
+            self.fail(ConnectionLost(str(error)))
+        elif self._prepare_statements and isinstance(error, STALE_STATEMENT) and not call.prepares_again:
+            if call.is_last_attempt:
+                self._prepared.pop(call.statement.name, None)
+                self._deallocate(call.statement.name)  # with the next batch, the ROLLBACK
+                self._complete(call, error)
+            else:
+                call.prepares_again = True
+                self._again.append(call)
+        else:
+            self._complete(call, error)
+
+    def _complete(self, call: Call, result: PGresult | Exception) -> None:
+        self.load -= 1
+        self._results.append((call, result))
+
+    def _send_again(self) -> None:
+        """Send what the batch has left over, each call a batch of its own. No caller waits for a cancelled one."""
+        for call in self._again:
+            if call.future.done():
+                self.load -= 1
+            else:
+                call.alone, call.error = True, None
+                self._send(call)
+        self._again = []

@@ -8,8 +8,9 @@ class PoolOptions:
 
     prepare: bool  # whether to prepare statements; PgBouncer before 1.21 breaks them
     max_size: int  # connections
-    max_waiting: int  # requests that wait for a connection; the next one is refused
-    timeout: float  # for a connection to become free
+    depth: int  # quick statements under way on one connection; 1: no pipelining
+    max_waiting: int  # requests that wait for a place on a connection; the next one is refused
+    timeout: float  # for a place to become free
     connect_timeout: float  # for one to be opened
     deadline: float  # for an answer, until the connection is given up
     borrow: float  # until a connection goes back to psycopg_pool, which may renew it

@@ -1,22 +1,25 @@
-"""Runs a compiled statement the way of the ORM's own, so that Silk and the debug toolbar see it.
+"""Runs a compiled statement on Django's own connection, the ORM's way: where no native pool is open.
 
-Silk wraps SQLCompiler.execute_sql, the toolbar the cursor of Django's connection: a compiler whose SQL is written
-already passes both. The parameters stay texts without a type, as in the native pool, so Postgres reads them the same.
+It sees the rows of the transaction of Django's connection, such as a test's. And Silk and the debug toolbar see it:
+Silk wraps SQLCompiler.execute_sql, the toolbar the cursor of Django's connection, and `StatementCompiler` passes
+both. The parameters stay texts without a type, as in the native pool, so Postgres reads them the same.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, Error, connection
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 from django.db.models.sql.constants import CURSOR
+from django.db.transaction import atomic
 from psycopg.pq.abc import PGresult
 
 from ops.postgres.statement import Statement
 
 
-class Written(SQLCompiler):
+class StatementCompiler(SQLCompiler):
     """A compiler of one statement, with its parameters."""
 
     def __init__(self, statement: Statement, parameters: Sequence[bytes | None]) -> None:
@@ -29,10 +32,21 @@ class Written(SQLCompiler):
 
 
 def fetch(statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-    """Postgres's answer. Raises psycopg's errors, as the native pool does."""
+    """Postgres's result. Raises psycopg's errors, as the native pool does.
+
+    In a transaction, such as a test's, a command has a savepoint: one that fails leaves the transaction usable, as it
+    leaves everything as it was where it is a transaction of its own.
+
+    A connection that was not open before is closed again: outside a request nothing else closes this thread's.
+    """
+    was_open = connection.connection is not None
+    guard = atomic() if connection.in_atomic_block and not statement.repeatable else nullcontext()
     try:
-        with Written(statement, parameters).execute_sql(CURSOR) as cursor:
-            answer: PGresult = cursor.pgresult
+        with guard, StatementCompiler(statement, parameters).execute_sql(CURSOR) as cursor:
+            result: PGresult = cursor.pgresult
     except Error as error:
         raise error.__cause__ or error from None
-    return answer
+    finally:
+        if not was_open:
+            connection.close()
+    return result

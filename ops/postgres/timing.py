@@ -5,11 +5,11 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ops.instruments.stopwatch import DB
+from ops.telemetry.stopwatch import DB
 
 
 def time_queries(connection: BaseDatabaseWrapper, **_signal: object) -> None:
-    """A receiver of connection_created, which comes with each checkout."""
+    """A receiver of connection_created, which Django sends at each checkout, also of a connection that is wrapped."""
     if _timed not in connection.execute_wrappers:
         connection.execute_wrappers.append(_timed)
 

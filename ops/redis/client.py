@@ -1,191 +1,219 @@
-"""A worker's Redis: every wait is bounded, and while it is not well nobody waits at all.
+"""A worker's Redis: every wait is bounded, and while Redis is not well no request waits for it at all.
 
-Redis is optional to those who use this: whatever goes wrong is `Unavailable`, and they go on without it.
+Callers can do without Redis: every failure is raised as `Unavailable`.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from contextvars import Context
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
-from ops.asgi.tasks import end
-from ops.redis.breaker import Breaker
+from ops.breaker import Breaker
+from ops.redis.connection import Command, Connection, Full, Lost, take_over
+from ops.redis.rights import describe, find_lacking
+from ops.tasks import end
 
-PATIENCE = 0.05  # seconds for an answer, connecting included: what takes longer is of no use to a cache
-# It is counted in so many turns of the event loop at least. What a worker is late itself, since it is busy or has
-# no processor, is not Redis's fault: with the loop blocked for 80 ms as a command was sent, a plain timeout failed 7
-# of 20 whose answer had come in time.
-TURNS = 10
-CONNECTIONS = 16  # for a worker's requests; who finds none free waits, which is no failure of Redis's
-SPARE = 4  # for what no request waits for
-LONGER_PATIENCE = 0.25  # seconds, for what no request waits for
-BEAT = 0.5  # seconds between two looks whether Redis takes writes
+logger = logging.getLogger(__name__)
 
-Command = tuple[str | bytes | int, ...]
+TIMEOUT_SECONDS = 0.05  # for a reply, connecting included: a slower one is of no use to a cache
+MIN_TURNS = 10  # of the event loop, that it takes until a connection is too late: see connection.TURN_SECONDS
+BACKGROUND_TIMEOUT_SECONDS = 0.25  # for commands that no request waits for
+CHECK_SECONDS = 0.5  # between two checks that Redis takes writes
+# Probes that close the breaker. Three leave time for invalidations that wait to be published before entries are read.
+MIN_PROBES = 3
+PROBE_SECONDS = 0.25  # between two of them
+
+OPTIONS: dict[str, Any] = {
+    "protocol": 2,  # Redis has the next since 6.0, and nothing here needs it
+    "retry": Retry(NoBackoff(), 0),  # redis-py's default is ten retries
+    # One deadline for a whole command is set here. redis-py's add up, and are asyncio.wait_for, which before Python
+    # 3.12 can swallow a cancellation.
+    "socket_timeout": None,
+}
+
 T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """Redis did not do it: it is down, slow, busy with itself, or was not asked since it was so a moment ago."""
+    """Redis failed: it is down, slow or loading, or was not asked since the breaker is open."""
+
+
+class NotSent(Unavailable):
+    """Nothing was sent: Redis has not done it, and will not do it later."""
 
 
 class Client:
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self.breaker = Breaker("Redis", self._probe)
-        self.check: Callable[[], Awaitable[None]] | None = (
-            None  # what else has to hold for it to be relied on
+        self.breaker = Breaker("Redis", self._probe, probe_seconds=PROBE_SECONDS, min_probes=MIN_PROBES)
+        # Raises if Redis must not be relied on for another reason.
+        self.check: Callable[[], Awaitable[None]] | None = None
+        # Makes connections by the address, and keeps none.
+        self._source = ConnectionPool.from_url(
+            settings.REDIS_URL, socket_connect_timeout=TIMEOUT_SECONDS, **OPTIONS
         )
-        self._redis: Redis = Redis.from_pool(  # which it closes, too
-            BlockingConnectionPool.from_url(
-                settings.REDIS_URL,
-                max_connections=CONNECTIONS + SPARE,
-                retry=Retry(NoBackoff(), 0),  # redis-py's own is ten times
-                # One deadline for all of a command is set here. redis-py's add up, and are asyncio.wait_for, which
-                # before Python 3.12 can swallow a cancellation. It closes with the patience that it connects with.
-                timeout=None,
-                socket_connect_timeout=PATIENCE,
-                socket_timeout=None,
-            )
-        )
-        self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._beating = asyncio.get_running_loop().create_task(self._beat())
-
-    async def read(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of `keys`, in one round trip. Raises Unavailable."""
-        await self._take_turn()
-        try:
-            values: list[bytes | None] = await self._try(self._redis.mget(keys), PATIENCE)
-        finally:
-            self._turns.release()
-        return values
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self.lacking: list[str] | None = None  # commands that it refuses; None until it was asked
+        self._checking = asyncio.get_running_loop().create_task(self._check_regularly())
 
     async def run(self, *commands: Command) -> list[Any]:
         """The replies to `commands`, in one round trip; an error reply is an exception in its place.
 
-        Raises Unavailable.
+        Raises NotSent, or another Unavailable: then they may be executed all the same, before what is sent later.
         """
-        await self._take_turn()
-        try:
-            replies: list[Any] = await self._try(self._send(commands), PATIENCE)
-        finally:
-            self._turns.release()
-        return replies
+        self._refuse_if_open()
+        return await self._send(commands, TIMEOUT_SECONDS)
+
+    async def ask(self, *command: str | bytes | int) -> Any:
+        """The reply to one command, as from `run`. Raises Unavailable."""
+        self._refuse_if_open()
+        return (await self._send((command,), TIMEOUT_SECONDS))[0]
 
     async def insist(self, *commands: Command) -> list[Any]:
-        """The same, even if Redis did not answer a moment ago: for what can wait, beside the requests."""
-        replies: list[Any] = await self._try(self._send(commands), LONGER_PATIENCE)
-        return replies
+        """The same as `run`, even while the breaker is open: for commands in the background."""
+        return await self._send(commands, BACKGROUND_TIMEOUT_SECONDS)
 
     def distrust(self, error: Exception) -> None:
-        """Redis answers, and yet nobody should rely on what it holds."""
+        """Redis answers, and yet its data must not be relied on: open the breaker."""
         self.breaker.open(error)
 
     @asynccontextmanager
-    async def subscription(self, channel: str) -> AsyncIterator[PubSub]:
-        """The messages of a channel, over a connection of their own that is not mended when it breaks."""
-        once = Retry(NoBackoff(), 0)
-        redis: Redis = Redis.from_url(
-            settings.REDIS_URL, socket_connect_timeout=PATIENCE, socket_timeout=None, retry=once
-        )
-        async with redis, redis.pubsub() as subscribed:
-            await _bounded(subscribed.subscribe(channel), PATIENCE)
+    async def subscription(self, *channels: str) -> AsyncIterator[PubSub]:
+        """The messages of channels, over a connection of its own that is not opened again when it breaks."""
+        async with connect(TIMEOUT_SECONDS) as redis, redis.pubsub() as subscribed:
+            await _bounded(subscribed.subscribe(*channels), TIMEOUT_SECONDS)
             yield subscribed
 
     async def close(self) -> None:
-        await end(self._beating)
+        await end(self._checking)
         await self.breaker.close()
-        with suppress(RedisError, OSError):  # a Redis that does not let go is left
-            await self._redis.aclose()
-
-    async def _take_turn(self) -> None:
-        """Wait for a free connection, unless Redis is not asked at all. Raises Unavailable."""
-        self._refuse_if_open()
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
-        try:
-            await _bounded(self._turns.acquire(), LONGER_PATIENCE)
-        except TimeoutError:
-            raise Unavailable("All connections are busy") from None
-        if self.breaker.is_open:
-            self._turns.release()
-            self._refuse_if_open()
+        if self._connecting:
+            await end(self._connecting)
+        self._hang_up()
+        await asyncio.sleep(0)  # the turn in which the loop closes the socket
 
     def _refuse_if_open(self) -> None:
         if self.breaker.is_open:
-            raise Unavailable("Redis did not answer a moment ago")
+            raise NotSent("Redis did not answer a moment ago")
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
-
-    async def _try(self, work: Awaitable[Any], patience: float) -> Any:
+    async def _send(self, commands: Sequence[Command], seconds: float) -> list[Any]:
+        failure: type[Unavailable] = NotSent
         try:
-            done = await _bounded(work, patience)
+            connection = self._connection or await self._connect()
+            replied = connection.send(commands, seconds)
+            failure = Unavailable
+            replies = await replied
+        except (Full, Lost) as error:  # the one is no failure, the other is counted once, by _lost
+            raise failure(str(error)) from error
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
-            raise Unavailable(str(error)) from error
+            raise failure(str(error)) from error
         self.breaker.succeeded()
-        return done
+        return replies
 
-    async def _beat(self) -> None:
-        """Notice in time, also if nobody writes, that Redis is away or takes no writes.
+    async def _connect(self) -> Connection:
+        """Open the connection, once for all that need it meanwhile. Raises RedisError or OSError."""
+        if not self._connecting:
+            self._connecting = asyncio.get_running_loop().create_task(self._open(), context=Context())
+            self._connecting.add_done_callback(self._connected)
+        return await asyncio.shield(self._connecting)
 
-        A replica, or a server whose disk is full, goes on giving away entries that it can no longer invalidate.
+    async def _open(self) -> Connection:
+        opened = cast("Any", self._source).make_connection()  # without types
+        try:
+            await _bounded(opened.connect(), TIMEOUT_SECONDS)
+        except BaseException:
+            await opened.disconnect(nowait=True)  # its socket may be open, and waits for a greeting
+            raise
+        self._connection = take_over(opened, self._lost)
+        return self._connection
+
+    def _connected(self, connecting: "asyncio.Task[Connection]") -> None:
+        self._connecting = None
+        if not connecting.cancelled():
+            connecting.exception()  # no news for the log if nobody waits for it any more
+
+    def _lost(self, connection: Connection, error: Exception) -> None:
+        if connection is self._connection:
+            self._connection = None
+            self.breaker.failed(error)
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.fail(Lost("this worker has hung up"))
+
+    async def _check_regularly(self) -> None:
+        """Notice that Redis is away or takes no writes, also if the worker does not write.
+
+        A replica, or a server with a full disk, goes on returning entries that it can no longer invalidate.
         """
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(CHECK_SECONDS)
+            if self.lacking is None:
+                with suppress(RedisError, OSError):  # as long as it is down
+                    async with connect(BACKGROUND_TIMEOUT_SECONDS) as redis:
+                        self.lacking = await _bounded(find_lacking(redis), BACKGROUND_TIMEOUT_SECONDS)
+                    if self.lacking:
+                        logger.warning(describe(self.lacking))
             if not self.breaker.is_open:
                 try:
-                    await self._take_pulse()
+                    await self._check_writes()
                 except (RedisError, Unavailable) as error:
                     self.distrust(error)
 
     async def _probe(self) -> None:
-        """Raises what speaks against asking it again."""
-        await self._try(self._redis.ping(), PATIENCE)
-        await self._take_pulse()
+        """Raises if the breaker has to stay open."""
+        await self._send((("MGET", f"{settings.CACHE_PREFIX}:probe"),), TIMEOUT_SECONDS)
+        await self._check_writes()
+        self.lacking = None  # it may be another Redis now
 
-    async def _take_pulse(self) -> None:
-        """Raises what Redis says to a write, or what else it lacks."""
+    async def _check_writes(self) -> None:
+        """Raises the error of a write, or of `check`."""
         [reply] = await self.insist(("DEL", f"{settings.CACHE_PREFIX}:probe"))
         if isinstance(reply, RedisError):
-            # A primary that is none any more: a new connection may find the next.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            if not isinstance(reply, NoPermissionError):
+                # It may be a replica now: a new connection may find the new primary.
+                self._hang_up()
             raise reply
         if self.check:
             await self.check()
 
 
-async def _bounded(work: Awaitable[T], patience: float) -> T:
-    """Raises TimeoutError where there is no result in time."""
+async def _bounded(work: Awaitable[T], seconds: float) -> T:
+    """Raises TimeoutError if there is no result in time, which passes in MIN_TURNS turns of the loop at least."""
     loop = asyncio.get_running_loop()
     turn: asyncio.TimerHandle
 
     def wait(left: int) -> None:
         nonlocal turn
         if left:
-            turn = loop.call_later(patience / TURNS, wait, left - 1)
+            turn = loop.call_later(seconds / MIN_TURNS, wait, left - 1)
         else:
             limit.reschedule(loop.time())
 
     async with asyncio.timeout(None) as limit:
-        wait(TURNS)
+        wait(MIN_TURNS)
         try:
             return await work
         finally:
             turn.cancel()
+
+
+def connect(timeout: float) -> "Redis":
+    """A connection beside the worker's; it is made when it is used first."""
+    return Redis.from_url(settings.REDIS_URL, socket_connect_timeout=timeout, **OPTIONS)
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ import pytest
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Q
 
-from api.access import AccessPath, at_least, at_most, below, equals, field_of
-from products.models import Category, Product
+from api.reads.access import AccessPath, at_least, at_most, below, equals, field_of
+from tests.shop.models import Category, Product
 
 TIME = AccessPath(
     "time_created",

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from api import problems
 from api.problems import CODES, Fault, Problem, invalid, not_allowed
 from ops.asgi.problems import title
+from ops.http.upstream import UpstreamUnavailable
 
 
 def body(response: HttpResponse) -> dict[str, object]:
@@ -50,6 +51,15 @@ def test_every_fault_is_in_the_detail() -> None:
         {"parameter": "a", "code": "empty", "detail": "may not"},
         {"parameter": "b", "code": "x", "detail": "must"},
     ]
+
+
+def test_another_service_is_named() -> None:
+    answer = problems.upstream_unavailable(UpstreamUnavailable("weather", "timeout")).response()
+    assert body(answer)["code"] == "weather_unavailable"
+    assert answer["Retry-After"] == "1"
+    answer = problems.upstream_unavailable(UpstreamUnavailable("weather", "unconfigured")).response()
+    assert body(answer)["code"] == "weather_unavailable"
+    assert "Retry-After" not in answer
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\0\n\x1f", "é\u2028🌍", "</script>"])

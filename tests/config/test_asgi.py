@@ -15,7 +15,10 @@ while layer:
     layer = getattr(layer, "application", None)
 print(*names)
 """
-OUTER = "Lifespan Telemetry Probes AllowedHosts Head"
+OUTERMOST = "Lifespan SecurityHeaders Telemetry"
+CHECKED = "Probes AllowedHosts Head"
+OUTER = f"{OUTERMOST} {CHECKED}"
+INNER = "PageCache Admission BodyLimit LeanASGIHandler"
 
 
 def run(program: str, **variables: str) -> str:
@@ -34,13 +37,35 @@ def run(program: str, **variables: str) -> str:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, f"{OUTER} PageCache LeanASGIHandler"),
-        ({"ASGI_HANDLER": "lean", "PAGE_CACHE": "l2"}, f"{OUTER} PageCache LeanASGIHandler"),
-        ({"ASGI_HANDLER": "stock", "PAGE_CACHE": "off"}, f"{OUTER} StockASGIHandler"),
+        ({}, f"{OUTER} {INNER}"),
+        ({"RUNTIME": "lean", "PAGE_CACHE": "l2"}, f"{OUTER} {INNER}"),
+        (
+            {"CORS_ORIGINS": "*", "ROOT_PATH": "/shop"},
+            f"{OUTERMOST} RootPath Probes Cors AllowedHosts Head {INNER}",
+        ),
+        (
+            {"TRUSTED_PROXIES": "::1"},
+            f"Lifespan ForwardedProto SecurityHeaders Telemetry RootPath Probes AllowedHosts Head {INNER}",
+        ),
+        ({"RATE_LIMIT_READ": "9/s"}, f"{OUTER} RateLimits {INNER}"),
+        (
+            {"RUNTIME": "stock", "PAGE_CACHE": "off"},
+            f"Lifespan TwoMessages SecurityHeaders Telemetry {CHECKED} Admission BodyLimit StockASGIHandler",
+        ),
     ],
 )
 def test_layers(environment: dict[str, str], expected: str) -> None:
     assert run(PROGRAM, **environment) == expected
+
+
+def test_the_openapi_document_is_made_before_the_first_request() -> None:
+    program = """
+from config import asgi
+from api.ninja import APIS
+made = [api._document.cache_info().misses for api in APIS]
+print(made, APIS[0].get_openapi_schema() is APIS[0].get_openapi_schema(), APIS[0]._document.cache_info().misses)
+"""
+    assert run(program) == "[1] True 1"
 
 
 INSTRUMENTS = """
@@ -72,4 +97,4 @@ TOOLBAR = "debug_toolbar.middleware.DebugToolbarMiddleware django.contrib.static
 def test_instruments_are_imported_where_they_are_on(
     absent: list[str], variables: dict[str, str], expected: str
 ) -> None:
-    assert run(INSTRUMENTS.format(absent=absent), ASGI_HANDLER="", **variables) == expected
+    assert run(INSTRUMENTS.format(absent=absent), RUNTIME="", **variables) == expected

@@ -9,7 +9,7 @@ from re import sub
 import httpx
 import pytest
 
-from tests.products import spare
+from tests import spare
 from tests.service import serve
 
 ROWS = 1000
@@ -19,7 +19,7 @@ ROWS = 1000
 def database() -> Iterator[spare.Database]:
     """A database with Silk's tables and some products."""
     with spare.create(f"test_instruments_{os.getpid()}") as database:
-        for command in (["migrate"], ["seed_products", "--rows", str(ROWS)]):
+        for command in (["migrate"], ["seed_shop", "--rows", str(ROWS)]):
             done = database.manage(*command, PROFILE="silk")
             assert done.returncode == 0, done.stderr
         yield database

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from ops.prometheus.__main__ import HERE
+from ops.monitoring.prometheus.__main__ import HERE
 from tests.service import PATIENCE
 
 SCRAPE = "500ms"  # so that two scrapes, which a rate needs, are seen soon

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests import spare
 from tests.e2e.conftest import text
-from tests.products import spare
 
 SECRETS = {
     "Authorization": "Bearer hush-1",
@@ -45,10 +45,10 @@ def test_a_request_and_its_sql(silk: httpx.Client) -> None:
     assert '"category": "garden"' in shown
     assert str(answer.json()["results"][1]["id"]) in shown
     (statement,) = sql(silk, page)
-    assert 'FROM "products_product"' in statement
+    assert 'FROM "shop_product"' in statement
     assert re.search(r"U0\.\"slug\" = \(garden\)", statement)
     assert "LIMIT 3" in statement
-    assert "Index Scan using product_category_time" in statement  # the plan, on the same page
+    assert "Index Scan using shop_category_time" in statement  # the plan, on the same page
 
 
 @pytest.mark.usefixtures("empty")
@@ -70,7 +70,7 @@ def test_every_page_opens_and_all_can_be_cleared(silk: httpx.Client) -> None:
 def test_the_profile_has_the_view(silk: httpx.Client) -> None:
     silk.get("/api/products")
     (page,) = recorded(silk)
-    assert re.search(r"products/api\.py:\d+\(list_products\)", text(silk.get(f"{page}cprofile/").text))
+    assert re.search(r"tests/shop/api\.py:\d+\(list_products\)", text(silk.get(f"{page}cprofile/").text))
 
 
 @pytest.mark.usefixtures("empty")

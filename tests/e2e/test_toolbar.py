@@ -21,7 +21,7 @@ def test_history_lists_a_request_of_the_api_with_its_sql(toolbar: httpx.Client) 
     assert page
     assert "GET /api/products?category=garden&limit=2" in panel(toolbar, "HistoryPanel", page[1])
     shown = panel(toolbar, "SQLPanel", asked)
-    assert 'FROM "products_product"' in shown
+    assert 'FROM "shop_product"' in shown
     assert "U0.\"slug\" = ('garden')" in shown
     assert "LIMIT 3" in shown
     assert "1 query" in shown

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from config import env
-from ops.embedded.paths import ROOT
+from ops.tools.embedded.paths import ROOT
 
 COMPOSE = (ROOT / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
@@ -103,7 +103,7 @@ def test_the_cache_fits_into_its_memory() -> None:
 def test_the_load_generators_find_their_scripts() -> None:
     for name in ("k6", "locust"):
         (script,) = (word for word in SERVICES[name]["command"] if word.startswith("/load/"))
-        assert (ROOT / "ops" / script.lstrip("/")).is_file()
+        assert (ROOT / "ops/tools" / script.lstrip("/")).is_file()
     locked = re.search(r"^k6==(\S+)", (ROOT / "requirements/lab.txt").read_text(), re.MULTILINE)
     assert locked
     assert SERVICES["k6"]["image"] == f"grafana/k6:{locked[1]}"

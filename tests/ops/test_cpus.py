@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import cpus
+from ops.machine import cpus
 
 V2 = "0::/kubepods/pod1/web\n"
 V1 = "5:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n2:cpuset:/docker/1\n0::/docker/1\n"

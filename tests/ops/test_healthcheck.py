@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops import healthcheck
-from ops.embedded.paths import ROOT
+from ops.tools.embedded.paths import ROOT
 from tests.service import serve
 
 CHECK = [sys.executable, "-S", "-m", "ops.healthcheck"]  # as the Dockerfile has it

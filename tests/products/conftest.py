@@ -1,69 +1,52 @@
-"""What the tests of products share: rows that come and go, refusals, and a database of their own."""
+"""What the tests of products share: the service as it is deployed, rows that come and go, databases of their own."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 
-from tests.products import spare
-from tests.service import Service
-from tests.wiretap import Wiretap
+from tests import extra, spare
+from tests.service import Service, serve
 
-FIRST_EXTRA = 1_000_000  # ids from here on are a test's own; the seeded rows stay as they are
+ROWS = 10_000
 
-INSERT = """
-    INSERT INTO products_product (id, low_price, high_price, demand_qty, offers_qty, bought_qty, sold_qty,
-                                  time_created, category_id)
-    VALUES (%(id)s, %(low_price)s, %(high_price)s, %(demand_qty)s, 0, 0, 0, %(time_created)s,
-            (SELECT id FROM products_category WHERE slug = %(category)s))
-"""
-PLAIN = {"low_price": 1, "high_price": 2, "demand_qty": 0, "time_created": "2030-01-01Z", "category": None}
+
+def shared() -> spare.Database:
+    """The database of all tests."""
+    return spare.Database(str(settings.DATABASES["default"]["NAME"]))
+
+
+@pytest.fixture(scope="session")
+def products(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Rows, in the database of all tests."""
+    with django_db_blocker.unblock():
+        call_command("seed_products", rows=ROWS, verbosity=0)
+
+
+@pytest.fixture(scope="session")
+def service(products: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with its own settings and routes."""
+    with serve(
+        {"DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": shared().url},
+        tmp_path_factory.mktemp("service"),
+    ) as running:
+        yield running
 
 
 @pytest.fixture
-def database(django_db_setup: None) -> Iterator["psycopg.Connection[Any]"]:
+def database(products: None) -> Iterator["psycopg.Connection[Any]"]:
     """The service's database, outside any transaction of the test; extra rows are gone afterwards."""
-    with closing(spare.Database(str(settings.DATABASES["default"]["NAME"])).connect()) as connection:
+    with extra.connected(shared(), "products") as connection:
         yield connection
-        connection.execute("DELETE FROM products_product WHERE id >= %s", [FIRST_EXTRA])
 
 
 @pytest.fixture
 def insert(database: "psycopg.Connection[Any]") -> Callable[..., int]:
     """Insert one extra product; returns its id."""
-
-    def insert(number: int = 0, **values: Any) -> int:
-        product = FIRST_EXTRA + number
-        database.execute(INSERT, PLAIN | values | {"id": product})
-        return product
-
-    return insert
-
-
-@pytest.fixture
-def refused(service: Service, wiretap: Wiretap) -> Callable[..., Any]:
-    """Send a request that must be refused with this status before it costs a statement; returns the problem."""
-
-    def send(status: int, url: str, method: str = "GET", **options: Any) -> Any:
-        logged = service.log.stat().st_size
-        wiretap.clear()
-        response = service.client.request(method, url, **options)
-        assert response.status_code == status, (url[:200], response.text[:500])
-        assert wiretap.executions == 0
-        assert b"Traceback" not in service.log.read_bytes()[logged:]
-        assert response.headers["content-type"] == "application/problem+json"
-        if method == "HEAD":
-            return {}
-        problem = response.json()
-        assert problem["status"] == status
-        assert {"type", "title", "code", "detail"} <= problem.keys()
-        assert "Traceback" not in response.text
-        return problem
-
-    return send
+    return extra.inserter(database, "products")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
 from products.models import Category, Product
-from tests.products.spare import Database
+from tests.spare import Database
 
 GOOD: dict[str, Any] = {
     "low_price": "1.00",
@@ -82,8 +82,9 @@ def test_a_category_of_products_stays() -> None:
 
 @pytest.mark.django_db
 def test_a_slug_names_one_category() -> None:
+    Category.objects.create(slug="only-here", name="Only here")
     with pytest.raises(IntegrityError, match="slug"), transaction.atomic():
-        Category.objects.create(slug="garden", name="Another")
+        Category.objects.create(slug="only-here", name="Another")
 
 
 @pytest.mark.parametrize(

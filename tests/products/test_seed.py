@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from tests.products import spare
+from tests import spare
 
 ROWS = (
     "SELECT product.*, slug FROM products_product product LEFT JOIN products_category c ON c.id = category_id"

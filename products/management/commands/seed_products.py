@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.db.models import Index, Max
 
-from api.cache.changes import invalidate
+from api import invalidate
 from products.models import Category, Product
 
 BATCH = 100_000  # rows an INSERT; each is its own transaction, so an interrupted run goes on where it stopped

@@ -1,5 +1,6 @@
-"""What the tests of the page cache stand on: a corner of the real Valkey, a clock to be moved, pages to be cached."""
+"""Fixtures of the page cache's tests: a corner of the real Valkey, a clock to be moved, pages to be cached."""
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,10 @@ from django.db import connection, connections
 from pytest_django import Settings
 
 from api.cache.shared import EVERYTHING
-from ops.asgi import wire
 from ops.asgi.handler import LeanASGIHandler
+from ops.gunicorn import wire
 from tests.api.cache import views
-from tests.api.cache.harness import DEADLINE, FIRST_EXTRA, Cached, Clock, Told, cached
+from tests.api.cache.harness import DEADLINE, FIRST_EXTRA, Cached, Clock, Subscriber, cached
 from tests.loops import pytest_pyfunc_call, runner
 
 __all__ = ["pytest_pyfunc_call", "runner"]
@@ -23,7 +24,7 @@ __all__ = ["pytest_pyfunc_call", "runner"]
 @pytest.fixture
 def prefix(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of all keys of the test, which are gone afterwards. Redis is given time: the machine is busy with tests."""
-    monkeypatch.setattr("ops.redis.client.PATIENCE", 5.0)
+    monkeypatch.setattr("ops.redis.client.TIMEOUT_SECONDS", 5.0)
     settings.CACHE_PREFIX = f"test-{secrets.token_hex(6)}"
     yield settings.CACHE_PREFIX
     with redis.Redis.from_url(configured.REDIS_URL) as client:
@@ -39,11 +40,14 @@ def valkey(prefix: str) -> Iterator["redis.Redis"]:
 
 @pytest.fixture
 def keys(valkey: "redis.Redis", prefix: str) -> Callable[[], set[str]]:
-    """What of the test is in Redis now, without the prefix and what every worker leaves there."""
+    """The test's keys in Redis, without prefix and release, and without the ones that every worker leaves there."""
 
     def keys() -> set[str]:
-        found = valkey.scan_iter(f"{prefix}:*", count=10_000)
-        return {key.decode().removeprefix(f"{prefix}:") for key in found} - {"server", f"tag:{EVERYTHING}"}
+        found = (
+            key.decode().removeprefix(f"{prefix}:") for key in valkey.scan_iter(f"{prefix}:*", count=10_000)
+        )
+        own = {re.sub("^(entry|lock):[^:]+:", r"\1:", key) for key in found}
+        return own - {"server", f"tag:{EVERYTHING}"}
 
     return keys
 
@@ -52,9 +56,9 @@ def keys(valkey: "redis.Redis", prefix: str) -> Callable[[], set[str]]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time by which the cache goes."""
     clock = Clock()
-    for module in ("api.cache.entry", "api.cache.finding"):
+    for module in ("api.cache.entry", "api.cache.flights", "api.cache.lookup", "api.cache.layer"):
         monkeypatch.setattr(f"{module}.time", clock)
-    monkeypatch.setattr("ops.asgi.wire.monotonic", clock.monotonic)
+    monkeypatch.setattr("ops.gunicorn.wire.monotonic", clock.monotonic)
     return clock
 
 
@@ -69,27 +73,27 @@ def pages(prefix: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 @pytest.fixture
-def told(prefix: str, valkey: "redis.Redis", settings: Settings) -> Iterator[Told]:
-    """What other processes are told of changes. Django's cache is given time, too."""
+def subscriber(prefix: str, valkey: "redis.Redis", settings: Settings) -> Iterator[Subscriber]:
+    """The messages of changes to other processes. Django's cache is given time, too."""
     location = f"{configured.REDIS_URL}&socket_timeout=5&socket_connect_timeout=5"
     settings.CACHES = {"default": {**configured.CACHES["default"], "LOCATION": [location]}}
     client: Any = valkey
     with client.pubsub() as channel:
         channel.subscribe(f"{prefix}:changed")
         assert channel.get_message(timeout=DEADLINE)["type"] == "subscribe"
-        yield Told(channel)
+        yield Subscriber(channel)
 
 
 @pytest.fixture
 def committing(db: None) -> Iterator[None]:
-    """A connection beside that of the test's transaction; what is added through it is gone afterwards."""
+    """A connection beside that of the test's transaction; rows added through it are deleted afterwards."""
     surrounded = connections["default"]
     connections["default"] = connections.create_connection("default")
     try:
         yield
         with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM products_product WHERE id >= %s", [FIRST_EXTRA])
-            cursor.execute("DELETE FROM products_category WHERE slug LIKE 'test-%%'")
+            cursor.execute("DELETE FROM shop_product WHERE id >= %s", [FIRST_EXTRA])
+            cursor.execute("DELETE FROM shop_category WHERE slug LIKE 'test-%%'")
     finally:
         connection.close()
         connections["default"] = surrounded

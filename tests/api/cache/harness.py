@@ -1,4 +1,4 @@
-"""The cache in pieces: an application whose answers a test decides, a finder over the real Valkey, a server."""
+"""The cache in pieces: an application with answers that a test sets, a lookup over the real Valkey, a server."""
 
 import asyncio
 import time
@@ -14,38 +14,30 @@ import pytest
 from django.conf import settings
 
 from api.cache import changes
+from api.cache.changes import CONFIRM
 from api.cache.entry import Entry
-from api.cache.finding import Finder
 from api.cache.layer import PageCache
-from api.cache.memory import Memory
-from api.cache.policy import Dependency, Policy
+from api.cache.lookup import Lookup
+from api.cache.memory import MAX_BYTES, Memory
+from api.cache.policy import Dependency, Endpoint, Policy, Target
 from api.cache.rendering import render
-from api.cache.shared import EVERYTHING, Shared, Target
+from api.cache.shared import EVERYTHING, Shared
 from ops.asgi.head import Head
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.lifespan import Lifespan
-from ops.asgi.protocol import Application, Fields, Receive, Scope, Send
-from ops.asgi.wire import Ready
+from ops.asgi.types import Application, Fields, Receive, Scope, Send
+from ops.gunicorn.wire import Ready
 from ops.redis.client import open_client
-from products.models import Category, Product
 from tests.ops.asgi.server import serve
+from tests.shop.models import Category, Product
 
 JSON: Fields = [(b"content-type", b"application/json")]
 DEADLINE = 10.0
 FIRST_EXTRA = 2_000_000  # ids from here on are a test's own
-SCOPE: Scope = {
-    "type": "http",
-    "method": "GET",
-    "path": "/page",
-    "raw_path": b"/page",
-    "query_string": b"",
-    "root_path": "",
-    "headers": [],
-}
 
 
 class Clock:
-    """The time module, `ahead` of the real one; `skew` moves only what the calendar says."""
+    """The time module, `ahead` of the real one; `skew` moves the calendar only."""
 
     def __init__(self) -> None:
         self.ahead = self.skew = 0.0
@@ -68,7 +60,7 @@ class Origin:
         self.status, self.fields, self.body = 200, JSON, b""
         self.error: Exception | None = None
         self.asked = asyncio.Event()  # set at each call
-        self.released = asyncio.Event()  # what an answer waits for
+        self.released = asyncio.Event()  # each answer waits for it
         self.released.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +77,7 @@ class Origin:
 
 def policy(name: str = "page", fresh: float = 10, stale: float = 60, **options: Any) -> Policy:
     depends_on = tuple(map(Dependency, (Product, Category)))
-    return Policy(name, str, fresh, stale, **{"depends_on": depends_on} | options)
+    return Policy(name, Endpoint(name, depends_on), fresh, stale, **{"depends_on": depends_on} | options)
 
 
 def target(key: str = "page?", **options: Any) -> Target:
@@ -94,9 +86,10 @@ def target(key: str = "page?", **options: Any) -> Target:
 
 
 def entry(body: bytes = b"{}", fields: Fields = JSON, **options: Any) -> Entry:
-    known: dict[str, Any] = {"created": time.time(), "cost": 0.001, "versions": {"products.product": b"1"}}
+    known: dict[str, Any] = {"created": time.time(), "versions": {"shop.product": b"1"}}
     made = options.pop("policy", None) or policy()
-    return Entry(made, options.pop("key", "page?"), fields, body, **known | options)
+    asked = Target(made, options.pop("key", "page?"), ())
+    return Entry(asked, fields, body, **known | options)
 
 
 @dataclass
@@ -104,19 +97,18 @@ class Worker:
     """A worker's part of the cache."""
 
     origin: Origin
-    finder: Finder
+    lookup: Lookup
     wire: dict[bytes, Ready]
 
     @property
     def memory(self) -> Memory:
-        assert self.finder.memory is not None
-        return self.finder.memory
+        return self.lookup.memory
 
     async def get(self, target: Target) -> tuple[bytes, str, str]:
         """As the layer does: body, outcome, tier."""
-        if recalled := self.finder.recall(target, SCOPE):
-            return recalled[0].body, recalled[1], "l1"
-        found = await self.finder.find(target, SCOPE)
+        if held := self.lookup.in_memory(target):
+            return held[0].body, held[1], "l1"
+        found = await self.lookup.find(target)
         answer = found.entry or found.answer
         assert answer
         return answer.body, found.outcome, found.tier
@@ -124,22 +116,24 @@ class Worker:
     async def settle(self) -> None:
         """Wait until nothing is done in the background."""
         async with asyncio.timeout(DEADLINE):
-            while self.finder._tasks:
-                await asyncio.wait([*self.finder._tasks])
+            while self.lookup._tasks:
+                await asyncio.wait([*self.lookup._tasks])
 
 
 @asynccontextmanager
-async def worker(origin: Origin | None = None, *, memory: bool = True) -> AsyncIterator[Worker]:
+async def worker(
+    origin: Origin | None = None, *, memory: bool = True, release: str = "release"
+) -> AsyncIterator[Worker]:
     application = origin or Origin()
     ready: dict[bytes, Ready] = {}
     async with open_client() as client:
-        shared = Shared(client, settings.CACHE_PREFIX)
-        kept = Memory(ready) if memory else None
-        finder = Finder(lambda scope: render(application, scope), kept, shared)
+        shared = Shared(client, settings.CACHE_PREFIX, release)
+        kept = Memory(ready, max_bytes=MAX_BYTES if memory else 0)
+        lookup = Lookup(lambda target: render(application, target), kept, shared)
         try:
-            yield Worker(application, finder, ready)
+            yield Worker(application, lookup, ready)
         finally:
-            await finder.close()
+            await lookup.close()
 
 
 @dataclass
@@ -168,18 +162,18 @@ def cached(
     memory: bool = True,
     cache: PageCache | None = None,
 ) -> Iterator[Cached]:
-    """A server whose worker hears of changes; with `cache`, one that another server had."""
+    """A server with a worker that hears of changes; with `cache`, one that another server had."""
     cache = cache or PageCache(application, memory=memory)
     stack = Lifespan(AllowedHosts(Head(cache)), cache.open_tiers)
     with serve(stack, monkeypatch, lifespan="on") as serving:
         give_up = time.monotonic() + DEADLINE
-        while not (changes._announcer and changes._announcer.subscribed):
+        while not (changes._publisher and changes._publisher.subscribed):
             assert time.monotonic() < give_up
             time.sleep(0.001)
         yield Cached(serving.client, serving.address, cache)
 
 
-class Told:
+class Subscriber:
     """The messages of a channel, each as the set of its tags."""
 
     def __init__(self, channel: Any) -> None:
@@ -187,17 +181,17 @@ class Told:
 
     def next(self) -> set[str]:
         message = self.channel.get_message(timeout=DEADLINE)
-        assert message, "nothing was told"
-        tags = {*orjson.loads(message["data"])}
+        assert message, "no message"
+        tags = {name for name in orjson.loads(message["data"]) if not name.startswith(CONFIRM)}
         return self.next() if tags == {EVERYTHING} else tags  # a worker has met this Redis for the first time
 
     def no_more(self) -> bool:
-        """Whether nothing was told besides what was asked for, as far as what is done is concerned."""
-        self.channel.ping()  # answered after what was sent before
+        """Whether no other message was published by now."""
+        self.channel.ping()  # answered after all messages before
         message = self.channel.get_message(timeout=DEADLINE)
         return bool(message and message["type"] == "pong")
 
 
 def counts(policy: Policy) -> Counter[str]:
-    """What the policy has counted, as `outcome tier`."""
+    """The policy's counts, by `outcome tier`."""
     return Counter({" ".join(pair): number for pair, number in policy.counts.items()})

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cache.conditions import NONE, Conditions, http_date, is_unchanged, read
+from api.cache.conditions import UNCONDITIONAL, Conditions, Rare, has_failed, http_date, is_unchanged, read
 
 ETAG = b'"abc-gzip"'
 MODIFIED = 1577880000  # Wed, 01 Jan 2020 12:00:00 GMT
@@ -87,8 +87,62 @@ def test_any_list_is_read(listed: bytes) -> None:
 
 
 def test_nothing_said() -> None:
-    assert read([]) is NONE
-    assert read([(b"host", b"a"), (b"cookie", b"b"), (b"user-agent", b"c")]) is NONE
+    assert read([]) is UNCONDITIONAL
+    assert read([(b"host", b"a"), (b"cookie", b"b"), (b"user-agent", b"c")]) is UNCONDITIONAL
+
+
+@pytest.mark.parametrize("length", [b"0", b"00"])
+def test_no_content_is_no_content(length: bytes) -> None:
+    assert read([(b"accept-encoding", b"gzip"), (b"content-length", length)]) == Conditions(b"gzip")
+
+
+@pytest.mark.parametrize(
+    "field", [(b"authorization", b"Bearer x"), (b"authorization", b""), (b"x-api-key", b"x")]
+)
+def test_credentials(field: tuple[bytes, bytes]) -> None:
+    assert read([(b"host", b"a"), (b"accept-encoding", b"gzip"), field]) == Conditions(
+        b"gzip", rare=Rare(has_credentials=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "failed"),
+    [
+        ('"abc-gzip"', False),
+        ("*", False),
+        (" * ", False),
+        ('"x", "abc-gzip"', False),
+        (', ,"x" ,\t"abc-gzip"', False),
+        ('W/"x", "abc-gzip"', False),
+        ('W/"abc-gzip"', True),  # the comparison is strong
+        ('"abc"', True),
+        ('"abc-zstd"', True),
+        ("abc-gzip", True),
+        ('"x", *', True),
+        ("garbage", True),
+    ],
+)
+def test_if_match(listed: str, failed: bool) -> None:  # noqa: FBT001
+    wanted = Rare(if_match=listed.encode("latin-1"))
+    assert has_failed(wanted, ETAG, None) is failed
+    wanted.if_unmodified_since = b"Wed, 01 Jan 1997 12:00:00 GMT"  # which it overrides
+    assert has_failed(wanted, ETAG, MODIFIED) is failed
+
+
+@pytest.mark.parametrize(
+    ("since", "failed"),
+    [
+        ("Wed, 01 Jan 2020 12:00:00 GMT", False),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", False),
+        ("Wed, 01 Jan 2020 11:59:59 GMT", True),
+        ("yesterday", False),
+        ("", False),
+    ],
+)
+def test_if_unmodified_since(since: str, failed: bool) -> None:  # noqa: FBT001
+    wanted = Rare(if_unmodified_since=since.encode())
+    assert has_failed(wanted, ETAG, MODIFIED) is failed
+    assert not has_failed(wanted, ETAG, None)
 
 
 def test_lists_on_several_lines() -> None:
@@ -100,10 +154,8 @@ def test_lists_on_several_lines() -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        (b"authorization", b"Bearer x"),
-        (b"authorization", b""),
-        (b"x-api-key", b"x"),
-        (b"content-length", b"0"),
+        (b"content-length", b"5"),
+        (b"content-length", b"10"),
         (b"transfer-encoding", b"chunked"),
         (b"expect", b"100-continue"),
     ],

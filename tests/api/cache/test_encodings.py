@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cache.encodings import CODERS, IDENTITY, MOST_CHARACTERS, choose
+from api.cache.encodings import CODERS, IDENTITY, MAX_FIELD_BYTES, choose
 
 DECODERS = {"gzip": gzip.decompress, "zstd": zstandard.ZstdDecompressor().decompress}
 weights = st.sampled_from(
@@ -38,7 +38,7 @@ codings = st.sampled_from([*CODERS, "identity", "*", "br", "GZIP", ""])
         ("identity", "identity"),
         ("identity, gzip;q=0.5", "identity"),
         ("identity;q=0.5, gzip;q=0.5", "gzip"),
-        ("identity;q=0", "identity"),  # nothing else is left; 406 would help nobody
+        ("identity;q=0", "identity"),  # nothing else is left; 406 would not help
         ("*;q=0", "identity"),
         ("identity;q=0, *", "zstd"),
         ("deflate, br", "identity"),
@@ -54,7 +54,7 @@ codings = st.sampled_from([*CODERS, "identity", "*", "br", "GZIP", ""])
         ("gzipped", "identity"),
         ("\xff;q=1, gzip", "gzip"),
         (";;;,===,q", "identity"),
-        ("gzip," + "x" * MOST_CHARACTERS, "identity"),
+        ("gzip," + "x" * MAX_FIELD_BYTES, "identity"),
     ],
 )
 def test_choose(accepted: str, chosen: str) -> None:

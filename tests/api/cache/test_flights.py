@@ -1,4 +1,4 @@
-"""Single flight: who leads, who waits, what they get."""
+"""Single flight: the leader, the waiters, their results."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.cache.flights import Abandoned, Flight, Flights, Found
-from tests.api.cache.harness import SCOPE, target
+from tests.api.cache.harness import target
 
 FOUND = Found(None, None, "miss", "none")
 TARGET = target()
@@ -27,8 +27,8 @@ async def never(_: Flight) -> Found:
 
 
 async def joined(flights: Flights, times: int) -> tuple[Flight, list[asyncio.Task[Found]]]:
-    flight = flights.begin(TARGET, SCOPE)
-    waiting = [asyncio.create_task(flight.join()) for _ in range(times)]
+    flight = flights.begin(TARGET)
+    waiting = [asyncio.create_task(flights.join(flight)) for _ in range(times)]
     await asyncio.sleep(0)
     return flight, waiting
 
@@ -39,7 +39,7 @@ async def test_all_get_the_result(runner: asyncio.Runner) -> None:
     assert flights.get(TARGET.key) is flight
     assert await flights.lead(flight, succeed) is FOUND
     assert await asyncio.gather(*waiting) == [FOUND] * 3
-    assert TARGET.key not in flights
+    assert flights.get(TARGET.key) is None
 
 
 async def test_all_get_the_error(runner: asyncio.Runner) -> None:
@@ -50,7 +50,7 @@ async def test_all_get_the_error(runner: asyncio.Runner) -> None:
     for waiter in waiting:
         with pytest.raises(ValueError, match="no"):
             await waiter
-    assert TARGET.key not in flights
+    assert flights.get(TARGET.key) is None
 
 
 async def test_who_waits_for_a_cancelled_flight_is_told(runner: asyncio.Runner) -> None:
@@ -64,7 +64,7 @@ async def test_who_waits_for_a_cancelled_flight_is_told(runner: asyncio.Runner) 
     )
     with pytest.raises(asyncio.CancelledError):
         await leading
-    assert TARGET.key not in flights
+    assert flights.get(TARGET.key) is None
 
 
 async def test_who_is_cancelled_leaves_the_others(runner: asyncio.Runner) -> None:
@@ -81,7 +81,7 @@ async def test_who_is_cancelled_leaves_the_others(runner: asyncio.Runner) -> Non
 async def test_nobody_complains_of_who_is_cancelled_as_the_result_comes(
     runner: asyncio.Runner, work: Any
 ) -> None:
-    """The runner's loop hears of an exception that nobody has retrieved, and fails the test."""
+    """The runner's loop hears of an exception that is never retrieved, and fails the test."""
     flights = Flights()
     flight, waiting = await joined(flights, 1)
     with suppress(ValueError):
@@ -94,21 +94,21 @@ async def test_nobody_complains_of_who_is_cancelled_as_the_result_comes(
 async def test_an_error_that_nobody_waits_for(runner: asyncio.Runner) -> None:
     flights = Flights()
     with pytest.raises(ValueError, match="no"):
-        await flights.lead(flights.begin(TARGET, SCOPE), fail)
+        await flights.lead(flights.begin(TARGET), fail)
 
 
 async def test_outdated_flights_are_not_joined(runner: asyncio.Runner) -> None:
     flights = Flights()
     flight, waiting = await joined(flights, 1)
-    flights.forget(["orders.order"])
+    flights.invalidate(["orders.order"])
     assert flights.get(TARGET.key) is flight
-    flights.forget(["orders.order", "products.product"])
+    flights.invalidate(["orders.order", "shop.product"])
     assert flight.outdated
     assert flights.get(TARGET.key) is None
-    successor = flights.begin(TARGET, SCOPE)
-    await flights.lead(flight, succeed)  # who waited already is content
+    successor = flights.begin(TARGET)
+    await flights.lead(flight, succeed)  # earlier waiters get its result
     assert await waiting[0] is FOUND
     assert flights.get(TARGET.key) is successor
-    flights.forget()
+    flights.invalidate()
     assert successor.outdated
-    assert TARGET.key not in flights
+    assert flights.get(TARGET.key) is None

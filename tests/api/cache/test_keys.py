@@ -1,6 +1,6 @@
-"""Requests that are equal have one key, whatever their spelling, and those that are not have different ones.
+"""Requests that are equal have one key, however they are written, and unequal ones have different keys.
 
-What a request means is said here a second time, apart from the code that makes keys of it.
+The meaning of a request is defined here a second time, apart from the code that makes keys of it.
 """
 
 import datetime
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
 from api.cache.layer import _target
-from api.cursors import Cursor, seal
-from products.queries import PRODUCTS
-from products.schemas import ProductOut
+from api.reads.cursors import Cursor, sign
+from tests.shop.queries import PRODUCTS
+from tests.shop.schemas import ProductOut
 
 FIELDS = tuple(ProductOut.model_fields)
 DEFAULT_FIELDS = tuple(field for field in FIELDS if field != "category")
@@ -42,7 +42,7 @@ values = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request for a list means."""
+    """The meaning of a request for a list."""
 
     sort: str
     filters: frozenset[tuple[str, Any]] = frozenset()
@@ -77,9 +77,10 @@ def spell(asked: Asked, chance: Random) -> str:
     if asked.layout != "rows" or chance.random() < 0.5:
         said.append(("layout", asked.layout))
     if asked.fields != {*DEFAULT_FIELDS} or chance.random() < 0.5:
-        said.append(("fields", ",".join(chance.sample([*asked.fields], len(asked.fields)))))
+        named = chance.sample([*asked.fields], len(asked.fields))
+        said.append(("fields", ",".join(named + named[: chance.randrange(2)])))
     if asked.cursor:
-        said.append(("cursor", seal(asked.cursor, continues(asked))))
+        said.append(("cursor", sign(asked.cursor, continues(asked))))
     pairs = [
         f"{encode(name, chance)}={encode(value, chance)}" for name, value in chance.sample(said, len(said))
     ]
@@ -87,7 +88,7 @@ def spell(asked: Asked, chance: Random) -> str:
 
 
 def continues(asked: Asked) -> bytes:
-    """What a cursor is bound to: that of any page of this list will do."""
+    """The list that a cursor is bound to: any page of it will do."""
     chance = Random(0)  # noqa: S311
     page = PRODUCTS._read(spell(Asked(asked.sort, asked.filters), chance))
     return page.continues
@@ -95,17 +96,18 @@ def continues(asked: Asked) -> bytes:
 
 def spell_value(value: Any, chance: Random) -> str:
     if isinstance(value, Decimal):
-        texts = [f"{value:.2f}", f"{value.normalize():f}", f"0{value:.2f}"]
+        texts = [f"{value:.2f}", f"{value.normalize():f}", f"0{value:.2f}", f"{value:.6f}"]
         return chance.choice([text for text in texts if len(text.split(".")[0]) <= 5])
     if isinstance(value, datetime.datetime):
         zone = datetime.timezone(datetime.timedelta(minutes=chance.choice([0, 60, -330, 839])))
         text = value.astimezone(zone).isoformat()
         local, offset = text[:-6], text[-6:]
         if "." in local:
-            local = local.rstrip("0") if chance.random() < 0.5 else local
+            local = local.rstrip("0") if chance.random() < 0.5 else local + "0" * chance.randrange(4)
         elif chance.random() < 0.5:
-            local += "." + "0" * chance.randrange(1, 7)
-        return local + ("Z" if offset == "+00:00" and chance.random() < 0.5 else offset)
+            local += "." + "0" * chance.randrange(1, 10)
+        text = local + ("Z" if offset == "+00:00" and chance.random() < 0.5 else offset)
+        return text.lower() if chance.random() < 0.2 else text
     return str(value)
 
 
@@ -171,5 +173,5 @@ def test_no_key_of_another_path(path: str) -> None:
     st.text(max_size=5),
 )
 def test_unknown_parameters_reach_no_key(name: str, value: str) -> None:
-    if name not in PRODUCTS.kinds:
+    if name not in PRODUCTS.parameters:
         assert _target("/api/products", f"{quote(name)}={quote(value)}".encode()) is None

@@ -1,4 +1,4 @@
-"""The worker's memory: its bounds, what leaves first, what leaves with what."""
+"""The worker's memory: its bounds, the order of evictions, the wire's targets."""
 
 import gc
 import time
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cache.conditions import Conditions
-from api.cache.entry import LONGEST_SPELLING, MOST_SPELLINGS, Entry
-from api.cache.memory import Memory
-from api.cache.rendering import MOST_BODY
-from ops.asgi.wire import Ready
+from api.cache.entry import Entry
+from api.cache.memory import MAX_TARGET_BYTES, MAX_TARGETS, Memory
+from api.cache.rendering import MAX_BODY_BYTES
+from ops.gunicorn.wire import Ready
 from tests.api.cache.harness import JSON, entry, policy
 
 Wire = dict[bytes, Ready]
@@ -27,7 +27,7 @@ def sized(key: str, body: bytes = b"") -> Entry:
 
 
 def test_least_recently_used_is_out_first() -> None:
-    memory = Memory({}, most_entries=3)
+    memory = Memory({}, max_entries=3)
     for key in "abc":
         memory.put(sized(key), ())
     memory.get("a")
@@ -41,7 +41,7 @@ def test_least_recently_used_is_out_first() -> None:
 
 def test_bytes_are_bounded() -> None:
     size = sized("a", bytes(1000)).size
-    memory = Memory({}, most_bytes=10 * size)
+    memory = Memory({}, max_bytes=10 * size)
     for number in range(1000):
         memory.put(sized(f"{number:03}", bytes(number)), ())
         assert memory.bytes <= 10 * size
@@ -51,7 +51,7 @@ def test_bytes_are_bounded() -> None:
 
 
 def test_what_is_too_large_pushes_nothing_out() -> None:
-    memory = Memory({}, most_bytes=10 * sized("a").size)
+    memory = Memory({}, max_bytes=10 * sized("a").size)
     memory.put(sized("a"), ())
     memory.put(sized("b", bytes(10_000)), ("tag",))
     assert memory.get("a")
@@ -60,31 +60,41 @@ def test_what_is_too_large_pushes_nothing_out() -> None:
     assert (memory.get("a"), memory.bytes, memory._dependents) == (None, 0, {})
 
 
+def test_of_no_bytes_it_holds_nothing() -> None:
+    wire: Wire = {}
+    memory = Memory(wire, max_bytes=0)
+    held = sized("a")
+    memory.put(held, ("tag",))
+    memory.learn(held, b"/a")
+    assert memory.get("a") is None
+    assert (len(memory), memory.bytes, memory.evictions, wire) == (0, 0, {}, {})
+
+
 def test_what_may_be_stored_fits() -> None:
     memory = Memory({})
-    memory.put(sized("a", bytes(MOST_BODY)), ())
+    memory.put(sized("a", bytes(MAX_BODY_BYTES)), ())
     assert memory.get("a")
 
 
 @pytest.mark.parametrize("size", [10, 900, 2000, 16_500, 165_000])
 def test_bytes_are_counted_honestly(size: int) -> None:
-    """Against what Python allocates for entries with all codings, both forms and two spellings each."""
+    """Against Python's allocations for entries with all codings, both forms and two request targets each."""
     wire: Wire = {}
-    memory = Memory(wire, most_bytes=LARGE)
+    memory = Memory(wire, max_bytes=LARGE)
     words = b",".join(b'{"id":%d,"low_price":"%d.99"}' % (n, n * 7919 % 1000) for n in range(size))[:size]
     defaults = [(b"date", b"Wed, 01 Jan 2020 00:00:00 GMT")]
     gc.collect()
     tracemalloc.start()
     for number in range(100):
         made = sized(f"products?limit={number}", b"%03d" % number + words)
-        memory.put(made, ("products.product", "products.category"))
+        memory.put(made, ("shop.product", "shop.category"))
         for coding in (b"", b"gzip", b"zstd"):
             representation = made.select(Conditions(coding))
             representation.write(defaults, b"", head_only=False)
             if representation.not_modified:
                 representation.not_modified.write(defaults, b"", head_only=False)
-        for spelling in (b"/a?limit=%d", b"/a?limit=%d&"):
-            memory.spell(made, spelling % number)
+        for asked in (b"/a?limit=%d", b"/a?limit=%d&"):
+            memory.learn(made, asked % number)
     del made, representation
     gc.collect()
     allocated, _ = tracemalloc.get_traced_memory()
@@ -97,11 +107,11 @@ def test_who_leaves_waits_for_no_garbage_collection() -> None:
     gc.collect()
     gc.disable()
     try:
-        memory = Memory({}, most_entries=2)
+        memory = Memory({}, max_entries=2)
         for number in range(10):
             made = sized(f"{number}", bytes(2000))
             memory.put(made, ("tag",))
-            memory.spell(made, b"/%d" % number)
+            memory.learn(made, b"/%d" % number)
             for coding in (b"", b"gzip", b"zstd"):
                 made.select(Conditions(coding)).write([], b"", head_only=False)
                 made.select(Conditions(coding, b"*")).write([], b"", head_only=False)
@@ -112,16 +122,16 @@ def test_who_leaves_waits_for_no_garbage_collection() -> None:
         gc.enable()
 
 
-def test_forget() -> None:
+def test_invalidate() -> None:
     memory = Memory({})
     memory.put(sized("list"), ("product", "category"))
     memory.put(sized("seven"), ("product:7", "product:*", "category"))
     memory.put(sized("eight"), ("product:8", "product:*", "category"))
-    memory.forget(["product", "product:7"])
+    memory.invalidate(["product", "product:7"])
     assert [key for key in ("list", "seven", "eight") if memory.get(key)] == ["eight"]
-    memory.forget(["order"])
+    memory.invalidate(["order"])
     assert memory.get("eight")
-    memory.forget(["category", "product:*"])
+    memory.invalidate(["category", "product:*"])
     assert (len(memory), memory.bytes, memory._dependents) == (0, 0, {})
     assert memory.evictions == {"invalidated": 3}
 
@@ -130,62 +140,62 @@ def test_who_leaves_is_not_sent_any_more() -> None:
     wire: Wire = {}
     memory = Memory(wire)
     leaves: list[Callable[[], None]] = [
-        lambda: memory.forget(["tag"]),
+        lambda: memory.invalidate(["tag"]),
         lambda: memory.drop("a"),
         memory.clear,
     ]
     for leave in leaves:
         held = sized("a")
-        held.calm_until = held.live_until = time.monotonic() + 100
+        held.trusted_until = time.monotonic() + 100
         memory.put(held, ("tag",))
-        memory.spell(held, b"/a")
+        memory.learn(held, b"/a")
         assert wire == {b"/a": held}
         leave()
         assert wire == {}
-        assert (held.calm_until, held.live_until, memory.bytes) == (0, 0, 0)
+        assert (held.trusted_until, held.targets, memory.bytes) == (0, set(), 0)
 
 
-def test_successors_are_spelled_anew() -> None:
+def test_targets_of_successors_are_learnt_anew() -> None:
     wire: Wire = {}
     memory = Memory(wire)
     old, new = sized("a"), sized("a")
     memory.put(old, ())
-    memory.spell(old, b"/a")
-    memory.spell(old, b"/a?")
+    memory.learn(old, b"/a")
+    memory.learn(old, b"/a?")
     memory.put(new, ())
     assert wire == {}
-    memory.spell(new, b"/a")
-    memory.spell(old, b"/a?")  # by a request that still holds it
+    memory.learn(new, b"/a")
+    memory.learn(old, b"/a?")  # by a request that still holds it
     assert wire == {b"/a": new}
     memory.clear()
     assert wire == {}
 
 
-def test_spellings_are_bounded() -> None:
+def test_targets_are_bounded() -> None:
     wire: Wire = {}
     memory = Memory(wire)
     held = sized("a")
     memory.put(held, ())
     without = memory.bytes
-    for number in range(3 * MOST_SPELLINGS):
-        memory.spell(held, b"/a?" + b"&" * number)
-        memory.spell(held, b"/a?" + b"&" * number)
-    memory.spell(held, b"/a?" + b"&" * LONGEST_SPELLING)
-    assert len(wire) == len(held.targets) == MOST_SPELLINGS
+    for number in range(3 * MAX_TARGETS):
+        memory.learn(held, b"/a?" + b"&" * number)
+        memory.learn(held, b"/a?" + b"&" * number)
+    memory.learn(held, b"/a?" + b"&" * MAX_TARGET_BYTES)
+    assert len(wire) == len(held.targets) == MAX_TARGETS
     assert memory.bytes - without == sum(map(len, wire))
     other = sized("b")
     memory.put(other, ())
-    memory.spell(other, b"/b?" + b"&" * LONGEST_SPELLING)
-    memory.spell(sized("c"), b"/c")  # which is not kept
-    assert len(wire) == MOST_SPELLINGS
+    memory.learn(other, b"/b?" + b"&" * MAX_TARGET_BYTES)
+    memory.learn(sized("c"), b"/c")  # which is not kept
+    assert len(wire) == MAX_TARGETS
 
 
 steps = st.one_of(
     st.tuples(st.just("put"), st.sampled_from("abcdefgh"), st.integers(0, 3000)),
     st.tuples(st.just("get"), st.sampled_from("abcdefgh")),
     st.tuples(st.just("drop"), st.sampled_from("abcdefgh")),
-    st.tuples(st.just("spell"), st.sampled_from("abcdefgh"), st.sampled_from([b"/1", b"/2", b"/3"])),
-    st.tuples(st.just("forget"), st.sampled_from(["x", "y", "z"])),
+    st.tuples(st.just("learn"), st.sampled_from("abcdefgh"), st.sampled_from([b"/1", b"/2", b"/3"])),
+    st.tuples(st.just("invalidate"), st.sampled_from(["x", "y", "z"])),
 )
 TAGS = {"a": ("x",), "b": ("x", "y"), "c": ("y", "z"), "d": (), "e": ("z",)}
 
@@ -193,22 +203,22 @@ TAGS = {"a": ("x",), "b": ("x", "y"), "c": ("y", "z"), "d": (), "e": ("z",)}
 @given(st.lists(steps, max_size=60))
 def test_whatever_happens_the_books_are_right(taken: list[tuple[Any, ...]]) -> None:
     wire: Wire = {}
-    memory = Memory(wire, most_bytes=200_000, most_entries=5)
+    memory = Memory(wire, max_bytes=200_000, max_entries=5)
     for step, at, *more in taken:
         if step == "put":
             memory.put(entry(bytes(more[0]), JSON, policy=POLICY, key=at), TAGS.get(at, ()))
-        elif step == "spell":
+        elif step == "learn":
             held = memory.get(at)
             if held:
-                memory.spell(held, b"/" + at.encode() + more[0])
-        elif step == "forget":
-            memory.forget([at])
+                memory.learn(held, b"/" + at.encode() + more[0])
+        elif step == "invalidate":
+            memory.invalidate([at])
         else:
             getattr(memory, step)(at)
     entries = [held for held, _, _ in memory._entries.values()]
-    spelled = {target for held in entries for target in held.targets}
-    assert memory.bytes == sum(held.size for held in entries) + sum(map(len, spelled))
-    assert set(wire) == spelled
+    learnt = {target for held in entries for target in held.targets}
+    assert memory.bytes == sum(held.size for held in entries) + sum(map(len, learnt))
+    assert set(wire) == learnt
     assert {key for keys in memory._dependents.values() for key in keys} == {
         held.key for held in entries if TAGS.get(held.key)
     }

@@ -1,4 +1,4 @@
-"""The application runs for everybody: what it sees, and how it ends when its answer cannot be held."""
+"""The application answers for all clients: the scope that it sees, and its end if the answer cannot be stored."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,19 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import path
 from pytest_django import Settings
 
-from api.cache.rendering import MOST_BODY, Answer, Unstorable, render
+from api.cache.policy import Target
+from api.cache.rendering import MAX_BODY_BYTES, Answer, Unstorable, render
 from ops.asgi.handler import LeanASGIHandler
-from ops.asgi.protocol import Receive, Scope, Send
 from ops.asgi.stock import StockASGIHandler
-from tests.api.cache.harness import SCOPE
+from ops.asgi.types import Receive, Scope, Send
+from tests.api.cache.harness import policy
 
 pytestmark = pytest.mark.usefixtures("runner")
 closed: list[str] = []
+
+
+def target(**request: str) -> Target:
+    return Target(policy(), "key", (), **request)
 
 
 async def endless(request: HttpRequest) -> StreamingHttpResponse:
@@ -32,7 +37,7 @@ async def endless(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def huge(request: HttpRequest) -> HttpResponse:
-    response = HttpResponse(b"x" * (MOST_BODY + 1))
+    response = HttpResponse(b"x" * (MAX_BODY_BYTES + 1))
     response._resource_closers.append(lambda: closed.append("response"))  # type: ignore[attr-defined]
     return response
 
@@ -46,7 +51,7 @@ async def test_what_cannot_be_held_is_closed(settings: Settings, handler: type[A
     settings.ROOT_URLCONF = __name__
     closed.clear()
     with pytest.raises(Unstorable):
-        await render(handler(), {**SCOPE, "path": f"/{name}"})
+        await render(handler(), target(path=f"/{name}"))
     if name == "huge":
         assert closed == ["response"]
     assert len(asyncio.all_tasks()) == 1
@@ -63,7 +68,7 @@ async def test_a_request_that_is_over_is_said_to_be(settings: Settings) -> None:
     try:
         for handler in (LeanASGIHandler(), StockASGIHandler()):
             with pytest.raises(Unstorable):
-                await render(handler, {**SCOPE, "path": "/endless"})
+                await render(handler, target(path="/endless"))
     finally:
         request_finished.disconnect(finish)
     assert len(finished) == 2
@@ -76,7 +81,7 @@ async def test_a_cancellation_is_one() -> None:
         began.set()
         await asyncio.Event().wait()
 
-    rendering = asyncio.create_task(render(application, SCOPE))
+    rendering = asyncio.create_task(render(application, target()))
     await began.wait()
     rendering.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -91,7 +96,7 @@ async def test_a_cancellation_while_an_answer_is_refused() -> None:
             rendering.cancel()
             await asyncio.sleep(0)
 
-    rendering = asyncio.create_task(render(application, SCOPE))
+    rendering = asyncio.create_task(render(application, target()))
     with pytest.raises(asyncio.CancelledError):
         await rendering
 
@@ -106,10 +111,10 @@ async def test_the_application_sees_nobody() -> None:
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
         await send({"type": "http.response.body", "body": b"b"})
 
-    scope = {**SCOPE, "headers": [(b"cookie", b"a")], "client": ("6.6.6.6", 1), "query_string": b"a=1"}
-    answer = await render(application, scope)
+    answer = await render(application, target(root_path="/base", path="/a b", query="a=1"))
     assert answer == Answer(200, [(b"content-length", b"2"), (b"x-a", b"b")], b"ab")
     ((passed, message),) = seen
-    assert (passed["headers"], passed["client"], passed["query_string"]) == ([], None, b"a=1")
+    assert (passed["method"], passed["scheme"], passed["query_string"]) == ("GET", "http", b"a=1")
+    assert (passed["root_path"], passed["path"], passed["raw_path"]) == ("/base", "/base/a b", b"/base/a%20b")
+    assert (passed["headers"], passed["client"], passed["server"]) == ([], None, None)
     assert message == {"type": "http.request", "body": b"", "more_body": False}
-    assert scope["headers"]  # the request's own is as it was

@@ -10,17 +10,17 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
-from api import query
 from api.cache.changes import ainvalidate
-from api.cache.policy import POLICIES, cached
-from api.cache.rendering import MOST_BODY
-from api.kinds import integer, text
+from api.cache.policy import POLICIES, Dependency, Endpoint, cached
+from api.cache.rendering import MAX_BODY_BYTES
 from api.problems import Problem
-from products.models import Category, Product
+from api.reads import parameters
+from api.reads.parameters import integer, text
+from tests.shop.models import Category, Product
 
 View = Callable[..., Awaitable[Any]]
 calls: Counter[str] = Counter()
-KINDS = {"n": integer(0, 9, default=0), "t": text(20)}
+TYPES = {"n": integer(0, 9, default=0), "t": text(20)}
 DATE = "Wed, 01 Jan 2020 00:00:00 GMT"
 PROSE = b'{"some": "words"}' * 100
 
@@ -31,9 +31,12 @@ def reset() -> None:
         policy.counts.clear()
 
 
-def spell(query_string: str) -> str:
-    values = query.read(query_string, KINDS)
-    return "&".join(f"{name}={values[name]}" for name in KINDS if name in values)
+class Strict(Endpoint):
+    """Refuses unknown parameters, as a listing does."""
+
+    def canonical_query(self, query_string: str) -> str:
+        values = parameters.read(query_string, TYPES)
+        return "&".join(f"{name}={values[name]}" for name in TYPES if name in values)
 
 
 def page(view: View) -> View:
@@ -44,13 +47,14 @@ def page(view: View) -> View:
         return await view(request, **arguments)
 
     counted.__name__ = view.__name__
-    return cached(view.__name__, key=spell, fresh=10, stale=60, depends_on=[Product, Category])(counted)
+    resource = Strict(view.__name__, [Dependency(Product), Dependency(Category)], tuple(TYPES))
+    return cached(resource, fresh=10, stale=60)(counted)
 
 
 @page
 async def state(request: HttpRequest) -> HttpResponse:
     """All that a view can see of a request."""
-    values = query.read(request.META["QUERY_STRING"], KINDS)
+    values = parameters.read(request.META["QUERY_STRING"], TYPES)
     meta = {name: value for name, value in request.META.items() if isinstance(value, str)}
     return JsonResponse({"values": values, "meta": meta, "path": request.path}, safe=False)
 
@@ -124,7 +128,7 @@ async def streamed(request: HttpRequest) -> StreamingHttpResponse:
 
 @page
 async def huge(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(b"x" * (MOST_BODY + 1))
+    return HttpResponse(b"x" * (MAX_BODY_BYTES + 1))
 
 
 @page
@@ -142,7 +146,13 @@ async def undecorated(request: HttpRequest) -> HttpResponse:
     return HttpResponse(PROSE)
 
 
-NUMBERED: list[Any] = [numbered, status]
+@page
+async def guarded(request: HttpRequest, number: int) -> HttpResponse:
+    """As behind a middleware that identifies the client."""
+    return HttpResponse(b"for you") if "X-Token" in request.headers else HttpResponse(status=number)
+
+
+NUMBERED: list[Any] = [numbered, status, guarded]
 
 
 def write(request: HttpRequest) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""An HTTP client that costs little: thousands of requests a second beside what they ask, on two cores."""
+"""An HTTP client that costs little: thousands of requests a second beside the services, on two cores."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
     @property
     def how(self) -> str:
-        """What Cache-Status says."""
+        """The value of Cache-Status."""
         return self.fields.get(b"cache-status", b"").decode()
 
     @property
@@ -106,7 +106,7 @@ async def at_once(addresses: Sequence[Address], path: str, number: int) -> list[
 
 
 class Load:
-    """What was answered, and what was not: errors of connections."""
+    """The answers, and the errors of connections."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -142,5 +142,5 @@ async def load(
 
 
 def tell(line: str) -> None:
-    """A figure, for who runs the tests with -s."""
+    """Print a figure, for runs of the tests with -s."""
     sys.stdout.write(f"{line}\n")

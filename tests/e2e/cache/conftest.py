@@ -1,4 +1,4 @@
-"""What the tests of the cache share: a fleet of services whose surroundings fail on demand."""
+"""Fixtures of the cache's tests: a fleet of services with surroundings that fail on demand."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +12,7 @@ from django.conf import settings
 from tests.e2e.cache.fleet import Fleet, Member, fleet, member, until
 from tests.e2e.cache.proxy import Network, network
 from tests.e2e.cache.valkey import Valkey, private_valkey
-from tests.products.spare import Database
+from tests.spare import Database
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def four(
 
 @pytest.fixture
 def workers(four: Fleet) -> Iterator[Fleet]:
-    """Four workers, whose surroundings are well at first and whatever the test makes of them."""
+    """Four workers in surroundings that are well at first, and that the test may harm."""
     four.mend()
     yield four
     four.mend()
@@ -48,7 +48,7 @@ def workers(four: Fleet) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def outsider(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
-    """A service without a page cache, whose ways are its own: what it writes, others have to be told."""
+    """A service without a page cache, with ways of its own: other workers hear of its writes from Redis only."""
     directory = tmp_path_factory.mktemp("outsider")
     own = links.way(four.wiretap_socket)
     with member(four.wiretap, own, links.way(four.valkey.socket), directory, PAGE_CACHE="off") as made:
@@ -74,9 +74,9 @@ def l2(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def crew(workers: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
-    """One service with four workers, whose patience is not tried by a machine that is busy with tests."""
+    """One service with four workers, with long timeouts, for a machine that is busy with tests."""
     directory, way = tmp_path_factory.mktemp("crew"), links.way(workers.valkey.socket)
-    own = {"PAGE_CACHE": "on", "CHAOS_PATIENCE": "1.0"}
+    own = {"PAGE_CACHE": "on", "REDIS_TIMEOUT_SECONDS": "1.0"}
     with member(workers.wiretap, workers.postgres, way, directory, 4, **own) as made:
         until(lambda: workers.subscribers() == workers.listeners + 4, "the crew's subscriptions")
         yield made

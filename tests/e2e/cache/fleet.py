@@ -23,12 +23,12 @@ from tests.conftest import ROWS
 from tests.e2e.cache.client import Address
 from tests.e2e.cache.proxy import Network, Way
 from tests.e2e.cache.valkey import Valkey
-from tests.products.spare import Database
 from tests.service import PATIENCE, ROOT, Service, serve
+from tests.spare import Database
 from tests.wiretap import Wiretap, tap
 
 PREFIX = "chaos"
-INCREMENT = "UPDATE products_product SET demand_qty = demand_qty + 1 WHERE id = %s RETURNING demand_qty"
+INCREMENT = "UPDATE shop_product SET demand_qty = demand_qty + 1 WHERE id = %s RETURNING demand_qty"
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> float:
@@ -58,7 +58,7 @@ class Member:
         return self.service.client.post(path)
 
     def how(self, path: str) -> str:
-        """What Cache-Status says of an answer, which has to be one."""
+        """Cache-Status of an answer, which has to be 200."""
         response = self.get(path)
         assert response.status_code == 200, response.text
         return response.headers["cache-status"]
@@ -93,7 +93,7 @@ class Fleet:
     def flush(self) -> None:
         """Nothing is cached anywhere."""
         self.valkey.client.flushall()
-        self.valkey.client.publish(f"{PREFIX}:changed", b'["products.product","products.category"]')
+        self.valkey.client.publish(f"{PREFIX}:changed", b'["shop.product","shop.category"]')
 
     def mend(self) -> None:
         """Make all well again: each worker hears of changes, and answers from Redis."""
@@ -115,12 +115,12 @@ class Fleet:
         """Add one to its counter and let Redis know, but lose the message to the workers; returns its value."""
         with Database(str(connection.settings_dict["NAME"])).connect() as database:
             [value] = database.execute(INCREMENT, [product]).fetchone() or (0,)
-        tags = ("products.product", f"products.product:{product}")
+        tags = ("shop.product", f"shop.product:{product}")
         self.valkey.client.delete(*(f"{PREFIX}:tag:{tag}" for tag in tags))
         return int(value)
 
     def manage(self, *command: str) -> None:
-        """What `manage.py` does with the fleet's Redis and database."""
+        """Run `manage.py` on the fleet's Redis and database."""
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
@@ -138,21 +138,21 @@ class Fleet:
         assert (done.returncode, done.stderr) == (0, "")
 
     def restart_valkey(self) -> None:
-        """A new one in its place, whatever it was told, and open ways to it."""
+        """A new one in its place, in its default configuration, and open ways to it."""
         self.valkey.stop()
         self.valkey.start()
         for member in self.members:
             member.redis.clear()
 
     def wait_for_redis(self, member: Member) -> float:
-        """Wait until what the member computes gets into Redis; returns how long that took."""
+        """Wait until the member's entries get into Redis; returns how long that took."""
         asked: list[str] = []
 
         def stores() -> bool:
             product = next(_spare)
             assert member.get(f"/api/products/{product}").status_code == 200
-            asked.append(f"{PREFIX}:entry:product/{product}?")
-            return bool(self.valkey.client.exists(*asked))
+            asked.append(f"{PREFIX}:entry:*/api/products/{product}[?]")
+            return any(self.valkey.client.keys(pattern) for pattern in asked)
 
         return until(stores, "a worker that uses Redis")
 
@@ -186,7 +186,7 @@ def member(
     url = urlsplit(wiretap.url)
     own = {
         "DATABASE_URL": f"postgresql://{url.username}:{url.password or ''}@127.0.0.1:{postgres.port}{url.path}"
-        "?sslmode=disable&gssencmode=disable",  # the wiretap reads what is said
+        "?sslmode=disable&gssencmode=disable",  # the wiretap reads the messages
         "REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
         "CACHE_PREFIX": PREFIX,
         "DJANGO_SETTINGS_MODULE": "tests.e2e.cache.settings",

@@ -26,8 +26,8 @@ OPEN, REFUSING, IGNORING = "open", "refusing", "ignoring"
 class Weather:
     """How a way fares. `subscriptions` is for connections that have sent Redis's SUBSCRIBE, `commands` for others."""
 
-    door: str = OPEN  # ignoring: who connects waits for ever
-    commands: str = PASS  # swallow: what is sent is lost, and nobody is told
+    door: str = OPEN  # ignoring: a client that connects waits for ever
+    commands: str = PASS  # swallow: everything that is sent is lost silently
     subscriptions: str = PASS
     delay: float = 0.0  # seconds, of each reply
     held: bool = False  # replies stay under way until they are not
@@ -110,7 +110,7 @@ class Proxy:
         self._socket.close()
 
     async def _reopen(self, door: str) -> None:
-        """Take the same port; bound, it is nobody else's."""
+        """Take the same port; bound, no other process gets it."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", self.port))
@@ -118,7 +118,7 @@ class Proxy:
             self._server = await asyncio.start_server(self._accept, sock=self._socket, backlog=1024)
         elif door == IGNORING:
             self._socket.listen(0)
-            for _ in range(4):  # once its queue is full, Linux drops who wants to connect
+            for _ in range(4):  # once its queue is full, Linux drops new connections
                 filler = socket.socket()
                 filler.settimeout(0)
                 filler.connect_ex(("127.0.0.1", self.port))
@@ -137,7 +137,7 @@ class Proxy:
 
 
 async def serve() -> None:
-    """Do what the lines of stdin say: [None, path] opens a proxy, [number, weather] turns one."""
+    """Follow the lines of stdin: [None, path] opens a proxy, [number, weather] turns one."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     proxies: list[Proxy] = []
@@ -168,7 +168,7 @@ class Way:
         self._set(replace(self.weather, **changes))  # type: ignore[arg-type]
 
     def clear(self) -> None:
-        """As good as new; what was cut stays cut."""
+        """As good as new; connections that were cut stay cut."""
         self._set(Weather())
 
     def _set(self, weather: Weather) -> None:

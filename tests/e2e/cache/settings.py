@@ -1,9 +1,9 @@
-"""The service's settings, with routes of the tests besides its own."""
+"""The settings of tests, with routes that write besides the shop's."""
 
 import os
 
-from config.settings import *  # noqa: F403  that is what a settings module's variant is
 from ops.redis import client
+from tests.settings import *  # noqa: F403  that is what a settings module's variant is
 
-client.PATIENCE = float(os.environ.get("CHAOS_PATIENCE", client.PATIENCE))
+client.TIMEOUT_SECONDS = float(os.environ.get("REDIS_TIMEOUT_SECONDS", client.TIMEOUT_SECONDS))
 ROOT_URLCONF = "tests.e2e.cache.urls"

@@ -1,5 +1,4 @@
-"""After a write is acknowledged, every worker answers with it: in milliseconds, and in a second whatever happens
-to the messages.
+"""After a write is acknowledged, every worker answers with it: in milliseconds, and in a second without messages.
 
 `CHAOS=long` makes 1,000 writes of the 60.
 """
@@ -58,7 +57,7 @@ def test_without_messages_within_a_second(workers: Fleet, fate: str) -> None:
                     *(_until_fresh(reader, "/api/products/2", int(written.body)) for reader in readers)
                 )
                 delays += [answer.began - written.ended for answer in fresh]
-                assert delays[4 * number + number] < 0.01  # who wrote it knows it
+                assert delays[4 * number + number] < 0.01  # the writer itself knows it
         return delays
 
     for member in workers.members:

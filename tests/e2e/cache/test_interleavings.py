@@ -1,4 +1,4 @@
-"""Whatever happens in whichever order, no answer is older than it may be.
+"""In any order of events, no answer is older than it may be.
 
 Generated runs of writes, losses and outages under load over workers of every mode. `CHAOS=long` makes 100 of them at
 random, which takes six minutes; the gate makes the same few each time.
@@ -23,7 +23,7 @@ LONG = os.environ.get("CHAOS") == "long"
 PRODUCTS = 1, 2
 LIST = "/api/products?limit=2&sort=id&fields=id,demand_qty"
 PAGES = [LIST, *(page + str(number) for page in ("/api/products/", "/tests/quick/") for number in PRODUCTS)]
-WORST = 1.0  # seconds until a write is seen everywhere, whatever happens to messages and to Redis
+WORST = 1.0  # seconds until a write is seen everywhere, without messages and without Redis, too
 UNTOLD = math.inf  # the time of a write of which Redis cannot have heard yet
 ON, ANOTHER, L2, OFF = range(4)  # the workers by their modes
 
@@ -49,7 +49,7 @@ step = st.one_of(
 
 
 class Run:
-    """What is done to the fleet, and what was written when, by whom."""
+    """The faults of the fleet, and each write with its time and its worker."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.members, self.valkey, self.fleet = fleet.members, fleet.valkey, fleet
@@ -61,7 +61,9 @@ class Run:
             self.written.append((number, 0.0, value, None))
 
     def write(self, worker: int, way: str, product: int) -> None:
-        if worker == OFF and self.is_frozen:  # no worker of the cache: what it cannot tell at once is lost
+        if (
+            worker == OFF and self.is_frozen
+        ):  # it has no page cache: an invalidation that it cannot publish at once is lost
             return
         member = self.members[worker]
         value = int(member.post(f"/tests/{way}/{product}").text)
@@ -87,7 +89,7 @@ class Run:
 
     def repeat_messages(self) -> None:
         if not self.is_frozen:
-            for message in (b'["products.product"]', b'["products.product:1", "none:7"]', b"\xff not ours"):
+            for message in (b'["shop.product"]', b'["shop.product:1", "none:7"]', b"\xff not ours"):
                 self.valkey.client.publish(f"{PREFIX}:changed", message)
 
     def deafen(self, worker: int) -> None:
@@ -97,7 +99,7 @@ class Run:
         self.members[worker].redis.turn(delay=seconds)
 
     def part(self, worker: int) -> None:
-        """The worker cannot reach Redis, and the others can: what it writes, they cannot know."""
+        """The worker cannot reach Redis, and the others can: they cannot know of its writes."""
         if worker != OFF:
             self.members[worker].redis.turn(door=REFUSING)
             self.parted.add(worker)

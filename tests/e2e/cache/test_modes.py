@@ -1,4 +1,4 @@
-"""PAGE_CACHE=on, l2 and off answer the same, and side by side nobody answers with the old."""
+"""PAGE_CACHE=on, l2 and off answer the same, and side by side none answers with the old."""
 
 import asyncio
 

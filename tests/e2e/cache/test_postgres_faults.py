@@ -1,4 +1,4 @@
-"""Without Postgres, what is cached is answered for as long as it may be; then, and only then, 503."""
+"""Without Postgres, cached answers are sent for as long as they may be; then, and only then, 503."""
 
 import asyncio
 
@@ -13,10 +13,13 @@ PAGE = "/tests/quick/4"
 TOLERANCE = 0.4  # seconds, of a busy machine
 
 
+@pytest.mark.chaos("Postgres down 130 s")
 @pytest.mark.parametrize(
     ("fault", "redis"), [({"door": REFUSING}, "without Redis"), ({"held": True}, "with Redis")]
 )
 def test_stale_if_error(workers: Fleet, fault: dict[str, object], redis: str) -> None:
+    """Cached pages are answered, stale ones for as long as they may be; then, and only then, 503."""
+
     async def scenario() -> tuple[list[Answer], list[Answer]]:
         async with load(workers.addresses, [PAGE], 0.02) as answered:
             await asyncio.sleep(0.3)

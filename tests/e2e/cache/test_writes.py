@@ -1,12 +1,13 @@
-"""Who writes, and when it counts: on commit, in workers and in commands."""
+"""Writes count on commit, in workers and in commands."""
 
 import psycopg
 import pytest
 
+from ops.project import NAME
 from tests.e2e.cache.fleet import PREFIX, Fleet, until
 
 PAGE = "/api/products/7"
-TAG = f"{PREFIX}:tag:products.product:7"
+TAG = f"{PREFIX}:tag:shop.product:7"
 
 
 def test_a_transaction_that_is_rolled_back_changes_nothing(workers: Fleet) -> None:
@@ -20,7 +21,7 @@ def test_a_transaction_that_is_rolled_back_changes_nothing(workers: Fleet) -> No
     workers.wiretap.clear()
     for member, response in zip(workers.members, before, strict=True):
         assert member.get(PAGE).content == response.content
-        assert member.how(PAGE).startswith("sub10; hit")
+        assert member.how(PAGE).startswith(f"{NAME}; hit")
     assert workers.wiretap.executions == 0
 
 
@@ -36,22 +37,27 @@ def test_a_commit_counts_at_once_where_it_was_made(workers: Fleet, way: str) -> 
 def test_a_command_reaches_the_workers(workers: Fleet) -> None:
     for member in workers.members:
         member.get(PAGE)
-    workers.manage("shell", "-v0", "-c", "Product.objects.filter(pk=7).update(demand_qty=123456)")
+    workers.manage(
+        "shell",
+        "-v0",
+        "-c",
+        "from tests.shop.models import Product; Product.objects.filter(pk=7).update(demand_qty=123456)",
+    )
     for member in workers.members:
         until(lambda m=member: m.get(PAGE).json()["demand_qty"] == 123456, "the change", 1.0)  # type: ignore[misc]
 
 
 def test_seeding_reaches_the_workers(workers: Fleet, database: "psycopg.Connection[object]") -> None:
-    """Also pages that somebody has asked for while rows were added."""
+    """Also pages that are requested while rows are added."""
     page = "/api/products?sort=-id&limit=1"
-    database.execute("DELETE FROM products_product WHERE id = 10000")
+    database.execute("DELETE FROM shop_product WHERE id = 10000")
     for member in workers.members:
         assert member.get(page).json()["results"][0]["id"] == 9999
     try:
-        workers.manage("seed_products", "--rows", "10000", "-v0")
+        workers.manage("seed_shop", "--rows", "10000", "-v0")
         for member in workers.members:
             until(lambda m=member: m.get(page).json()["results"][0]["id"] == 10000, "the row", 1.0)  # type: ignore[misc]
     finally:  # as the other tests of this database know it
         database.execute(
-            "UPDATE products_product SET time_created = date_trunc('minute', time_created) WHERE id = 10000"
+            "UPDATE shop_product SET time_created = date_trunc('minute', time_created) WHERE id = 10000"
         )

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ops.embedded.paths import valkey_program
+from ops.tools.embedded.paths import valkey_program
 from tests.service import PATIENCE
 
 

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl, urlencode
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from api.cache.policy import Policy
+from api.cache.policy import Endpoint, Policy
 from api.problems import Problem
 from ops.asgi.handler import LeanASGIHandler
-from ops.asgi.protocol import Message, Receive, Scope, Send
+from ops.asgi.types import Message, Receive, Scope, Send
 
 ITEM = {"name": "a thing", "price": "12.50", "note": "é"}
 BODIES: dict[str, tuple[str, bytes]] = {
@@ -31,15 +31,16 @@ started = threading.Event()
 cancelled = threading.Event()
 
 
-def spell(query: str) -> str:
-    """As api/query.py does: one spelling, and what is unknown is refused."""
-    pairs = parse_qsl(query, keep_blank_values=True)
-    if any(name not in ("a", "b") for name, _ in pairs):
-        raise Problem(422, "Unknown.")
-    return urlencode(sorted(pairs))
+class Pages(Endpoint):
+    def canonical_query(self, query: str) -> str:
+        """As api/reads/parameters.py does: one canonical text, and unknown names are refused."""
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if any(name not in ("a", "b") for name, _ in pairs):
+            raise Problem(422, "Unknown.")
+        return urlencode(sorted(pairs))
 
 
-POLICY = Policy("wire-test", key=spell, fresh=7200, stale=60, depends_on=())
+POLICY = Policy("wire-test", Pages("wire-test", ()), fresh=7200, stale=60, depends_on=())
 
 
 async def page(request: HttpRequest, name: str) -> HttpResponse:
@@ -89,11 +90,18 @@ ODD: dict[str, list[Message]] = {
 
 async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
     """Below /zoo an application that answers as its path says; /zoo/scope shows what uvicorn has given to it."""
-    _, top, *rest = scope["path"].split("/")
+    top, *rest = scope["path"].removeprefix("/").split("/")
     if top != "zoo":
         await django(scope, receive, send)
     elif rest == ["scope"]:
         await _show(scope, receive, send)
+    elif rest in (["length"], ["waiting"]):
+        if rest == ["waiting"]:
+            started.set()
+            await asyncio.to_thread(released.wait, 10)
+        await _send(send, b"%d" % len(await _read(receive)))
+    elif rest == ["much"]:
+        await _send(send, bytes(2**25))
     else:
         for message in ODD[rest[0]]:
             await send(message)
@@ -106,8 +114,12 @@ async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
 async def _show(scope: Scope, receive: Receive, send: Send) -> None:
     peers = {"client": scope["client"][0], "server": scope["server"][0]}  # without the ports
     shown = repr(sorted({**scope, **peers, "body": await _read(receive)}.items())).encode()
-    await send({**START, "headers": [(b"content-length", b"%d" % len(shown))]})
-    await send({**END, "body": shown})
+    await _send(send, shown)
+
+
+async def _send(send: Send, body: bytes) -> None:
+    await send({**START, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({**END, "body": body})
 
 
 async def _read(receive: Receive) -> bytes:

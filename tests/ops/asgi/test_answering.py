@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from ops.asgi import answering
-from ops.asgi.answering import answer
-from ops.asgi.protocol import Application, Fields, Message, Receive, Scope, Send
+from ops.asgi.answering import Defaults, send_answer
+from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
 from tests.ops.asgi.server import Serving, serve
 from tests.ops.asgi.views import DEADLINE
 
@@ -18,6 +18,7 @@ LONG = b"x" * 1_000_000
 HUGE = 16 * LONG  # more than the buffers of a connection take
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+DEFAULTS = Defaults([(b"x-one", b"1"), (b"x-two", b"2")])
 DATE = re.compile(rb"date: [^\r]*\r\n")
 
 
@@ -35,10 +36,23 @@ class Twofold:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.whole:
-            await answer(send, self.status, self.fields, self.body)
+            await send_answer(send, self.status, self.fields, self.body)
         else:
             await send({"type": "http.response.start", "status": self.status, "headers": self.fields})
             await send({"type": "http.response.body", "body": self.body})
+
+
+class WithDefaults(Twofold):
+    """The same with fields of every answer: beside the answer, or among its fields."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.whole:
+            await send_answer(send, self.status, self.fields, self.body, DEFAULTS)
+            return
+        fields = self.fields
+        self.fields = [*fields, *DEFAULTS.missing(fields)]
+        await super().__call__(scope, receive, send)
+        self.fields = fields
 
 
 @pytest.fixture
@@ -91,6 +105,35 @@ def test_usual_answers(
     assert received.count(b"HTTP/1.1 %d " % status) == 2
     assert received.count(body) >= 2
     assert left_to_uvicorn == [status]  # the one that ends the connection
+
+
+@pytest.mark.parametrize(
+    ("own", "left", "lines"),
+    [
+        ((b"a", b"b"), [200], b"a: b\r\ncontent-length: 8\r\nx-one: 1\r\nx-two: 2\r\n"),
+        ((b"X-One", b"own"), [200] * 2, b"x-one: own\r\ncontent-length: 8\r\nx-two: 2\r\n"),
+    ],
+)
+def test_fields_of_every_answer(
+    monkeypatch: pytest.MonkeyPatch,
+    left_to_uvicorn: list[int],
+    own: tuple[bytes, bytes],
+    left: list[int],
+    lines: bytes,
+) -> None:
+    """They are added where the answer has none of that name."""
+    application = WithDefaults()
+    application.fields, application.body = sized(b"the body", own)
+    with serve(application, monkeypatch) as serving:
+        received = both((serving, application), GET + CLOSE)
+    assert received.count(lines) == 2
+    assert left_to_uvicorn == left
+
+
+@pytest.mark.parametrize("field", [(b"a", b"b\r\nc: d"), (b"a\n", b"b"), (b"a", b"b\0")])
+def test_a_field_of_every_answer_is_one_line(field: tuple[bytes, bytes]) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        Defaults([field])
 
 
 UNUSUAL = {
@@ -171,7 +214,7 @@ def test_nothing_is_written_to_a_client_that_has_left(twofold: tuple[Serving, Tw
 
 async def started(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8")]})
-    await answer(send, 500, *sized(b"the body"))
+    await send_answer(send, 500, *sized(b"the body"))
 
 
 def test_an_answer_that_has_begun_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,13 +227,13 @@ async def listening(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     listener = asyncio.create_task(cast("Coroutine[Any, Any, Message]", receive()))
     await asyncio.sleep(0)
-    await answer(send, 200, *sized(b"the body"))
+    await send_answer(send, 200, *sized(b"the body"))
     async with asyncio.timeout(DEADLINE):
         assert (await listener)["type"] == "http.disconnect"
 
 
 async def listening_late(scope: Scope, receive: Receive, send: Send) -> None:
-    await answer(send, 200, *sized(b"the body"))
+    await send_answer(send, 200, *sized(b"the body"))
     assert (await receive())["type"] == "http.disconnect"
 
 

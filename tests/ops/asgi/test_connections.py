@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ops.asgi.handler import LeanASGIHandler
-from ops.asgi.protocol import Receive, Scope, Send
+from ops.asgi.types import Receive, Scope, Send
 from tests.ops.asgi import views
 from tests.ops.asgi.server import Serving, serve
 from tests.ops.asgi.views import DEADLINE

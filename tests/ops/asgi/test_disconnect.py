@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ops.asgi.handler import LeanASGIHandler
-from ops.asgi.protocol import Receive, Scope, Send
+from ops.asgi.types import Receive, Scope, Send
 from tests.ops.asgi import views
 from tests.ops.asgi.server import Serving, serve
 from tests.ops.asgi.views import DEADLINE

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import pytest
 import zstandard
 
+from ops.project import NAME
 from tests.ops.asgi.pages import BODIES, DATE, POLICY
-from tests.ops.asgi.twins import Server, Twins, twins
 from tests.ops.asgi.views import DEADLINE
+from tests.ops.gunicorn.twins import Server, Twins, twins
 
 PAGE, DATED, SMALL, IMAGE = "/page/list", "/page/dated", "/page/small", "/page/image"
 DECODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -60,6 +61,7 @@ def client(request: pytest.FixtureRequest, pair: Twins) -> Iterator[Client]:
 
 
 OWN = "x-request-id", "x-request-duration", "server-timing"  # of each request
+SECURITY = "x-content-type-options", "referrer-policy", "content-security-policy"
 
 # --- Headers --------------------------------------------------------------------------------------
 
@@ -69,7 +71,7 @@ def test_fields(client: Client) -> None:
     assert (status, body) == (200, BODIES["list"][1])
     assert headers.keys() == [
         "date", "x-page", "content-type", "cache-control", "etag", "vary", "content-length", "age", "cache-status",
-        *OWN,
+        *OWN, *SECURITY,
     ]  # fmt: skip
     assert headers["content-type"] == "application/json"
     assert headers["cache-control"] == "public, max-age=7200, stale-while-revalidate=60, stale-if-error=60"
@@ -83,7 +85,7 @@ def test_age_and_what_is_left(client: Client) -> None:
     headers = client.ask().headers
     age = int(headers["age"])
     assert 0 <= age < 60
-    assert headers["cache-status"] == f"sub10; hit; ttl={7200 - age}; detail=l1"
+    assert headers["cache-status"] == f"{NAME}; hit; ttl={7200 - age}; detail=l1"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_unchanged(client: Client, form: str) -> None:
     known = client.ask().headers
     status, headers, body = client.ask(If_None_Match=form.format(known["etag"]))
     assert (status, body) == (304, b"")
-    assert headers.keys() == ["date", "cache-control", "etag", "vary", "age", "cache-status", *OWN]
+    assert headers.keys() == ["date", "cache-control", "etag", "vary", "age", "cache-status", *OWN, *SECURITY]
     assert all(headers[name] == known[name] for name in ("cache-control", "etag", "vary"))
 
 
@@ -219,10 +221,8 @@ def test_head(client: Client, target: str, fields: dict[str, str]) -> None:
         ("GET", {"If_None_Match": "*"}, "hit"),
         ("GET", {"Accept_Encoding": "gzip"}, "hit"),
         ("GET", {"Cookie": "a=b", "Cache_Control": "no-store", "Range": "bytes=0-1"}, "hit"),
-        ("GET", {"Authorization": "Bearer x"}, "bypass"),
-        ("GET", {"X_API_Key": "x"}, "bypass"),
+        ("GET", {"Content_Length": "0"}, "hit"),
         ("GET", {"Expect": "100-continue"}, "bypass"),
-        ("GET", {"Content_Length": "0"}, "bypass"),
     ],
 )
 def test_counts(client: Client, method: str, fields: dict[str, str], outcome: str) -> None:

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from ops.asgi import tasks
-from ops.asgi.tasks import end
+from ops import tasks
+from ops.tasks import end
 
 
 async def deaf(times: int) -> None:
@@ -19,8 +19,8 @@ async def deaf(times: int) -> None:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "AGAIN", 0.01)
-    monkeypatch.setattr(tasks, "PATIENCE", 0.2)
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "GIVE_UP_SECONDS", 0.2)
 
 
 def test_all_end() -> None:

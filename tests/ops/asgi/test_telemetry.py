@@ -1,6 +1,7 @@
 """What telemetry tells of a request: in the answer's headers, in the metrics, in the log."""
 
 import re
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -9,17 +10,20 @@ import httpx
 import pytest
 from pytest_django import DjangoDbBlocker, Settings
 
-from ops.asgi.answering import answer
+from ops.asgi.answering import send_answer
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.hosts import AllowedHosts
 from ops.asgi.probes import Probes
-from ops.asgi.protocol import Application, Receive, Scope, Send
 from ops.asgi.stock import StockASGIHandler
 from ops.asgi.telemetry import Telemetry
-from ops.instruments import requests
-from ops.instruments.stopwatch import STAGES, Stopwatch, current
+from ops.asgi.types import Application, Receive, Scope, Send
+from ops.telemetry import request_stats
+from ops.telemetry.health import Health
+from ops.telemetry.readiness import readiness
+from ops.telemetry.stopwatch import STAGES, Stopwatch, current
 from tests.ops.asgi import views
 from tests.ops.asgi.server import Serving, serve
+from tests.ops.asgi.views import DEADLINE
 
 ID = re.compile(r"[0-9a-f]{32}")
 TIMING = re.compile(
@@ -30,7 +34,7 @@ TIMING = re.compile(
 
 @pytest.fixture(params=[LeanASGIHandler, StockASGIHandler])
 def timed(request: pytest.FixtureRequest, routes: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
-    with serve(Telemetry(Probes(AllowedHosts(request.param()))), monkeypatch) as serving:
+    with serve(Telemetry(Probes(AllowedHosts(request.param()), Health({}))), monkeypatch) as serving:
         yield serving
 
 
@@ -42,16 +46,16 @@ class Counted(dict[Labels, int]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.before = {labels: sum(series.counts) for labels, series in requests.DURATION.series.items()}
+        self.before = {labels: sum(series.counts) for labels, series in request_stats.DURATION.series.items()}
 
     def __missing__(self, labels: Labels) -> int:
-        return sum(requests.DURATION.labels(*labels).counts) - self.before.get(labels, 0)
+        return sum(request_stats.DURATION.labels(*labels).counts) - self.before.get(labels, 0)
 
 
 @pytest.fixture
 def counted() -> Iterator[Counted]:
     yield Counted()
-    assert requests.in_flight.value == 0
+    assert request_stats.in_flight.value == 0
 
 
 def spent(answer: httpx.Response) -> dict[str, float]:
@@ -94,7 +98,7 @@ def test_another_id_is_replaced(timed: Serving, sent: bytes) -> None:
 
 
 async def in_one_piece(scope: Scope, receive: Receive, send: Send) -> None:
-    await answer(send, 201, [(b"content-length", b"2")], b"ab")
+    await send_answer(send, 201, [(b"content-length", b"2")], b"ab")
 
 
 async def in_two(scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,8 +158,8 @@ def test_the_times_that_are_counted_are_the_requests(timed: Serving, monkeypatch
         return finished(self)
 
     monkeypatch.setattr(Stopwatch, "respond", respond)
-    duration = requests.DURATION.labels("/state", "GET", "200")
-    stages = [requests.STAGE.labels("/state", name) for name in ("middleware", "response")]
+    duration = request_stats.DURATION.labels("/state", "GET", "200")
+    stages = [request_stats.STAGE.labels("/state", name) for name in ("middleware", "response")]
     before = duration.sum, sum(stage.sum for stage in stages)
     timed.get("/state")
     seconds, explained = duration.sum - before[0], sum(stage.sum for stage in stages) - before[1]
@@ -166,7 +170,7 @@ def test_the_times_that_are_counted_are_the_requests(timed: Serving, monkeypatch
 def test_a_client_that_leaves(timed: Serving, counted: Counted) -> None:
     with timed.send(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         assert views.events["waiting"].wait(views.DEADLINE)
-        assert requests.in_flight.value == 1
+        assert request_stats.in_flight.value == 1
     timed.wait_until_ended()
     assert counted["/endless", "GET", "499"] == 1
 
@@ -193,6 +197,7 @@ class Heard:
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Heard]:
+    monkeypatch.setattr("ops.telemetry.logs._bounded", None)  # tests before this one have logged the same
     loggers = {"logger": Heard(), "access": Heard()}
     for name, logger in loggers.items():
         monkeypatch.setattr(f"ops.asgi.telemetry.{name}", logger)
@@ -231,9 +236,11 @@ def test_an_error_is_one_line(timed: Serving, heard: dict[str, Heard]) -> None:
     assert not heard["access"].lines
 
 
-def test_a_request_over_budget_is_one_line(timed: Serving, heard: dict[str, Heard]) -> None:
+def test_a_request_over_budget_is_one_line(
+    timed: Serving, heard: dict[str, Heard], monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer: Any = timed.application
-    layer.total, layer.limits = 1000, [0] * 7
+    layer.total, layer.limits = 1000, [0] * len(STAGES)
     timed.get("/empty")
     assert not heard["logger"].lines
     layer.total = 0
@@ -241,6 +248,17 @@ def test_a_request_over_budget_is_one_line(timed: Serving, heard: dict[str, Hear
     (line,) = heard["logger"].lines
     assert (line["event"], line["level"], line["status"]) == ("request over budget", "warning", 200)
     assert line["over"] == ["middleware", "response"]
+    layer.limits = [1000] * len(STAGES)
+    timed.get("/empty")
+    assert heard["logger"].lines[-1]["over"] == ["total"]  # no stage alone was
+    before = len(heard["logger"].lines)
+    assert timed.get("/stream").content == b"0\n1\n2\n"  # in pieces: it lasts as long as its client takes
+    assert len(heard["logger"].lines) == before
+    monkeypatch.setattr(readiness, "warm_at", time.monotonic() + DEADLINE)  # as just after a start
+    timed.get("/empty")
+    monkeypatch.setattr(readiness, "warm_at", 0.0)
+    timed.get("/empty")
+    assert len(heard["logger"].lines) == before + 1
 
 
 def test_the_budget_is_the_settings(settings: Settings) -> None:
@@ -264,7 +282,7 @@ def test_the_access_log_is_a_sample(
 
 
 def test_no_task_and_no_thread(routes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(Telemetry(Probes(AllowedHosts(LeanASGIHandler()))), monkeypatch) as serving:
+    with serve(Telemetry(Probes(AllowedHosts(LeanASGIHandler()), Health({}))), monkeypatch) as serving:
         for path in ("/empty", "/livez", "/readyz"):
             serving.get(path)
         assert (serving.tasks, serving.hops) == (0, 0)

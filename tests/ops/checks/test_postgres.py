@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import OperationalError, connections
 from pytest_django import Settings
 
-from ops.postgres import sizes
+from ops.postgres import connection_budget
 from tests.ops.checks.conftest import Find
 from tests.service import PATIENCE, serve
 
@@ -34,20 +34,39 @@ def test_connections(settings: Settings, find: Find) -> None:
     assert find("W060", ["default"]) == []
     settings.WEB_CONCURRENCY = 512
     (message,) = find("W060", ["default"])
-    with sizes.session("default") as connection:
+    with connection_budget.connect_outside_pools("default") as connection:
         most = connection.execute("SHOW max_connections").fetchone()[0]  # type: ignore[index]
-    assert "512 workers (WEB_CONCURRENCY) x (4 of the sync pool + 4 of the native pool) = 4096" in message.msg
+    each = "3 of the sync pool + 3 of the native pool + 1 for imports + 1 for exports + 2 for statistics"
+    assert f"512 workers (WEB_CONCURRENCY) x ({each}) = 5120" in message.msg
     assert f"{most} (max_connections) - 3 (superuser_reserved_connections)" in message.msg
     settings.DATABASE_POOLER = True
     assert find("W060", ["default"]) == []
 
 
+def test_two_releases(settings: Settings, find: Find) -> None:
+    """At the border: two of them fit, or one, or none."""
+    room = connection_budget.ConnectionBudget.measure("default").room
+    settings.WEB_CONCURRENCY = room // 20
+    assert find("W063", ["default"]) == []
+    settings.WEB_CONCURRENCY = room // 20 + 1
+    (message,) = find("W063", ["default"])
+    assert (
+        f"{settings.WEB_CONCURRENCY * 20} while two releases run; Postgres has room for {room}" in message.msg
+    )
+    assert find("W060", ["default"]) == []
+    settings.WEB_CONCURRENCY = room // 10 + 1
+    assert find("W063", ["default"]) == []
+    settings.WEB_CONCURRENCY = room // 20 + 1
+    settings.DATABASE_POOLER = True
+    assert find("W063", ["default"]) == []
+
+
 def test_sessions_of_others_take_room() -> None:
-    before = sizes.Sizes.ask("default").others
+    before = connection_budget.ConnectionBudget.measure("default").others
     parameters = connections["default"].get_connection_params() | {"application_name": "psql"}
     others = [psycopg.connect(**parameters) for _ in range(before + 1)]
     try:
-        assert sizes.Sizes.ask("default").others >= before + 1
+        assert connection_budget.ConnectionBudget.measure("default").others >= before + 1
     finally:
         for connection in others:
             connection.close()
@@ -58,7 +77,7 @@ def test_sessions_of_others_take_room() -> None:
 )
 def test_sizes_of_a_pool(options: dict[str, object], pool: object, expected: int) -> None:
     options["pool"] = pool
-    assert sizes.Sizes.ask("default").sync == expected
+    assert connection_budget.ConnectionBudget.measure("default").sync == expected
 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch, find: Find) -> None:
@@ -75,9 +94,9 @@ def test_report_of_no_server(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 
 def report() -> None:
-    sizes.report()
+    connection_budget.report()
     for thread in threading.enumerate():
-        if thread.name == "connection sizes":
+        if thread.name == "connection budget":
             thread.join(PATIENCE)
 
 
@@ -87,6 +106,9 @@ def test_time_zone(options: dict[str, object], find: Find) -> None:
     options["options"] = "-c TimeZone=Europe/London -c lock_timeout=500"
     (message,) = find("E061", ["default"])
     assert "TimeZone = 'Europe/London', not 'UTC'" in message.msg
+    options["options"] = "-c TimeZone=UTC -c lock_timeout=500 -c DateStyle=German"
+    (message,) = find("E061", ["default"])
+    assert "DateStyle = 'German', not 'ISO'" in message.msg
 
 
 def test_session(settings: Settings, options: dict[str, object], find: Find) -> None:
@@ -99,13 +121,26 @@ def test_session(settings: Settings, options: dict[str, object], find: Find) -> 
     assert find("W062", ["default"]) == []
 
 
-@pytest.mark.parametrize(("workers", "level"), [(2, logging.INFO), (512, logging.WARNING)])
-def test_report(settings: Settings, caplog: pytest.LogCaptureFixture, workers: int, level: int) -> None:
-    settings.WEB_CONCURRENCY = workers
+@pytest.mark.parametrize(
+    ("workers", "reuse_port", "level"),
+    [
+        (2, False, logging.INFO),
+        (2, True, logging.INFO),
+        (None, False, logging.INFO),
+        (None, True, logging.WARNING),
+        (512, False, logging.WARNING),
+    ],
+)
+def test_report(
+    settings: Settings, caplog: pytest.LogCaptureFixture, workers: int | None, *, reuse_port: bool, level: int
+) -> None:
+    """Without a number of `workers` one release fits, and two do not."""
+    workers = workers or connection_budget.ConnectionBudget.measure("default").room // 20 + 1
+    settings.WEB_CONCURRENCY, settings.REUSE_PORT = workers, reuse_port
     caplog.set_level(logging.INFO, "ops")
     report()
     assert [record.levelno for record in caplog.records] == [level]
-    assert f"{workers * 8} connections at worst" in caplog.text
+    assert f"{workers * 10} connections at worst" in caplog.text
 
 
 def test_the_service_reports_once(tmp_path: Path) -> None:
@@ -115,4 +150,4 @@ def test_the_service_reports_once(tmp_path: Path) -> None:
         while b"at worst" not in service.log.read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    assert service.log.read_text().count("= 16 connections at worst") == 1
+    assert service.log.read_text().count("= 20 connections at worst") == 1

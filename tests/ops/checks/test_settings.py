@@ -27,12 +27,26 @@ def sync_middleware(get_response: Any) -> Any:
     return get_response
 
 
+class Wrapped:
+    """A layer of somebody's own."""
+
+    def __init__(self, application: object) -> None:
+        self.application = application
+
+    async def __call__(self, *_: object) -> None: ...
+
+
+wrapped = Wrapped(None)
+
+
 @pytest.mark.parametrize(
-    ("pooler", "asks"), [("", ["--database", "default"]), ("1", [])], ids=["Postgres", "behind a pooler"]
+    ("pooler", "asks"),
+    [("", ["--tag", "performance", "--database", "default"]), ("1", [])],
+    ids=["Postgres", "behind a pooler"],
 )
 def test_the_service_is_quiet(pooler: str, asks: list[str]) -> None:
     checked = subprocess.run(
-        [sys.executable, "manage.py", "check", "--tag", "performance", "--deploy", *asks],
+        [sys.executable, "manage.py", "check", "--deploy", *asks],
         cwd=ROOT,
         env=os.environ | {"DATABASE_POOLER": pooler},
         capture_output=True,
@@ -40,7 +54,8 @@ def test_the_service_is_quiet(pooler: str, asks: list[str]) -> None:
         timeout=60,
         check=True,
     )
-    assert (checked.stdout, checked.stderr) == ("System check identified no issues (0 silenced).\n", "")
+    assert checked.stdout.startswith("System check identified no issues")
+    assert checked.stderr == ""
 
 
 def test_every_check_is_documented() -> None:
@@ -85,6 +100,16 @@ def test_setting(settings: Settings, find: Find, number: str, change: dict[str, 
     assert says in message.msg
 
 
+@pytest.mark.parametrize(
+    ("application", "named"), [(f"{__name__}.wrapped", f"{__name__}.Wrapped"), (SYNC, SYNC)]
+)
+def test_layers(settings: Settings, find: Find, application: str, named: str) -> None:
+    """The service's own are quiet, above; to import them here would limit the sessions of other tests."""
+    settings.ASGI_APPLICATION = application
+    (message,) = find("W070")
+    assert named in message.msg
+
+
 def test_a_sync_only_middleware_is_not_a_mixin(settings: Settings, find: Find) -> None:
     settings.MIDDLEWARE = [SYNC]
     assert find("W021") == []
@@ -115,6 +140,9 @@ def test_pooler(settings: Settings, find: Find) -> None:
     said = " ".join(message.msg for message in find("E044"))
     for name in ("NATIVE_POOL.prepare", "prepare_threshold", "'options'", "DISABLE_SERVER_SIDE_CURSORS"):
         assert name in said
+    settings.DATABASE_POOLER = "prepared"
+    assert not any("prepare" in message.msg.partition(",")[0] for message in find("E044"))
+    settings.DATABASE_POOLER = True
     settings.NATIVE_POOL = replace(settings.NATIVE_POOL, prepare=False)
     assert not any("NATIVE_POOL" in message.msg for message in find("E044"))
 
@@ -163,7 +191,7 @@ def test_gunicorn(configure: Callable[[str], None], find: Find, number: str, lin
     assert says in message.msg
 
 
-@pytest.mark.parametrize("worker", ["asgi", "uvicorn_worker.UvicornWorker", "ops.asgi.worker.Worker"])
+@pytest.mark.parametrize("worker", ["asgi", "uvicorn_worker.UvicornWorker", "ops.gunicorn.worker.Worker"])
 def test_asgi_workers(configure: Callable[[str], None], find: Find, worker: str) -> None:
     configure(f"worker_class = {worker!r}")
     assert find("W002") == []

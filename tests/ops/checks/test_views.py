@@ -22,6 +22,22 @@ def test_sync_views(find: Find) -> None:
     ]
 
 
+def test_writes_for_any_client(find: Find) -> None:
+    said = [message.msg for message in find("W012")]
+    assert said == [
+        f"The view {MODULE}.sync_beside_async answers POST of 'ninja/mixed' to any client.",
+        f"The view {MODULE}.written answers DELETE, PATCH of 'ninja/written' to any client.",
+    ]
+
+
+def test_writes_in_loops(find: Find) -> None:
+    said = [message.msg for message in find("W013")]
+    assert [line.split(" in a loop")[0] for line in said] == [
+        f"The view {MODULE}.saving of 'ninja/saving' calls category.asave()",
+        f"The view {MODULE}.commanding of 'ninja/commanding' calls CREATE()",
+    ]
+
+
 def test_modules_of_pages_may_be_sync(settings: Settings, find: Find) -> None:
     settings.SYNC_VIEWS = [MODULE]
     assert find("W010") == []

@@ -1,5 +1,6 @@
 """Views as the checks want them, and as they do not."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,11 @@ from django.urls import include, path
 from django.views import View
 from ninja import NinjaAPI
 from ninja.pagination import CursorPagination, PageNumberPagination, paginate
+
+from api import Insert
+from api.auth import scope
+from tests.shop.models import Category
+from tests.shop.schemas import CategoryOut
 
 api = NinjaAPI(urls_namespace="checks")
 
@@ -21,6 +27,52 @@ async def asynchronous(request: HttpRequest) -> dict[str, Any]:
 @api.post("/mixed")
 def sync_beside_async(request: HttpRequest) -> dict[str, Any]:
     return {}
+
+
+@api.api_operation(["GET", "PATCH", "DELETE"], "/written")
+async def written(request: HttpRequest) -> dict[str, Any]:
+    return {}
+
+
+@api.post("/public", auth=None)
+async def public(request: HttpRequest) -> dict[str, Any]:
+    return {}
+
+
+@api.post("/protected", auth=scope("written"))
+async def protected(request: HttpRequest) -> dict[str, Any]:
+    return {}
+
+
+CREATE = Insert(Category, CategoryOut)
+
+
+@api.post("/saving", auth=None)
+async def saving(request: HttpRequest) -> dict[str, Any]:
+    async for category in Category.objects.all():
+        await category.asave()
+    return {}
+
+
+@api.put("/commanding", auth=None)
+async def commanding(request: HttpRequest) -> dict[str, Any]:
+    await asyncio.gather(*(CREATE(slug=slug, name=slug) for slug in "abc"))
+    return {}
+
+
+@api.patch("/once", auth=None)
+async def once(request: HttpRequest) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for number in range(3):
+        known.update({f"{number}": number})
+    await CREATE(slug="a", name="a")
+    await Category(slug="b").asave()
+    return known
+
+
+@api.get("/reading")
+async def reading(request: HttpRequest) -> list[Any]:
+    return [await Category.objects.aget_or_create(slug=slug) for slug in "abc"]
 
 
 @api.get("/pages", response=list[int])

@@ -16,12 +16,12 @@ from django.db import connection, connections
 from psycopg.pq.abc import PGresult
 from pytest_django import Settings
 
-from ops.embedded.paths import LOCAL
-from ops.embedded.postgres import DATABASE, USER, Postgres
-from ops.embedded.servers import Servers
 from ops.postgres import through_django
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Statement
+from ops.tools.embedded.paths import LOCAL
+from ops.tools.embedded.postgres import DATABASE, USER, Postgres
+from ops.tools.embedded.servers import Servers
 from tests.loops import pytest_pyfunc_call, runner, until
 from tests.ops.postgres.models import TABLES
 from tests.wiretap import Wiretap, tap

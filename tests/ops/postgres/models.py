@@ -52,6 +52,13 @@ class Sticker(Label):
         app_label = "spelled"
 
 
+class Narrow(Spelled):
+    id = models.SmallAutoField(primary_key=True)
+
+    class Meta:
+        app_label = "spelled"
+
+
 class Everything(Spelled):
     text = models.TextField(null=True)
     char = models.CharField(max_length=200, default="")
@@ -81,18 +88,6 @@ class Everything(Spelled):
     duration = models.DurationField(null=True)
     document = models.JSONField(null=True)
     texts = ArrayField(models.TextField(null=True), null=True)
-    integers = ArrayField(models.IntegerField(null=True), default=list)
-    matrix = ArrayField(ArrayField(models.IntegerField()), default=list)
-    decimals = ArrayField(models.DecimalField(max_digits=20, decimal_places=4, null=True), default=list)
-    dates = ArrayField(models.DateField(null=True), default=list)
-    moments = ArrayField(models.DateTimeField(null=True), default=list)
-    times = ArrayField(models.TimeField(null=True), default=list)
-    floats = ArrayField(models.FloatField(null=True), default=list)
-    flags = ArrayField(models.BooleanField(null=True), default=list)
-    uuids = ArrayField(models.UUIDField(null=True), default=list)
-    addresses = ArrayField(models.GenericIPAddressField(null=True), default=list)
-    documents = ArrayField(models.JSONField(), default=list)
-    durations = ArrayField(models.DurationField(), default=list)
     label = models.ForeignKey(Label, on_delete=models.CASCADE, null=True)
     sticker = models.ForeignKey(Sticker, on_delete=models.CASCADE, null=True, related_name="stuck")
     labels = models.ManyToManyField(Label, related_name="many")
@@ -122,4 +117,4 @@ class Odd(Spelled):
         db_table = "odd 'table'"
 
 
-TABLES = (Label, Sticker, Everything, Odd)
+TABLES = (Label, Sticker, Narrow, Everything, Odd)

@@ -14,13 +14,14 @@ from django.db.models.functions import Coalesce, Concat, Lower
 from ninja import Schema
 from pydantic import Field, computed_field
 
-from ops.postgres.compiled import Columns, Many, One, row, value
-from ops.postgres.pool import pool
+from ops.postgres.compiled import Columns, One, row, value
+from ops.postgres.pool import open_pool
 from ops.postgres.statement import Param
-from products.models import Category, Product
-from products.schemas import CategoryOut, ProductOut
 from tests.ops.postgres.conftest import Run
+from tests.ops.postgres.many import Many
 from tests.ops.postgres.models import Everything, Label
+from tests.shop.models import Category, Product
+from tests.shop.schemas import CategoryOut, ProductOut
 
 pytestmark = pytest.mark.django_db
 
@@ -34,13 +35,14 @@ DAY = datetime.date(2020, 1, 1)
 def wait(db: None) -> Iterator[Callable[[Awaitable[Any]], Any]]:
     """Await something on a loop that has the pool open."""
     with asyncio.Runner() as runner:
-        runner.run(pool.open())
+        native = open_pool()
+        runner.run(native.__aenter__())
 
         async def wait(what: Awaitable[Any]) -> Any:
             return await what
 
         yield lambda what: runner.run(wait(what))
-        runner.run(pool.close())
+        runner.run(native.__aexit__(None, None, None))
 
 
 def printed(rows: "QuerySet[Any]", schema: type[Schema] = ProductOut) -> Any:
@@ -188,7 +190,6 @@ def test_filters_on_documents_and_arrays(run: Run) -> None:
 
     class Out(Schema):
         document: Any
-        texts: list[str]
 
     stored = Everything.objects.create(document={"a": {"b": ["x", 1]}, "%s": 2}, texts=["a", "b%"])
     rows = Everything.objects.all()
@@ -205,7 +206,7 @@ def test_filters_on_documents_and_arrays(run: Run) -> None:
         statement = One(found, Out).statement
         (text,) = run(statement, **{name: ["a", "b%"] for name in statement.names})
         assert text
-        assert orjson.loads(text) == {"document": stored.document, "texts": stored.texts}
+        assert orjson.loads(text) == {"document": stored.document}
 
 
 def test_a_self_join_is_quoted(run: Run) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from psycopg import OperationalError, ProgrammingError, errors
 
-from ops.postgres.connection import MOST_PREPARED
+from ops.postgres.connection import MAX_PREPARED_STATEMENTS
 from ops.postgres.pool import Pool
 from ops.postgres.statement import Param, Statement
 from tests.loops import until
 from tests.ops.postgres.conftest import Admin, settled
 from tests.wiretap import Wiretap
 
-ECHO = Statement("SELECT %s::text", (Param("x"),))
-PID = Statement("SELECT pg_backend_pid()", ())
+ECHO = Statement("SELECT %s::text", (Param("x"),), quick=True)
+PID = Statement("SELECT pg_backend_pid()", (), quick=True)
 ONE = {"max_size": 1}
 MEGABYTE = 2**20
 
@@ -30,13 +30,14 @@ def one(pool: Pool) -> Iterator[Pool]:
     """A pool of one connection, which it keeps."""
     (connection,) = pool.idle
     yield pool
-    assert pool.idle == [connection]
+    assert [*pool.borrowed] == [connection]
 
 
+@pytest.mark.parametrize("options", [{"max_size": 1}])  # a second one, being opened, would be heard, too
 async def test_one_round_trip_once_prepared(wire: Wiretap, pool: Pool) -> None:
     wire.clear()
     assert await value(pool, ECHO, x="first") == b"first"
-    assert "".join(message.kind for message in wire.messages) == "PSBDES"
+    assert "".join(message.kind for message in wire.messages) == "PBDES"
     wire.clear()
     for number in range(10):
         assert await value(pool, ECHO, x=str(number)) == b"%d" % number
@@ -44,7 +45,7 @@ async def test_one_round_trip_once_prepared(wire: Wiretap, pool: Pool) -> None:
     assert not wire.statements
 
 
-@pytest.mark.parametrize("options", [{"prepare": False}])
+@pytest.mark.parametrize("options", [{"prepare": False, "max_size": 1}])
 async def test_unprepared(wire: Wiretap, one: Pool) -> None:
     """As PgBouncer wants it: a nameless statement, also after an error."""
     wire.clear()
@@ -59,12 +60,12 @@ async def test_unprepared(wire: Wiretap, one: Pool) -> None:
 
 @pytest.mark.parametrize("options", [ONE])
 async def test_more_statements_than_stay_prepared(one: Pool) -> None:
-    statements = [Statement(f"SELECT {number}", ()) for number in range(MOST_PREPARED + 5)]
+    statements = [Statement(f"SELECT {number}", ()) for number in range(MAX_PREPARED_STATEMENTS + 5)]
     for _ in range(2):
         for number, statement in enumerate(statements):
             assert await value(one, statement) == b"%d" % number
     count = Statement("SELECT count(*) FROM pg_prepared_statements", ())
-    assert await value(one, count) == b"%d" % MOST_PREPARED
+    assert await value(one, count) == b"%d" % MAX_PREPARED_STATEMENTS
     last = statements[-1]
     names = Statement("SELECT array_to_string(array_agg(name), ',') FROM pg_prepared_statements", ())
     kept = await value(one, names)

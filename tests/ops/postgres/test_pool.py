@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,10 +18,11 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from pytest_django import Settings
 
-from ops.embedded.postgres import Postgres
-from ops.postgres.connection import MOST_PREPARED, ConnectionLost, NoAnswer
-from ops.postgres.pool import Pool
+from ops.postgres.connection import MAX_PREPARED_STATEMENTS, ConnectionLost, ResponseTimeout
+from ops.postgres.pool import Busy, Pool, Unreachable
 from ops.postgres.statement import Param, Statement
+from ops.project import NAME
+from ops.tools.embedded.postgres import Postgres
 from tests.loops import until
 from tests.ops.postgres.conftest import Admin, settled
 from tests.ops.postgres.test_connection import ECHO, ONE, PID, value
@@ -51,6 +53,11 @@ def start(
     pool: Pool, statement: Statement, times: int = 1, **values: Any
 ) -> list[asyncio.Task[bytes | None]]:
     return [asyncio.create_task(value(pool, statement, **values)) for _ in range(times)]
+
+
+def children(pid: int) -> list[str]:
+    """The processes that it has started."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 async def timed(work: Awaitable[Any], error: type[Exception]) -> float:
@@ -144,7 +151,7 @@ async def test_cancelled_while_preparing(pool: Pool, lock: Admin) -> None:
         with lock.transaction():
             lock.execute("LOCK TABLE late")
             tasks = start(pool, statement)
-            await until(lambda: pool.borrowed and next(iter(pool.borrowed)).busy)
+            await until(lambda: pool.borrowed and not next(iter(pool.borrowed)).is_idle)
             await cancel(tasks)
         await settled(pool)
     assert await value(pool, found) == b"0"
@@ -154,13 +161,12 @@ async def test_cancelled_while_preparing(pool: Pool, lock: Admin) -> None:
 
 @pytest.mark.parametrize("options", [ONE | {"timeout": 10}])
 async def test_cancelled_as_its_turn_comes(pool: Pool, lock: Admin) -> None:
-    """The connection has been given to the waiter, who is cancelled before it runs again."""
+    """It is cancelled after its statement was sent, and before it runs again."""
     (held,) = start(pool, BLOCKED)
     await until(lambda: blocked(lock))
     tasks = start(pool, ECHO, x=1)
     await until(lambda: pool.waiting)
-    turn = pool.waiting[0]
-    turn.add_done_callback(lambda _: tasks[0].cancel())
+    held.add_done_callback(lambda _: tasks[0].cancel())
     unlock(lock)
     assert await held == b"free"
     with pytest.raises(asyncio.CancelledError):
@@ -174,7 +180,8 @@ async def test_cancelled_anywhere(pool: Pool) -> None:
     """At random points of 200 calls: waiting, preparing, deallocating, in flight, answered."""
     chance = random.Random(20)  # noqa: S311
     statements = [
-        Statement(f"SELECT {number}, %s::text", (Param("x"),)) for number in range(MOST_PREPARED + 9)
+        Statement(f"SELECT {number}, %s::text", (Param("x"),))
+        for number in range(MAX_PREPARED_STATEMENTS + 9)
     ]
     for _ in range(10):
         tasks = [asyncio.create_task(value(pool, chance.choice(statements), x=1)) for _ in range(20)]
@@ -206,6 +213,7 @@ async def test_backends_end_while_idle(pool: Pool, admin: Admin) -> None:
     await answers(pool)
 
 
+@pytest.mark.parametrize("options", [{"max_size": 4}])
 async def test_a_backend_ends_in_flight(pool: Pool, lock: Admin) -> None:
     """Nobody sees it: the query runs once more."""
     tasks = start(pool, BLOCKED, 3)
@@ -229,13 +237,13 @@ async def test_lost_under_a_cancelled_caller(pool: Pool, lock: Admin) -> None:
     assert await asyncio.gather(*waiting) == [b"1"] * 2
 
 
-@pytest.mark.parametrize("options", [{"max_size": 2, "deadline": 0.2}])
+@pytest.mark.parametrize("options", [{"max_size": 3, "deadline": 0.2}])
 async def test_a_frozen_backend(pool: Pool, admin: Admin) -> None:
     """The caller is told after the deadline, at the watch's next look; everyone else is served meanwhile."""
     frozen = int(await value(pool, PID) or 0)
     os.kill(frozen, signal.SIGSTOP)
     try:
-        task = asyncio.create_task(timed(value(pool, ECHO, x=1), NoAnswer))
+        task = asyncio.create_task(timed(value(pool, ECHO, x=1), ResponseTimeout))
         await asyncio.sleep(0)
         await answers(pool)
         assert 0.2 < await task < 0.2 + 0.5 + 0.3
@@ -252,9 +260,9 @@ async def test_a_frozen_backend_under_a_cancelled_caller(pool: Pool) -> None:
     os.kill(frozen, signal.SIGSTOP)
     try:
         tasks = start(pool, ECHO, x=1)
-        await until(lambda: any(connection.busy for connection in pool.borrowed))
+        await until(lambda: any(not connection.is_idle for connection in pool.borrowed))
         await cancel(tasks)
-        await until(lambda: not any(connection.busy for connection in pool.borrowed), seconds=1)
+        await until(lambda: not any(not connection.is_idle for connection in pool.borrowed), seconds=1)
     finally:
         os.kill(frozen, signal.SIGCONT)
     await answers(pool)
@@ -290,6 +298,51 @@ async def test_a_restart(pool: Pool, server: Postgres) -> None:
     await recovered(pool, 5)
 
 
+async def test_away(pool: Pool, server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
+    """One request waits in vain; those after it are refused at once, until an attempt to connect succeeds."""
+    await asyncio.to_thread(server.stop)
+    await timed(value(pool, ECHO, x=1), Unreachable)
+    assert not pool.borrowed
+    refused = [await timed(value(pool, ECHO, x=1), Unreachable) for _ in range(20)]
+    assert sorted(refused)[10] < 0.01
+    assert not pool.waiting
+    await asyncio.to_thread(server.start)
+    await until(lambda: pool.borrowed)  # without a request that asks for it
+    await answers(pool)
+    said = [record.getMessage() for record in caplog.records if record.name == "ops.postgres.pool"]
+    assert [line for line in said if "away" in line or "back" in line] == [
+        "the database is away: requests that need it are refused",
+        "the database is back",
+    ]
+
+
+@pytest.mark.parametrize("options", [ONE | {"deadline": 0.5}])
+async def test_away_while_it_is_frozen(pool: Pool, server: Postgres) -> None:
+    pids = [server.pid, *(int(pid) for pid in children(server.pid))]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        await timed(value(pool, ECHO, x=1), ResponseTimeout)
+        await timed(value(pool, ECHO, x=1), Unreachable)
+        assert await timed(value(pool, ECHO, x=1), Unreachable) < 0.1
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await until(lambda: pool.borrowed)
+    await answers(pool)
+
+
+@pytest.mark.parametrize("options", [{"max_size": 1, "timeout": 0.1}])
+async def test_not_away_while_it_is_busy(pool: Pool, lock: Admin) -> None:
+    held = start(pool, BLOCKED)
+    await until(lambda: blocked(lock))
+    for _ in range(2):
+        await timed(value(pool, ECHO, x=1), Busy)
+    unlock(lock)
+    await asyncio.gather(*held)
+    await answers(pool)
+
+
 async def test_a_restart_that_nobody_notices(pool: Pool, server: Postgres) -> None:
     """Its connections have ended without a query; the next ones succeed."""
     await backends(pool, 4)
@@ -317,7 +370,7 @@ async def test_opened_while_the_database_is_down(
 # --- Opening and closing --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"max_size": 2, "timeout": 10}])
+@pytest.mark.parametrize("options", [{"max_size": 3, "timeout": 10}])
 async def test_closed_in_use(pool: Pool, lock: Admin) -> None:
     """Whoever waits is told at once, for an answer or for a connection, and nothing is opened again."""
     tasks = start(pool, BLOCKED, 4)
@@ -334,7 +387,7 @@ async def test_closed_in_use(pool: Pool, lock: Admin) -> None:
 
 def sessions(admin: Admin) -> int:
     """Those of the pool, while they last."""
-    rows = admin.execute("SELECT FROM pg_stat_activity WHERE application_name = 'sub10'").fetchall()
+    rows = admin.execute("SELECT FROM pg_stat_activity WHERE application_name = %s", [NAME]).fetchall()
     return len(rows)
 
 
@@ -347,16 +400,6 @@ async def test_opened_and_closed_again_and_again(
         await answers(pool)
         await pool.close()
         await until(lambda: not sessions(admin))
-
-
-@pytest.mark.parametrize("size", [1, 4])
-async def test_opened_by_the_first_query(
-    runner: asyncio.Runner, database: dict[str, Any], settings: Settings, size: int
-) -> None:
-    settings.NATIVE_POOL = replace(settings.NATIVE_POOL, max_size=size)
-    pool = Pool()
-    await answers(pool)
-    await pool.close()
 
 
 async def test_closed_unopened(runner: asyncio.Runner) -> None:
@@ -376,7 +419,7 @@ def test_one_loop_after_the_other(database: dict[str, Any]) -> None:
             runner.run(use())
 
 
-@pytest.mark.parametrize("options", [{"prepare": False}])
+@pytest.mark.parametrize("options", [{"prepare": False, "depth": 1, "max_size": 4}])
 async def test_without_prepared_statements(pool: Pool, lock: Admin) -> None:
     tasks = start(pool, BLOCKED, 3)
     await until(lambda: len(blocked(lock)) == 3)

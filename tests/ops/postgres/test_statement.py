@@ -12,12 +12,13 @@ from django.db import connection, models
 from django.db.models.functions import Cast
 from psycopg import DataError, ProgrammingError
 
-from ops.postgres.compiled import Many, One
+from ops.postgres.compiled import One
 from ops.postgres.statement import Param, Statement
-from products.models import Product
-from products.schemas import ProductOut
 from tests.ops.postgres.conftest import Run
+from tests.ops.postgres.many import Many
 from tests.ops.postgres.models import Colour, Grade
+from tests.shop.models import Product
+from tests.shop.schemas import ProductOut
 
 UTC = datetime.UTC
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))

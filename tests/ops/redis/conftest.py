@@ -15,7 +15,7 @@ __all__ = ["pytest_pyfunc_call", "runner"]
 @pytest.fixture
 def client(runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """With more patience than a worker's, for a machine that is busy with tests."""
-    monkeypatch.setattr("ops.redis.client.PATIENCE", 5.0)
+    monkeypatch.setattr("ops.redis.client.TIMEOUT_SECONDS", 5.0)
     opened = open_client()
     yield runner.run(opened.__aenter__())
     runner.run(opened.__aexit__(None, None, None))

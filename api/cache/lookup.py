@@ -1,0 +1,332 @@
+"""Looks an entry up in the tiers, or has it computed.
+
+    worker's memory  ->  Redis  ->  the application
+    (no waiting)         (one round trip)
+
+The result by outcome and tier, as `PageCache` counts it:
+
+    outcome   | tier      | the answer
+    ----------+-----------+----------------------------------------------------------------------------------
+    hit       | wire, l1  | fresh, from the worker's memory
+    hit       | l2        | fresh, confirmed by Redis for this request
+    stale     | l1, l2    | stale, while the next one is computed in the background, or because that has failed
+    miss      | none      | computed for this request
+    collapsed | none      | computed for another request of this worker (single flight)
+    collapsed | l2        | computed by another worker meanwhile
+    pending   | none      | 503: it is being computed, for longer than a request waits
+
+Stampedes: within a worker, requests for one key share a flight. Among workers, each computes a cheap entry once at
+most. An expensive one (`cost` of its policy) is computed by one worker at a time, under a lock. The others wait for
+it, `cost` seconds at most. Expiry has no jitter: stale-while-revalidate hides it from requests.
+
+A lock that nobody holds any more makes others wait in vain:
+
+    it is left                              | and ends
+    ----------------------------------------+------------------------------------------------------------------------
+    by a holder that was killed             | after 3 times what the page took to compute lately (locks.py)
+    by a reply that came too late, or never | `give_back` deletes it in the background, if it has the worker's token
+    since Redis did not take its release    | the same, as soon as Redis takes it
+
+An answer that goes by its age alone (statistics, say) takes seconds, and no change of rows makes it invalid. So
+memory is trusted with it: a fresh one needs no confirmation, and a stale one is sent while the next is computed, for
+however long, and without Redis, too. The first is computed in the background: no request that gives up ends it.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextvars import Context
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeGuard
+
+from api.cache.entry import Entry
+from api.cache.flights import Abandoned, Flight, Flights, Found
+from api.cache.memory import Memory
+from api.cache.policy import Target
+from api.cache.rendering import Answer, Unstorable
+from api.cache.shared import WITHOUT_REDIS, Reservation, Shared, Versions
+from ops.redis.client import NotSent, Unavailable
+from ops.tasks import end
+
+logger = logging.getLogger(__name__)
+
+# How long a worker sends an entry after Redis has confirmed it, or after it was computed: first without a check, then
+# while a background task asks Redis again, so that requests for a page in demand never wait for that. Together they
+# bound how long a change goes unnoticed if its message is lost.
+TRUST_SECONDS = 0.5
+GRACE_SECONDS = 0.2
+POLL_SECONDS = 0.002, 0.025  # between two looks whether another worker is done: at first, and at most
+GIVE_BACK_SECONDS = 0.25  # between two attempts to give a lock back
+UNLOCK_SECONDS = 0.2  # for a worker that stops to delete its locks
+PATIENCE_SECONDS = 2.0  # that a request waits for an answer that goes by its age
+
+HIT, STALE, MISS, COLLAPSED = "hit", "stale", "miss", "collapsed"
+L1, L2, NO_TIER = "l1", "l2", "none"
+
+
+class Pending(Exception):
+    """The answer is still being computed, in the background."""
+
+
+class Lookup:
+    """Belongs to one event loop."""
+
+    def __init__(self, render: Callable[[Target], Awaitable[Answer]], memory: Memory, shared: Shared) -> None:
+        self.memory, self.shared = memory, shared
+        self._render = render
+        self._flights = Flights()
+        self._revalidations = Flights()  # which no request waits for
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def in_memory(self, target: Target) -> tuple[Entry, str] | None:
+        """The entry in the worker's memory and its outcome, if it may be sent without waiting."""
+        entry = self.memory.get(target.key)
+        if entry is None:
+            return None
+        now = time.monotonic()
+        if now >= entry.trusted_until:
+            grace = entry.stale_until if target.policy.goes_by_age else entry.trusted_until + GRACE_SECONDS
+            if now >= min(grace, entry.stale_until):
+                return None
+            self._revalidate_soon(target)
+        return entry, HIT if now < entry.fresh_until else STALE
+
+    async def find(self, target: Target) -> Found:
+        """The answer, from Redis or the application. Raises Unstorable, Pending, or an error of the application."""
+        by_age = target.policy.goes_by_age
+        while flight := self._flights.get(target.key):
+            if time.monotonic() >= flight.asked + TRUST_SECONDS + GRACE_SECONDS and not by_age:
+                break  # a change that this request has to see may be missing from its result
+            try:
+                found = await self._join(flight)
+            except Abandoned:
+                continue
+            return found._replace(outcome=COLLAPSED, stored=False) if found.outcome == MISS else found
+        flight = self._flights.begin(target)
+        if not by_age:
+            return await self._flights.lead(flight, self._fetch)
+        self._spawn(self._flights.lead(flight, self._fetch))
+        return await self._join(flight)
+
+    async def _join(self, flight: Flight) -> Found:
+        if flight.target.policy.goes_by_age:
+            done, _ = await asyncio.wait([flight.result], timeout=PATIENCE_SECONDS)
+            if not done:
+                raise Pending
+        return await self._flights.join(flight)
+
+    def invalidate(self, tags: Iterable[str]) -> None:
+        """Rows that the tags name have changed: drop all that depends on them."""
+        for flight in (*self._flights.invalidate(tags), *self._revalidations.invalidate(tags)):
+            self._unlock(flight)  # later requests, in any worker, need not wait for its result
+        self.memory.invalidate(tags)
+
+    def distrust(self) -> None:
+        """Changes may have been missed: have Redis confirm every entry before it is sent again."""
+        self._flights.invalidate()
+        self._revalidations.invalidate()
+        self.memory.distrust()
+
+    def clear(self) -> None:
+        self.memory.clear()
+
+    async def close(self) -> None:
+        await end(*self._tasks)
+        if self._tasks:  # a computation that is cancelled deletes its lock in a task of its own
+            await asyncio.wait(self._tasks, timeout=UNLOCK_SECONDS)
+            await end(*self._tasks)
+
+    # --- Work of a flight -------------------------------------------------------------------------
+
+    async def _fetch(self, flight: Flight) -> Found:
+        """Look in Redis, then compute."""
+        try:
+            entry, versions = await self._look_up(flight)
+        except Unavailable:
+            return await self._compute(flight, None, fallback=self.memory.get(flight.target.key))
+        if entry is None:
+            return await self._compute_once(flight, versions)
+        self._keep(entry, flight)
+        if time.monotonic() < entry.fresh_until:
+            return Found(entry, None, HIT, L2)
+        self._revalidate_soon(flight.target)
+        return Found(entry, None, STALE, L2)
+
+    async def _revalidate(self, flight: Flight) -> Found:
+        """In the background: have Redis confirm the entry, and compute the next one if it is stale."""
+        entry, versions = await self._look_up(flight)
+        if entry is None:
+            self.memory.drop(flight.target.key)
+            raise Abandoned
+        self._keep(entry, flight)
+        if time.monotonic() < entry.fresh_until:
+            return Found(entry, None, HIT, L2)
+        return await self._compute_once(flight, versions, fallback=entry)
+
+    async def _look_up(self, flight: Flight) -> tuple[Entry | None, Versions | None]:
+        """The entry that Redis says is valid, and the versions of its tags. Raises Unavailable.
+
+        It is the one in memory, if there is one, which has its representations, or else the one in Redis. One that
+        goes by its age has no tags, and is valid without Redis. One that is cheap and not in memory will probably be
+        computed: its tags are made in the same round trip.
+        """
+        flight.asked = time.monotonic()
+        held = self.memory.get(flight.target.key)
+        entry: Entry | None
+        versions: Versions | None
+        try:
+            make_tags = not held and not flight.target.policy.cost
+            entry, versions = await self.shared.look_up(flight.target, make_tags=make_tags)
+        except Unavailable:
+            if not flight.target.policy.goes_by_age:
+                raise
+            entry, versions = None, {}
+        if held and versions is not None and held.versions == versions:
+            entry = entry if entry and entry.created > held.created else held
+        return (entry if _is_usable(entry) else None), versions
+
+    async def _compute_once(
+        self, flight: Flight, versions: Versions | None, fallback: Entry | None = None
+    ) -> Found:
+        """A new entry, or the one that another worker has stored meanwhile.
+
+        It asks Redis for the versions of its tags if they are unknown. If the entry is expensive, it also takes the
+        lock, or waits for the worker that has it, `cost` seconds at most.
+        """
+        cost = flight.target.policy.cost
+        if versions is None or cost:
+            give_up, pause = time.monotonic() + cost, POLL_SECONDS[0]
+            while True:
+                flight.asked = time.monotonic()
+                reservation = await self._reserve(flight)
+                if reservation.entry and time.monotonic() < reservation.entry.fresh_until:
+                    self._unlock(flight)
+                    self._keep(reservation.entry, flight)
+                    return Found(reservation.entry, None, COLLAPSED, L2)
+                if reservation.granted or time.monotonic() >= give_up:
+                    break
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, POLL_SECONDS[1])
+            versions = reservation.versions
+        return await self._compute(flight, versions, fallback)
+
+    async def _reserve(self, flight: Flight) -> Reservation:
+        """What Redis says; without Redis, that this worker may compute."""
+        token = secrets.token_hex(8)
+        try:
+            reservation = await self.shared.reserve(flight.target, token)
+        except NotSent:
+            return WITHOUT_REDIS
+        except (Unavailable, asyncio.CancelledError) as error:  # it may have the lock, without knowing it
+            if flight.target.policy.cost:
+                self._spawn(self._give_back(flight.target.key, token))
+            if isinstance(error, Unavailable):
+                return WITHOUT_REDIS
+            raise
+        if reservation.lock:
+            flight.lock, flight.locked_until = reservation.lock, flight.asked + reservation.lock_seconds
+            if flight.outdated:
+                self._unlock(flight)
+        return reservation
+
+    async def _compute(self, flight: Flight, versions: Versions | None, fallback: Entry | None) -> Found:
+        """The application's answer; `fallback`, while that is allowed, if it fails (stale-if-error, RFC 5861)."""
+        created, began = time.time(), time.monotonic()
+        try:
+            answer = await self._render(flight.target)
+        except BaseException as error:
+            self._unlock(flight)
+            if isinstance(error, Exception) and _is_usable(fallback):
+                return self._serve_stale(fallback, flight)
+            raise
+        if answer.status == HTTPStatus.OK and not answer.obstacle:
+            known = {} if flight.target.policy.goes_by_age else versions
+            seconds = time.monotonic() - began
+            self.shared.durations.add(flight.target, seconds)
+            entry = Entry(
+                flight.target, answer.kept(), answer.body, created=created, versions=known, seconds=seconds
+            )
+            self._keep(entry, flight)
+            stored = versions is not None and not flight.outdated
+            if stored:
+                lock = flight.end_lock()
+                store = partial(self.shared.store, entry, flight.target, unlock=bool(lock))
+                self._spawn(self._release(store, entry.key, lock))
+            else:
+                self._unlock(flight)
+            return Found(entry, None, MISS, NO_TIER, stored and self.shared.takes_entries)
+        failed = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self._unlock(flight, drop=not failed)
+        if failed and _is_usable(fallback):
+            return self._serve_stale(fallback, flight)
+        self.memory.drop(flight.target.key)
+        return Found(None, answer, MISS, NO_TIER)
+
+    # --- Steps ------------------------------------------------------------------------------------
+
+    def _keep(self, entry: Entry, flight: Flight) -> None:
+        """Hold an entry that was confirmed or computed in memory; a stale one is in grace at once."""
+        if flight.outdated:
+            return
+        if self.memory.get(entry.key) is not entry:
+            self.memory.put(entry, flight.target.tags)
+        policy = flight.target.policy
+        trusted = entry.fresh_until if policy.goes_by_age else flight.asked + TRUST_SECONDS
+        entry.trusted_until = max(flight.asked, min(trusted, entry.fresh_until))
+
+    def _serve_stale(self, entry: Entry, flight: Flight) -> Found:
+        """The old entry once more; the next attempt to compute it anew comes when it is not trusted any more."""
+        if not flight.outdated:
+            self.memory.put(entry, flight.target.tags)  # so that the wire does not have it
+            # What takes long and fails is not tried all the time.
+            pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
+            entry.trusted_until = min(time.monotonic() + pause, entry.stale_until)
+        return Found(entry, None, STALE, L1)
+
+    def _unlock(self, flight: Flight, *, drop: bool = False) -> None:
+        """Delete the lock in Redis, if the flight holds one; with `drop`, the entry there, too."""
+        if (lock := flight.end_lock()) or drop:
+            key = flight.target.key
+            release = partial(self.shared.release, key, unlock=bool(lock), drop=drop)
+            self._spawn(self._release(release, key, lock))
+
+    async def _release(self, work: Callable[[], Awaitable[None]], key: str, lock: str) -> None:
+        """Do what also deletes a lock, or else give that back."""
+        try:
+            await work()
+        except Unavailable:
+            if lock:
+                await self._give_back(key, lock)
+
+    async def _give_back(self, key: str, lock: str) -> None:
+        """Delete a lock once Redis takes it. An attempt follows the commands before on the same connection."""
+        while True:
+            try:
+                return await self.shared.give_back(key, lock)
+            except Unavailable:
+                await asyncio.sleep(GIVE_BACK_SECONDS)
+
+    def _revalidate_soon(self, target: Target) -> None:
+        """Revalidate the entry in the background, unless that is under way."""
+        if self._revalidations.get(target.key) is None:
+            self._spawn(self._revalidations.lead(self._revalidations.begin(target), self._revalidate))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it in the background."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())  # no part of the request
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, Abandoned | Unavailable | Unstorable):
+            logger.error("The page cache failed in the background", exc_info=error)
+
+
+def _is_usable(entry: Entry | None) -> TypeGuard[Entry]:
+    """Whether there is an entry that may still be sent, fresh or stale."""
+    return entry is not None and time.monotonic() < entry.stale_until

@@ -1,0 +1,42 @@
+"""The metrics of the page cache, sampled once a second. Events are counted where they happen."""
+
+from collections.abc import Callable
+
+from api.cache.changes import Publisher
+from api.cache.lookup import Lookup
+from api.cache.policy import POLICIES
+from ops.telemetry.metrics import metrics
+
+REQUESTS = metrics.counter(
+    "page_cache_requests_total", "Requests for cached pages.", "page", "outcome", "tier"
+)
+BYTES = metrics.gauge("page_cache_bytes", "What entries take in the workers' memory, roughly.").labels()
+ENTRIES = metrics.gauge("page_cache_entries", "Entries in the workers' memory.").labels()
+EVICTIONS = metrics.counter("page_cache_evictions_total", "Entries that left a worker's memory.", "reason")
+CORRUPT = metrics.counter("page_cache_corrupt_total", "Values in Redis that were no entries.").labels()
+CHANGES = metrics.counter("page_cache_invalidations_total", "Messages of changes that were heard.").labels()
+SUBSCRIBED = metrics.gauge(
+    "page_cache_subscribed", "1 while the worker hears of changes.", over="min"
+).labels()
+OPEN = metrics.gauge("redis_breaker_open", "1 while Redis is left alone.", over="max").labels()
+FAILURES = metrics.counter("redis_failures_total", "Commands that Redis did not do.", "kind")
+
+
+def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
+    """A function that sets the metrics of one worker's cache."""
+    shared, memory = lookup.shared, lookup.memory
+    breaker = shared.client.breaker
+
+    def sample() -> None:
+        for policy in POLICIES.values():
+            for (outcome, tier), count in policy.counts.items():
+                REQUESTS.labels(policy.name, outcome, tier).value = count
+        BYTES.value, ENTRIES.value = memory.bytes, len(memory)
+        for reason, count in memory.evictions.items():
+            EVICTIONS.labels(reason).value = count
+        CORRUPT.value, CHANGES.value = shared.corrupt, publisher.invalidations
+        SUBSCRIBED.value, OPEN.value = publisher.subscribed, breaker.is_open
+        for kind, count in breaker.failures.items():
+            FAILURES.labels(kind).value = count
+
+    return sample

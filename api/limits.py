@@ -1,0 +1,138 @@
+"""Rate limits as an ASGI layer: by the client's name, or, without a valid credential, by its address.
+
+It stands in front of the page cache and of every endpoint, so that a request which is refused is not even read. The
+class of a request is `read` or `write` by its method, or the one that its endpoint names with @rate_class; its
+limit is in settings.RATE_LIMITS. A class without one costs a request nothing.
+
+A hit that is written where the request is parsed (ops/gunicorn/wire.py) is not counted: it takes a tenth of the time
+that counting would take.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import psycopg
+from asgiref.sync import markcoroutinefunction
+from django.conf import settings
+from django.urls import Resolver404, get_resolver
+
+from api.auth import IDENTITY, Identity, authenticate, bearer_of
+from api.problems import SAFE, Problem
+from ops.asgi import routes
+from ops.asgi.answering import Adding
+from ops.asgi.clients import address_of, network_of, trusted_in
+from ops.asgi.hits import always
+from ops.asgi.problems import refuse
+from ops.asgi.root_path import path_info
+from ops.asgi.types import Application, Fields, Receive, Scope, Send
+from ops.redis.client import open_client
+from ops.redis.rates import Limiter, RateLimit, Verdict
+from ops.telemetry.stopwatch import AUTH
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+READ, WRITE = "read", "write"
+READS = frozenset((*SAFE, "OPTIONS"))
+read_classes: set[str] = (
+    set()
+)  # of endpoints that read: without one, no route is looked up for a read without a limit
+
+
+def rate_class(name: str) -> Callable[[View], View]:
+    """Count the endpoint's requests against settings.RATE_LIMITS[name]. Beside @cached, below the route."""
+
+    def mark(view: View) -> View:
+        view.rate_class = name  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+class RateLimits:
+    """Belongs to one event loop. Passes every request on until `counting` was entered."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self._limits: dict[str, RateLimit | None] = settings.RATE_LIMITS
+        self._is_trusted = trusted_in(settings.TRUSTED_PROXIES)
+        self._limiter: Limiter | None = None
+        self._limits_reads = self._limits_writes = False
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[None]:
+        """For the lifespan of a worker. A Redis that is down is no error here."""
+        # Whether a request that reads, and another one, may have a limit.
+        self._limits_reads = any(self._limits[name] for name in {READ, *read_classes})
+        self._limits_writes = any(self._limits.values())
+        async with open_client() as client:
+            self._limiter = Limiter(client, f"{settings.CACHE_PREFIX}:rate")
+            try:
+                yield
+            finally:
+                self._limiter = None
+
+    @markcoroutinefunction
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if (
+            scope["type"] == "http"
+            and self._limiter
+            and (self._limits_reads if scope["method"] in READS else self._limits_writes)
+        ):
+            name = class_of(scope)
+            if limit := self._limits[name]:
+                return self._count((name, limit), scope, receive, send)
+        return self.application(scope, receive, send)
+
+    admits = always
+
+    async def _count(
+        self, counted: tuple[str, RateLimit], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        name, limit = counted
+        identity: Identity | None = None
+        if credential := bearer_of(scope["headers"]):
+            try:
+                with AUTH:
+                    identity = await authenticate(credential)
+            except (psycopg.OperationalError, Problem):
+                pass  # the endpoint asks again, and answers it
+            else:
+                scope = {**scope, IDENTITY: identity}
+        if identity:
+            who = f"name {identity.name}"
+        else:
+            address = address_of(scope["headers"], scope.get("client"), self._is_trusted)
+            who = address and network_of(address)
+        if not who or not self._limiter:  # a peer on a unix socket; a worker that stops
+            await self.application(scope, receive, send)
+            return
+        verdict = await self._limiter.take(
+            limit, f"{name}:{blake2b(who.encode(), digest_size=12).hexdigest()}"
+        )
+        fields = fields_of(name, limit, verdict)
+        if verdict.taken:
+            await self.application(scope, receive, Adding(send, fields).send)
+            return
+        detail = f"There were more than {limit.quota} such requests in {limit.seconds:g} s. Try again later."
+        fields.append((b"retry-after", b"%d" % verdict.reset))
+        await refuse(send, 429, "rate_limit_exceeded", detail, fields)
+
+
+def class_of(scope: Scope) -> str:
+    """The class of a request's route and method."""
+    method: str = scope["method"]
+    try:
+        view = routes.resolve(get_resolver(), path_info(scope)).func
+    except Resolver404:
+        view = None
+    classes: dict[str, str] = getattr(view, "rate_classes", {})  # by method: see api/ninja.py
+    return classes.get("GET" if method == "HEAD" else method, READ if method in READS else WRITE)
+
+
+def fields_of(name: str, limit: RateLimit, verdict: Verdict) -> Fields:
+    """RateLimit and RateLimit-Policy, of draft-ietf-httpapi-ratelimit-headers-10."""
+    policy = b'"%b";q=%d;w=%d' % (name.encode(), limit.quota, max(1, round(limit.seconds)))
+    left = b'"%b";r=%d;t=%d' % (name.encode(), verdict.remaining, verdict.reset)
+    return [(b"ratelimit-policy", policy), (b"ratelimit", left)]

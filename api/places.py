@@ -1,0 +1,32 @@
+"""A bound on work that has connections of its own: so many at a time in a process, and one more is refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+
+from api.problems import Problem
+
+
+class Places:
+    """Those for `kind`: their number is a setting, and the code of a refusal is too_many_`kind`."""
+
+    def __init__(self, kind: str, *, setting: str, retry_seconds: int) -> None:
+        self._kind, self._setting, self._retry = kind, setting, retry_seconds
+        self._taken = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """One of them, until the block ends. Raises Problem 503 if all are taken."""
+        if self._taken >= getattr(settings, self._setting):
+            raise Problem(
+                503,
+                f"As many {self._kind} run as this server takes at a time. Try again later.",
+                code=f"too_many_{self._kind}",
+                headers={"Retry-After": str(self._retry)},
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1

@@ -1,0 +1,1 @@
+"""Lists and items: access paths, parameters, cursors, and the queries that answer them."""

@@ -1,0 +1,102 @@
+"""Access paths: the sorts and filters that an index serves together, and nothing else.
+
+A list over millions of rows is fast only where one index gives both the rows and their order. A resource declares
+such paths; any other combination is refused before it reaches the database, and a system check proves that the
+model has the index for each (docs/decisions/0004-access-paths.md).
+
+    AccessPath(
+        "time_created",
+        created_after=at_least(),
+        created_before=below(),
+        category=equals("category", by="slug"),
+    )
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, cast
+
+from django.db.models import Field, Model, Q
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition that keeps the path's index usable: a bound of its sort key, or equality with another column."""
+
+    lookup: str
+    meaning: str
+    column: str = ""  # empty: the path's sort key
+    by: str = ""  # the unique field of the related model that names the related row
+
+    def bounds_start(self, *, descending: bool) -> bool:
+        """Whether the filter only says where reading begins. A cursor lies within it, and replaces it.
+
+        Given both, Postgres may begin at the filter's end of the index: 26 ms instead of 0.1 ms for a page 9 million
+        rows away from it.
+        """
+        return self.lookup in ({"lt", "lte"} if descending else {"gt", "gte"})
+
+
+def at_least() -> Filter:
+    return Filter("gte", "{sort} at or above this value")
+
+
+def at_most() -> Filter:
+    return Filter("lte", "{sort} at or below this value")
+
+
+def below() -> Filter:
+    return Filter("lt", "{sort} below this value")
+
+
+def equals(column: str, *, by: str = "") -> Filter:
+    """Equality with `column`; with `by`, the related row is named by that unique field of its model."""
+    named = f", named by its {by}" if by else ""
+    return Filter("exact", f"only those of this {column}{named}", column, by)
+
+
+class AccessPath:
+    """One sort key, in both directions, with the filters that its indexes serve.
+
+    Rows with equal sort keys are ordered by primary key. Each filter may be given or left out, so there is one
+    index for each set of equality filters: their columns first, then the sort key, then the primary key.
+    """
+
+    def __init__(self, sort: str, **filters: Filter) -> None:
+        self.sort = sort
+        self.filters = filters
+
+    def key(self, model: type[Model]) -> tuple[str, ...]:
+        """The fields that order the rows totally."""
+        return (self.sort,) if field_of(model, self.sort).unique else (self.sort, model._meta.pk.name)
+
+    def field(self, model: type[Model], name: str) -> "Field[Any, Any]":
+        """The field that the filter `name` compares."""
+        wanted = self.filters[name]
+        field = field_of(model, wanted.column or self.sort)
+        return field_of(cast("type[Model]", field.related_model), wanted.by) if wanted.by else field
+
+    def condition(self, model: type[Model], name: str, value: Any) -> Q:
+        """The filter `name` as a condition; `value` is a value or an expression.
+
+        A related row is found by a subquery: behind a join the planner could not use the index's order.
+        """
+        wanted = self.filters[name]
+        if wanted.by:
+            related = self.field(model, name).model._default_manager
+            # One row by its unique field; without the slice, Django 6.1 refuses it.
+            value = related.filter(**{wanted.by: value}).order_by().values("pk")[:1]
+        return Q(**{f"{wanted.column or self.sort}__{wanted.lookup}": value})
+
+    def indexes(self, model: type[Model]) -> Iterator[tuple[str, ...]]:
+        """The column lists that indexes must begin with for this path to be fast."""
+        columns = [wanted.column for wanted in self.filters.values() if wanted.column]
+        for count in range(len(columns) + 1):
+            for chosen in combinations(columns, count):
+                yield (*chosen, *self.key(model))
+
+
+def field_of(model: type[Model], name: str) -> "Field[Any, Any]":
+    """The model's own field of this name. Raises FieldDoesNotExist."""
+    return cast("Field[Any, Any]", model._meta.get_field(name))

@@ -1,0 +1,77 @@
+"""Cursors: where a page begins, opaque and signed.
+
+A cursor holds the sort key of the row next to the page and the direction to read. It is signed together with the list
+that it continues (resource, sort and filters), so it neither leaks into another list nor can be made up.
+"""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from functools import cache
+
+import orjson
+from django.conf import settings
+
+from api.reads.parameters import Malformed, ParameterType
+
+SIGNATURE_BYTES = 16  # of keyed BLAKE2b (RFC 7693), which takes 0.4 us where hmac.digest takes 1.3 to 3.5
+MAX_CHARACTERS = 2560  # fits a key of MAX_KEY_CHARACTERS characters in base64, each of them six bytes in JSON
+MAX_KEY_CHARACTERS = 255  # characters of a text sort key; the system check api.E004 refuses longer ones
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The rows after `key`, or before it. Without a key: from that direction's outermost row."""
+
+    before: bool
+    key: tuple[str, ...] | None
+
+
+def sign(cursor: Cursor, continues: bytes) -> str:
+    """The cursor as text that only `unsign` with the same `continues` accepts."""
+    payload = orjson.dumps((cursor.before, cursor.key))
+    return _encode(_signature(payload, continues, _keys()[0]) + payload)
+
+
+def unsign(text: str, continues: bytes) -> Cursor:
+    """Raises Malformed for a text that this service did not make for this list.
+
+    Signatures by SECRET_KEY_FALLBACKS are accepted, too: a client can go on through a list while the key is replaced.
+    """
+    refused = Malformed("invalid_cursor", "is not a cursor of this list with this sort and these filters")
+    if len(text) > MAX_CHARACTERS:
+        raise refused
+    try:
+        signed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raise refused from None
+    if _encode(signed) != text:  # base64 has several texts for the same bytes; a cursor has one
+        raise refused
+    signature, payload = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
+    if not any(hmac.compare_digest(signature, _signature(payload, continues, key)) for key in _keys()):
+        raise refused
+    before, key = orjson.loads(payload)
+    return Cursor(before, None if key is None else tuple(key))
+
+
+def _encode(signed: bytes) -> str:
+    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
+
+
+def _signature(payload: bytes, continues: bytes, key: bytes) -> bytes:
+    message = continues + b"\0" + payload
+    return hashlib.blake2b(message, digest_size=SIGNATURE_BYTES, key=key).digest()
+
+
+@cache
+def _keys() -> tuple[bytes, ...]:
+    """The one that signs is the first."""
+    secrets = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return tuple(hashlib.sha256(b"api.reads.cursors" + secret.encode()).digest() for secret in secrets)
+
+
+# Any text: `unsign` refuses all but cursors.
+PARAMETER_TYPE = ParameterType(
+    str, str, {"type": "string", "pattern": "^[-A-Za-z0-9_]+$", "maxLength": MAX_CHARACTERS}
+)

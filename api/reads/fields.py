@@ -1,0 +1,40 @@
+"""Field types for schemas that print the same JSON as Postgres does.
+
+A value has the same text in every representation: list, detail, reply to a write, export.
+"""
+
+import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import PlainSerializer, WithJsonSchema
+
+from ops.postgres import aggregates
+from ops.postgres.json_sql import temporal
+
+# A plain `datetime.datetime` is answered alike; this says so in the OpenAPI document, and to model_dump.
+Timestamp = Annotated[
+    datetime.datetime,
+    PlainSerializer(temporal, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "In UTC (+00:00), always with six digits of the second's fraction.",
+        },
+        mode="serialization",
+    ),
+]
+
+
+def rounded(places: int) -> PlainSerializer:
+    """The serialiser of a decimal with so many places: "249.98".
+
+    For an average, `Annotated[Decimal, rounded(2)]`. It has 16 digits and more, which Python and Postgres spell in
+    different ways.
+    """
+
+    def spell(value: Decimal) -> str:
+        return aggregates.rounded(value, places)
+
+    return PlainSerializer(spell, return_type=str)

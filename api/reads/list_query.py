@@ -1,0 +1,127 @@
+"""One request for a page of a list, and its answer.
+
+The links are paths, not absolute URLs: they hold behind any proxy, and no Host header gets into a cached answer.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from django.db.models import Model
+from django.http import HttpResponse
+from pydantic import BaseModel
+
+from api.reads.cursors import Cursor, sign
+from ops.postgres.compiled import SEPARATOR, Columns, Json, by_head, row, value
+from ops.telemetry.stopwatch import SERIALISATION
+
+LAYOUTS = ("rows", "columns")  # the first is the default
+
+
+class Layout:
+    """How a page shows its rows: the columns that its query selects, and the texts that Postgres makes of them.
+
+    | layout  | columns of the query                                     | results                     |
+    | ------- | -------------------------------------------------------- | --------------------------- |
+    | rows    | the row as an object                                     | [{"id":1,...},{"id":2,...}] |
+    | columns | each of `fields`                                         | {"id":[1,2],...}            |
+    | both    | after these, each field of the sort key not in `fields`  | not shown, for cursors only |
+    """
+
+    def __init__(
+        self,
+        model: type[Model],
+        schema: type[BaseModel],
+        layout: str,
+        fields: Sequence[str],
+        key: Collection[str],
+        *,
+        annotations: Mapping[str, Any],
+    ) -> None:
+        """`key` are the schema's fields that show the sort key, `annotations` those of the queryset."""
+        self.key = key
+        self.has_objects = layout == "rows"
+        members = by_head(fields)
+        self.fields = tuple(members)
+        missing = [field for field in key if field not in members]
+        shown = [row(model, schema, fields, annotations)] if self.has_objects else []
+        # The fields that have a column of their own.
+        self.named = missing if self.has_objects else [*members, *missing]
+        self.columns: list[Json] = shown + [
+            value(model, schema, field, annotations, members.get(field, ())) for field in self.named
+        ]
+
+    def results(self, texts: Sequence[bytes]) -> Iterable[bytes]:
+        """The JSON of the results, in pieces: a page is copied once, into the body."""
+        if self.has_objects:
+            return b"[", texts[0], b"]"
+        arrays = zip(self.fields, texts, strict=False)  # the key's columns may follow
+        joined = SEPARATOR.join(b'"%b":[%b]' % (field.encode(), text) for field, text in arrays)
+        return b"{", joined, b"}"
+
+    def key_of(self, texts: Sequence[bytes]) -> tuple[str, ...]:
+        """The sort key of one row, as a cursor holds it, from the row's text in each column."""
+        values: dict[str, Any] = {}
+        if self.has_objects:
+            values, texts = orjson.loads(texts[0]), texts[1:]
+        if self.named:
+            values |= {field: orjson.loads(text) for field, text in zip(self.named, texts, strict=True)}
+        key = [values[field] for field in self.key]
+        return tuple([part if isinstance(part, str) else orjson.dumps(part).decode() for part in key])
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """A request for a page, parsed, checked and compiled."""
+
+    rows: Columns
+    parameters: Sequence[bytes | None]
+    layout: Layout
+    limit: int
+    cursor: Cursor | None
+    continues: bytes  # resource, sort and filters, which a cursor of this list is signed with
+    link: str  # the canonical query string of all pages of this list, without their cursor
+
+    async def respond(self, path: str) -> HttpResponse:
+        """The page, with links to its neighbours. Raises psycopg.OperationalError."""
+        texts, count = await self.rows.fetch(self.parameters)
+        with SERIALISATION:
+            # A page before a cursor is read from its end to its beginning.
+            backward = self.cursor is not None and self.cursor.before
+            resumed = self.cursor is not None and self.cursor.key is not None
+            if has_more := count > self.limit:  # the last row only shows that there are more
+                texts = [text[: text.rindex(SEPARATOR)] for text in texts]
+            if backward:
+                texts = [SEPARATOR.join(text.split(SEPARATOR)[::-1]) for text in texts]
+            # The row that the cursor was made of is on one side, so that side has a page. If all rows here have been
+            # deleted since, this page lies beyond an end of the list: its neighbour is the outermost page there.
+            after = before = None
+            if not texts[0]:
+                if resumed:
+                    after, before = (self._url(path), None) if backward else (None, self._url(path, LAST))
+            else:
+                has_next, has_previous = (resumed, has_more) if backward else (has_more, resumed)
+                if has_next:
+                    last = self.layout.key_of([text[text.rfind(b"\n") + 1 :] for text in texts])
+                    after = self._url(path, Cursor(before=False, key=last))
+                if has_previous:
+                    first = self.layout.key_of([text.partition(SEPARATOR)[0] for text in texts])
+                    before = self._url(path, Cursor(before=True, key=first))
+            urls = b'{"next":', orjson.dumps(after), b',"previous":', orjson.dumps(before), b',"results":'
+            body = b"".join((*urls, *self.layout.results(texts), b"}"))
+            response = HttpResponse(body, content_type="application/json")
+            links = [f'<{url}>; rel="{rel}"' for url, rel in ((after, "next"), (before, "prev")) if url]
+            if links:
+                response["Link"] = ", ".join(links)
+            return response
+
+    def _url(self, path: str, cursor: Cursor | None = None) -> str:
+        """Of the page at `cursor`, or of the first one."""
+        query = self.link
+        if cursor:
+            query += f"{'&' if query else ''}cursor={sign(cursor, self.continues)}"
+        return f"{path}?{query}" if query else path
+
+
+LAST = Cursor(before=True, key=None)

@@ -1,0 +1,82 @@
+"""Compiled commands (ops/postgres/commands.py) that invalidate cached answers once they are committed.
+
+The caller gets the row after that, unless it is in a transaction: a client that writes and then reads has its own
+write in the answer. A client that leaves ends neither: the row would be changed, and cached answers would still show
+the old one.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from api.cache.changes import AsyncBatch, ainvalidate, invalidate
+from ops.postgres import bulk, commands, transactions
+from ops.postgres.commands import Row, Rows, Values, Written
+from ops.postgres.pool import pools
+from ops.postgres.transactions import Transaction
+from ops.tasks import finish
+
+
+class Invalidating(commands.Command[Values, Written]):
+    """What a command does beside its statement."""
+
+    async def run(self, values: Values, on_commit: Callable[[Written], None] | None = None) -> Written:
+        """As a call, for parameters in one object. `on_commit` gets the row or rows, also if the client has left."""
+        if tx := transactions.active():
+            written = await super().run(values)
+            if on_commit:
+                tx.on_commit(partial(on_commit, written))
+            if written.keys:
+                _changes(tx).add(self.model, written.keys)
+            return written
+        if asyncio.get_running_loop() not in pools:  # on Django's connection, maybe in a transaction
+            written = await super().run(values)
+            if written.keys:
+                await sync_to_async(invalidate)(self.model, *written.keys)
+            if on_commit:
+                on_commit(written)
+            return written
+        return await finish(self._finish(values, on_commit))
+
+    async def _finish(self, values: Values, on_commit: Callable[[Written], None] | None) -> Written:
+        written = await super().run(values)
+        if on_commit:
+            on_commit(written)
+        if written.keys:
+            await ainvalidate(self.model, *written.keys)
+        return written
+
+
+def _changes(tx: Transaction) -> AsyncBatch:
+    """What is to be invalidated after the commit, all at once. A batch that a savepoint has undone is gone."""
+    found = next((hook for hook in tx.hooks if isinstance(hook, AsyncBatch)), None)
+    if not found:
+        tx.on_commit(found := AsyncBatch())
+    return found
+
+
+class Insert(Invalidating[Mapping[str, Any], Row], commands.Insert):
+    __doc__ = commands.Insert.__doc__
+
+
+class Update(Invalidating[Mapping[str, Any], Row], commands.Update):
+    __doc__ = commands.Update.__doc__
+
+
+class Delete(Invalidating[Mapping[str, Any], Row], commands.Delete):
+    __doc__ = commands.Delete.__doc__
+
+
+class InsertMany(Invalidating[bulk.Values, Rows], bulk.InsertMany):
+    __doc__ = bulk.InsertMany.__doc__
+
+
+class UpdateMany(Invalidating[bulk.Values, Rows], bulk.UpdateMany):
+    __doc__ = bulk.UpdateMany.__doc__
+
+
+class DeleteMany(Invalidating[bulk.Values, Rows], bulk.DeleteMany):
+    __doc__ = bulk.DeleteMany.__doc__

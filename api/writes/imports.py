@@ -1,0 +1,187 @@
+"""POST of rows without number: a stream of NDJSON or CSV, in one transaction.
+
+    PRODUCT_IMPORT = Import(PRODUCT_WRITES)
+
+    @router.post("/products/import", auth=scope("products:write"), **describe_import(PRODUCT_IMPORT))
+    @rate_class("bulk")
+    @streamed_body
+    async def import_products(request):
+        return await PRODUCT_IMPORT.respond(request)    # {"read":1000000,"inserted":1000000,"seconds":51.8}
+
+ops/postgres/load.py has the way of the rows. A line is refused for what a POST of it would be refused for, by the
+same code: the lines that Postgres finds wrong are read again as the content of one.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from time import perf_counter
+
+import orjson
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from api.cache.changes import ainvalidate, invalidate
+from api.places import Places
+from api.problems import Fault, Problem
+from api.reads import parameters
+from api.writes import content, preconditions
+from api.writes.inputs import read
+from api.writes.resource import Writes, log_write, names_of
+from api.writes.violations import DETAILS, Violation, faults_of, problem_of
+from ops.asgi.bodies import stream_of
+from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.lines import Unreadable
+from ops.postgres.load import Conflict, Load, WrongHeader, WrongLine
+from ops.postgres.long_transaction import LongTransaction, long_transaction
+from ops.postgres.pool import pools
+from ops.postgres.staging import LEAST_VERSION, Staging
+
+NDJSON = ("application/x-ndjson", "application/jsonl")
+CSV = "text/csv"
+MAX_FAULTS = 100  # named in one answer
+RETRY_SECONDS = 10  # for a client that finds no place
+JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
+HEADER = {
+    "unknown": "is not a field that this request may set",
+    "repeated": "may be given once only",
+    "missing": "is missing",
+}
+
+PLACES = Places("imports", setting="IMPORT_CONCURRENCY", retry_seconds=RETRY_SECONDS)
+
+
+class Import:
+    """The rows that `writes` creates, many at a time.
+
+    Raises ImproperlyConfigured where Postgres alone cannot check or make them.
+    """
+
+    def __init__(self, writes: Writes) -> None:
+        self.writes = writes
+        self.plan = Staging(writes.insert, writes.schema)
+        self._cells = {cell.name: cell for cell in self.plan.cells}
+        self._names = names_of(writes.insert)
+
+    async def respond(self, request: HttpRequest) -> HttpResponse:
+        """200 with counts and time, after the commit. Raises Problem, and then nothing is imported.
+
+        408 for a client that is silent, 409 and 422 with the lines at fault, 413, 415, 503 while others import.
+        """
+        parameters.refuse(request)
+        preconditions.seen(request)
+        content.check_type(request, (*NDJSON, CSV))
+        began = perf_counter()
+        with PLACES.taken():
+            async with long_transaction() as transaction:
+                if transaction.connection.info.server_version < LEAST_VERSION * 10_000:
+                    detail = f"An import needs Postgres {LEAST_VERSION} or newer."
+                    raise Problem(501, detail, code="unsupported_database")
+                try:
+                    async with asyncio.timeout(settings.IMPORT_SECONDS):
+                        lines, rows = await self._load(request, transaction)
+                except TimeoutError:
+                    detail = f"An import may take {settings.IMPORT_SECONDS:g} s. Nothing was imported."
+                    raise Problem(503, detail, code="import_timeout") from None
+                # A client that leaves ends it no more: the rows would be there, and cached answers without them.
+                committing = asyncio.create_task(self._commit(request, transaction, rows))
+                try:
+                    await asyncio.shield(committing)
+                finally:
+                    await asyncio.wait({committing})
+        answer = {"read": lines, "inserted": rows, "seconds": round(perf_counter() - began, 3)}
+        return HttpResponse(orjson.dumps(answer), content_type=content.JSON)
+
+    async def _load(self, request: HttpRequest, transaction: LongTransaction) -> tuple[int, int]:
+        """The lines and the rows."""
+        load = Load(self.plan, transaction.connection)
+        is_csv = (request.content_type or "").lower() == CSV
+        try:
+            lines = await load.receive(stream_of(request), is_csv=is_csv)
+            await load.convert()
+            if wrong := await load.wrong_lines(MAX_FAULTS):
+                raise _refused(422, (fault for each in wrong for fault in self._explain(each)))
+            return lines, await load.insert(MAX_FAULTS)
+        except Unreadable as error:
+            raise _refused(422, [_fault(error.line, "", error.code, error.detail)]) from None
+        except WrongHeader as error:
+            raise _refused(
+                422, (_fault(1, name, code, HEADER[code]) for name, code in error.faults)
+            ) from None
+        except Conflict as conflict:
+            problem = problem_of(conflict.error, names=self._names)
+            if problem is None or not problem.errors:
+                raise conflict.error from None
+            said = problem.errors
+            faults = (_fault(line, f.parameter, f.code, f.detail) for line in conflict.lines for f in said)
+            raise _refused(problem.status, faults if conflict.lines else said) from None
+
+    async def _commit(self, request: HttpRequest, transaction: LongTransaction, rows: int) -> None:
+        try:
+            await transaction.commit()
+        except OutcomeUnknown:
+            await self._invalidate()
+            raise
+        log_write(request, rows=rows)
+        await self._invalidate()
+
+    async def _invalidate(self) -> None:
+        if asyncio.get_running_loop() in pools:
+            await ainvalidate(self.plan.model)
+        else:  # in a transaction of Django's
+            await sync_to_async(invalidate)(self.plan.model)
+
+    def _explain(self, wrong: WrongLine) -> Iterator[Fault]:
+        """The faults of a line: those that a POST of it would have."""
+        if wrong.content is not None:
+            text = wrong.content if isinstance(wrong.content, str) else self._json_of(wrong.content)
+            try:
+                read(self.writes.creation, content.check(text.encode()))
+            except Problem as problem:
+                said = problem.errors or [Fault(parameter="", code="malformed", detail=problem.detail)]
+                yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in said)
+            else:
+                yield _fault(
+                    wrong.line, "", "malformed", "has a value in a spelling that an import does not take"
+                )
+        for name in wrong.unknown:
+            yield _fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
+        for name in wrong.broken:
+            violation = Violation(self.plan.model._meta.db_table, name)
+            faults = faults_of("constraint", violation, self._names)
+            yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults)
+
+    def _json_of(self, cells: dict[str, str | None]) -> str:
+        """A line of CSV as the content of a POST."""
+        members = []
+        for name, text in cells.items():
+            cell = self._cells[name]
+            if text is None:
+                value = "null" if cell.column.field.null else ""
+            elif cell.json in ("number", "boolean") and JSON_SCALAR.fullmatch(text):
+                value = text
+            else:
+                value = text if cell.type == "jsonb" and _is_json(text) else json.dumps(text)
+            members += [f"{json.dumps(name)}:{value}"] if value else []
+        return f"{{{','.join(members)}}}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _fault(line: int, name: str, code: str, detail: str) -> Fault:
+    return Fault(parameter=".".join(filter(None, (f"lines[{line}]", name))), code=code, detail=detail)
+
+
+def _refused(status: int, faults: Iterator[Fault] | list[Fault]) -> Problem:
+    errors = [fault for _, fault in zip(range(MAX_FAULTS), faults, strict=False)]
+    more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+    first = f"{errors[0].parameter}: {errors[0].detail.removesuffix('.')}"
+    return Problem(status, f"Nothing was imported. {first}{more}.", errors=errors)

@@ -1,0 +1,38 @@
+"""Conditional writes (RFC 9110, section 13): If-Match, by which no writer overwrites a change that it has not seen.
+
+An entity tag is the digest of the row's JSON, so the statement that writes compares it with the row itself
+(ops/postgres/digests.py): there is no moment between the comparison and the write.
+"""
+
+import re
+
+from django.http import HttpRequest
+
+from api.problems import Problem
+from ops.postgres.digests import DIGITS
+
+# A strong entity tag of a row, in any of its codings (api/cache/entry.py). Weak ones never match (section 13.1.1).
+TAG = re.compile(rf'(?<!W/)"([0-9a-f]{{{DIGITS}}})(?:-[a-z]+)?"')
+MAX_TAGS = 100
+NEVER = "-"  # no digest
+
+
+def seen(request: HttpRequest, *, is_required: bool = False) -> str | None:
+    """The digests that If-Match names, joined by commas; None without it, or for `*`, which any row matches.
+
+    Raises Problem 428 if the field is required and missing, 400 for If-None-Match, which no write here can keep.
+    """
+    if "If-None-Match" in request.headers:
+        detail = (
+            "A write takes If-Match, not If-None-Match: POST alone creates, and the service chooses the id."
+        )
+        raise Problem(400, detail, code="unsupported_precondition")
+    wanted = request.headers.get("If-Match")
+    if wanted is None:
+        if is_required:
+            detail = "This write needs If-Match with the ETag of the row that it changes."
+            raise Problem(428, detail, code="precondition_required")
+        return None
+    if wanted.strip() == "*":
+        return None
+    return ",".join(TAG.findall(wanted)[:MAX_TAGS]) or NEVER

@@ -1,0 +1,198 @@
+"""The writes of a resource: POST on its list, PATCH, PUT and DELETE on its rows, declared once as its Listing is.
+
+    PRODUCT_WRITES = Writes(PRODUCT, defaults={"time_created": Now()})
+
+    return await PRODUCT_WRITES.create(request)                # 201 with the row, or a Problem that names the fault
+    return await PRODUCT_WRITES.change(request, product_id)    # 200; or 404, 412, 409, 422
+
+Each is one statement in one round trip, and its answer is the bytes that a GET would answer. Each leaves one line in
+the log, of the logger `api.audit`, with the route and the id, and never with the content.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import psycopg
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import JSONField
+from django.http import HttpRequest, HttpResponse
+
+from api.auth import Identity
+from api.problems import Fault, invalid
+from api.reads import parameters
+from api.reads.listing import Item
+from api.writes import content, preconditions
+from api.writes.commands import Delete, Insert, Invalidating, Update
+from api.writes.inputs import content_of, read
+from api.writes.violations import Names, place, problem_of
+from ops.postgres.commands import SEEN, Command, Row, Rows
+from ops.postgres.compiled import path_of
+from ops.postgres.digests import digest
+from ops.postgres.statement import Param
+from ops.telemetry.logs import inform
+
+audit = logging.getLogger("api.audit")
+
+KEY = "path:key"  # the parameter of the row's primary key, which is no field's name
+JSON_TYPE = content.JSON
+MAX_LOGGED_IDS = 100  # of one write
+
+
+class Writes:
+    """The commands of the rows of an item's listing, and their endpoints.
+
+    `fields` are those of the schema that clients may write: by default all that have a column, but for the key.
+    `defaults` are values or expressions for those that a POST may leave out, beside the model's own. With `strict`,
+    PATCH, PUT and DELETE need If-Match.
+    """
+
+    def __init__(
+        self,
+        item: Item,
+        *,
+        fields: Iterable[str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        strict: bool = False,
+    ) -> None:
+        listing = item.listing
+        self.item, self.strict, self.defaults = item, strict, defaults
+        self.schema, self.model = listing.schema, listing.model
+        if computed := [
+            name for name in self.schema.model_fields if path_of(self.schema, name) in listing.annotations
+        ]:
+            raise ImproperlyConfigured(
+                f"{self.schema.__name__}: a write cannot answer {', '.join(computed)}, an annotation of the listing. "
+                "Make it a GeneratedField, or write by Insert and Update with a schema without it."
+            )
+        chosen = None if fields is None else [*fields]
+        self.insert = Insert(self.model, self.schema, chosen, defaults=defaults)
+        self.update = Update(
+            rows := listing.rows.filter(pk=Param(KEY)),
+            self.schema,
+            None if chosen is None else [name for name in chosen if not _is_key(self.insert, name)],
+        )
+        self.delete_ = Delete(rows, self.schema)
+        self.key_name = next(
+            (name for name in self.schema.model_fields if name in ("pk", self.model._meta.pk.name)), ""
+        )
+        prefix = self.schema.__name__.removesuffix("Out")
+        shown = {
+            name: column for name, column in self.insert.columns.items() if name in self.schema.model_fields
+        }
+        columns = self.update.columns
+        optional = shown.keys() - self.insert.required
+        self.documents = [name for name, column in columns.items() if isinstance(column.field, JSONField)]
+        # A client may send the key along, as it got it.
+        self.ignored = self.key_name if self.key_name not in columns else ""
+        self.creation = content_of(self.schema, shown, name=f"{prefix}Creation", optional=optional)
+        self.patch = content_of(
+            self.schema, columns, name=f"{prefix}Patch", optional=columns, ignored=self.ignored
+        )
+        self.replacement = content_of(self.schema, columns, name=f"{prefix}Replacement", ignored=self.ignored)
+
+    async def create(self, request: HttpRequest) -> HttpResponse:
+        """POST: 201 with the new row and its Location, which is the request's path and the key."""
+        parameters.refuse(request)
+        preconditions.seen(request)
+        values = read(self.creation, content.read(request))
+        row = await self._run(request, self.insert, values)
+        response = self._answer(row, 201)
+        response["Location"] = f"{request.path}/{row.key}"
+        return response
+
+    async def change(self, request: HttpRequest, key: Any) -> HttpResponse:
+        """PATCH: 200 with the row. Members that are left out stay as they are (RFC 7396)."""
+        values = self._content(request, key, self.patch, (content.MERGE_PATCH, content.JSON))
+        if faults := self.unmerged(values):
+            raise invalid(faults)
+        return self._answer(await self._run(request, self.update, values | self._row(request, key)))
+
+    async def replace(self, request: HttpRequest, key: Any) -> HttpResponse:
+        """PUT: 200 with the row, of which the content has all fields. 404 for an unknown key: POST creates."""
+        values = self._content(request, key, self.replacement, (content.JSON,))
+        return self._answer(await self._run(request, self.update, values | self._row(request, key)))
+
+    async def delete(self, request: HttpRequest, key: Any) -> HttpResponse:
+        """DELETE: 204. 409 `still_referenced` while other rows refer to it."""
+        parameters.refuse(request)
+        await self._run(request, self.delete_, self._row(request, key))
+        return no_content()
+
+    def unmerged(self, values: Mapping[str, Any], at: int | None = None) -> list[Fault]:
+        """The JSON objects among a patch's values, which would have to be merged with the ones that there are."""
+        detail = "cannot be merged: PUT replaces it as a whole"
+        return [
+            Fault(parameter=name if at is None else place(at, name), code="unsupported_merge", detail=detail)
+            for name in self.documents
+            if isinstance(values.get(name), dict)
+        ]
+
+    def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:
+        """The values of the content, without the key."""
+        parameters.refuse(request)
+        values = read(model, content.read(request, types))
+        if self.ignored in values and str(values.pop(self.key_name)) != str(key):
+            raise invalid([Fault(parameter=self.key_name, code="read_only", detail="is the row's for good")])
+        return values
+
+    def _row(self, request: HttpRequest, key: Any) -> dict[str, Any]:
+        return {KEY: key, SEEN: preconditions.seen(request, is_required=self.strict)}
+
+    async def _run(
+        self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]
+    ) -> Row:
+        try:
+            return await command.run(values, on_commit=partial(log, request))
+        except psycopg.Error as error:
+            problem = problem_of(
+                error,
+                names=names_of(command),
+                statement=command.bind(values)[0],
+                is_delete=command is self.delete_,
+            )
+            if problem is None:
+                raise
+            raise problem from error
+
+    def _answer(self, row: Row, status: int = 200) -> HttpResponse:
+        tag = {"ETag": f'"{digest(row.json)}"'}
+        return HttpResponse(row.json, status=status, content_type=JSON_TYPE, headers=tag)
+
+
+def no_content() -> HttpResponse:
+    """204: without a type, too."""
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
+
+
+def log_write(request: HttpRequest, **what: Any) -> None:
+    """The line of audit of a write that is committed: whose it was, and `what` rows, never what is in them."""
+    route = request.resolver_match.route if request.resolver_match else ""
+    identity = getattr(request, "auth", None)  # as api/auth.py sets it
+    client = {"key": identity.name} if isinstance(identity, Identity) else {}
+    line = {"method": request.method, "route": route, **what, **client}
+    if "".join(what.get("ids", ())).isdecimal():
+        inform(audit, "written", line)
+    else:  # with keys that are texts, of which each may be a secret
+        structlog.get_logger(audit.name).info("written", **line)
+
+
+def log(request: HttpRequest, written: Row | Rows) -> None:
+    """The same, with the first of the rows' keys."""
+    rows = len(written.keys)
+    more = {"rows": rows} if rows > MAX_LOGGED_IDS else {}
+    log_write(request, ids=written.keys[:MAX_LOGGED_IDS], **more)
+
+
+def names_of(command: Command[Any, Any]) -> Names:
+    """The names of the model's fields as clients know them."""
+    names = {column.field: name for name, column in command.columns.items()}
+    return lambda field: names.get(field, field.name)
+
+
+def _is_key(command: Command[Any, Any], name: str) -> bool:
+    return name in command.columns and command.columns[name].field.primary_key

@@ -1,0 +1,224 @@
+"""Errors of the database that are the client's: each is a problem that names the field, and nothing was written.
+
+The names come from the models: constraints in a model's Meta say which fields they are about, unique columns and
+foreign keys stand in Postgres's own words, `Key (slug)=(garden)`, and a value that Postgres cannot read is named by
+the parameter that it came in.
+
+| SQLSTATE          | status, code           | code of the fault                                               |
+| ----------------- | ---------------------- | --------------------------------------------------------------- |
+| 23505             | 409 conflict           | not_unique                                                      |
+| 23P01             | 409 conflict           | the constraint's violation_error_code, or excluded              |
+| 23503 of a delete | 409 still_referenced   |                                                                 |
+| 23503             | 422 invalid_parameter  | no_such_row                                                     |
+| 23514             | 422 invalid_parameter  | the constraint's violation_error_code, or constraint            |
+| 23502             | 422 invalid_parameter  | null                                                            |
+| 22, 54            | 422 invalid_parameter  | out_of_range, too_long, encoding or malformed                   |
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import django.db
+import psycopg
+from django.apps import apps
+from django.db.models import CheckConstraint, Model
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+
+from api.problems import SAFE, Fault, Problem, invalid
+from ops.postgres.commands import NotWritten
+from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.statement import Statement
+
+Names = Callable[[Any], str]  # of a model's field, as clients know it
+
+UNIQUE, EXCLUSION, FOREIGN_KEY, CHECK, NOT_NULL = "23505", "23P01", "23503", "23514", "23502"
+DETAILS = {
+    "not_unique": "has a value that another row has",
+    "excluded": "excludes another row's value",
+    "no_such_row": "names no row",
+    "constraint": "breaks a rule of this resource",
+    "null": "may not be null",
+    "out_of_range": "is out of range",
+    "too_long": "is too long",
+    "encoding": "has characters that cannot be stored",
+    "malformed": "cannot be understood",
+}
+VALUES: Mapping[str, str] = {
+    "22001": "too_long",
+    "22003": "out_of_range",
+    "22008": "out_of_range",
+    "22021": "encoding",
+    "22P05": "encoding",
+}
+KEY = re.compile(r"\((.+?)\)=\(")  # in DETAIL, in each of Postgres's languages
+PARAMETER = re.compile(r"\$(\d+)")  # in CONTEXT of a value that cannot be read
+MAX_IDENTIFIER_BYTES = 63
+
+
+def problem_of(
+    error: psycopg.Error,
+    *,
+    names: Names | None = None,
+    statement: Statement | None = None,
+    is_delete: bool = False,
+) -> Problem | None:
+    """The answer to a write that failed, or None if the error is not the client's.
+
+    `names` are those of a model's fields in the resource; without it, they are the model's. `statement` is the
+    compiled one that failed.
+    """
+    state, diagnostics = error.sqlstate or "", error.diag
+    if not state and isinstance(error, psycopg.DataError):  # psycopg's own, of a NUL
+        state = "22021"
+    if state == FOREIGN_KEY and (is_delete or _is_referenced(diagnostics)):
+        return Problem(409, "Other rows refer to this one.", code="still_referenced")
+    if state[:2] in ("22", "54"):
+        code = VALUES.get(state, "too_long" if state.startswith("54") else "malformed")
+        found = PARAMETER.search(diagnostics.context or "") if statement else None
+        number = int(found[1]) if found else 0
+        parameters = statement.parameters if statement else ()
+        return invalid([
+            Fault(
+                parameter=parameters[number - 1] if 0 < number <= len(parameters) else "",
+                code=code,
+                detail=DETAILS[code],
+            )
+        ])  # fmt: skip
+    if state[:2] != "23":
+        return None
+    code = {UNIQUE: "not_unique", FOREIGN_KEY: "no_such_row", NOT_NULL: "null", EXCLUSION: "excluded"}.get(
+        state, "constraint"
+    )
+    faults = faults_of(code, diagnostics, names)
+    if state in (UNIQUE, EXCLUSION):
+        said = "; ".join(f"{fault.parameter}: {fault.detail}" for fault in faults)
+        return Problem(409, said, code="conflict", errors=faults)
+    return invalid(faults)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What Postgres's diagnostics say of a constraint, for one that was broken without an error."""
+
+    table_name: str
+    constraint_name: str
+    column_name: str = ""
+    message_detail: str = ""
+
+
+def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[Fault]:
+    """A fault for each field that a broken constraint is about, with `code`, or the constraint's own."""
+    detail = DETAILS[code]
+    fields: Collection[Any] = ()
+    if model := _model(diagnostics.table_name or ""):
+        constraint = next((c for c in model._meta.constraints if c.name == diagnostics.constraint_name), None)
+        fields = _fields(model, constraint, diagnostics)
+        if constraint and constraint.violation_error_code:
+            code = constraint.violation_error_code
+        if constraint and constraint.violation_error_message != constraint.default_violation_error_message:
+            detail = str(constraint.get_violation_error_message())
+    names = names or (lambda field: str(field.name))
+    faults = [Fault(parameter=names(field), code=code, detail=detail) for field in fields]
+    return faults or [Fault(parameter="", code=code, detail=detail)]
+
+
+def _model(table: str) -> type[Model] | None:
+    return next((model for model in apps.get_models() if model._meta.db_table == table), None)
+
+
+def _fields(model: type[Model], constraint: Any, diagnostics: Any) -> list[Any]:
+    """The fields that a violated constraint is about."""
+    fields: list[Any] = [*model._meta.concrete_fields]
+    if diagnostics.column_name:  # not null
+        return [field for field in fields if field.column == diagnostics.column_name]
+    named: set[str] = set()
+    if constraint is not None:
+        named |= {*getattr(constraint, "fields", ())}
+        if isinstance(constraint, CheckConstraint):
+            named |= _names_in(constraint.condition)
+        for expression in getattr(constraint, "expressions", ()):
+            named |= _names_in(expression[0] if isinstance(expression, tuple | list) else expression)
+        if named:
+            return [field for field in fields if {field.name, field.attname} & named]
+    if key := KEY.search(diagnostics.message_detail or ""):
+        words = {*re.findall(r"\w+", key[1])}
+        return [field for field in fields if field.column in words]
+    # The check of a PositiveIntegerField, which Postgres has named.
+    table = model._meta.db_table
+    return [f for f in fields if diagnostics.constraint_name == _made_name(table, f.column, "check")]
+
+
+def _names_in(expression: Any) -> set[str]:
+    """The model's fields that a Q, an F or an expression refers to."""
+    if isinstance(expression, str):
+        return {expression.removeprefix("-").partition("__")[0]}
+    if hasattr(expression, "referenced_base_fields"):  # a Q
+        return set(expression.referenced_base_fields)
+    if hasattr(expression, "get_source_expressions"):
+        return {name for source in expression.get_source_expressions() for name in _names_in(source)}
+    return _names_in(expression.name) if hasattr(expression, "name") else set()
+
+
+def _made_name(table: str, column: str, label: str) -> str:
+    """As Postgres's makeObjectName: the longer of the two is cut until all fits."""
+    while len(f"{table}_{column}_{label}".encode()) > MAX_IDENTIFIER_BYTES:
+        table, column = (
+            (table[:-1], column) if len(table.encode()) > len(column.encode()) else (table, column[:-1])
+        )
+    return f"{table}_{column}_{label}"
+
+
+def _is_referenced(diagnostics: Any) -> bool:
+    """Whether the key that an error names is one that other rows refer to, not one that this row refers to."""
+    key = KEY.search(diagnostics.message_detail or "")
+    model = _model(diagnostics.table_name or "")
+    columns = {field.column for field in model._meta.concrete_fields if field.is_relation} if model else set()
+    return bool(key and model) and not columns & {*re.findall(r"\w+", key[1] if key else "")}
+
+
+def handle_errors(api: NinjaAPI) -> None:
+    """Make `api` answer the errors of writes, by commands or by the ORM, in each of its endpoints."""
+
+    def answer(request: HttpRequest, error: Any) -> HttpResponse:
+        cause = error if isinstance(error, psycopg.Error) else error.__cause__
+        found = problem_of(cause) if isinstance(cause, psycopg.Error) and request.method not in SAFE else None
+        if found is None:  # a fault of the service
+            raise error
+        return found.response()
+
+    by_commands = (psycopg.IntegrityError, psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
+    for kind in (*by_commands, django.db.IntegrityError, django.db.DataError):
+        api.add_exception_handler(kind, answer)
+    api.add_exception_handler(NotWritten, lambda _, error: _not_written(cast("NotWritten", error)).response())
+    api.add_exception_handler(OutcomeUnknown, lambda _, error: _outcome_unknown().response())
+
+
+def place(at: int, name: str = "") -> str:
+    """How a fault names an item of a request, from 0, and its field."""
+    return f"items[{at}].{name}" if name else f"items[{at}]"
+
+
+def _not_written(refusal: NotWritten) -> Problem:
+    if refusal.is_missing:
+        return Problem(404, "There is no such resource.")
+    if refusal.items:
+        return invalid([
+            Fault(parameter=place(at, name), code="no_such_row", detail=DETAILS["no_such_row"])
+            for at, name in refusal.items
+        ])  # fmt: skip
+    if refusal.unknown:
+        return invalid([
+            Fault(parameter=name, code="no_such_row", detail=DETAILS["no_such_row"])
+            for name in refusal.unknown
+        ])  # fmt: skip
+    return Problem(412, "The resource has another representation than If-Match asks for.")
+
+
+def _outcome_unknown() -> Problem:
+    detail = (
+        "The database was lost under this write: it may or may not have happened. Look before you try again."
+    )
+    return Problem(503, detail, code="write_outcome_unknown")

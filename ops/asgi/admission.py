@@ -1,0 +1,127 @@
+"""Admission control: a worker takes as many requests at a time as it can answer in time, and refuses others at once.
+
+Without it, each request that comes makes all others later, until none is answered in time: at ten times of what a
+worker can do, one in ten of its answers came within a second. A refusal is 503 `overloaded` with Retry-After.
+
+Counted are requests whose answer is being computed, from the end of their content to the beginning of their answer
+(ops/asgi/stock.py): a client that sends or reads slowly takes nobody's place. What needs no computing is not refused:
+probes, and pages that the wire has or had lately. Most refusals are made where the request is parsed
+(ops/gunicorn/wire.py), which costs a twentieth of an answer; the layer makes the others.
+
+With ADMISSION_LIMIT=0 the limit follows the queues that stand in a worker: the lag of its event loop, and the wait
+for a connection to Postgres. The longer of the two counts:
+
+| the wait | requests were refused | the limit |
+| --- | --- | --- |
+| over MAX_WAIT_SECONDS | | falls by a tenth, to LEAST at least |
+| under half of it | since the last look | rises by one, to MOST at most |
+| otherwise | | stays |
+
+It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), and its
+signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
+slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from asgiref.sync import markcoroutinefunction
+from django.conf import settings
+
+from ops.asgi.problems import OVERLOADED, refuse
+from ops.asgi.types import SHARED, Application, Receive, Scope, Send
+from ops.postgres.checkouts import recent_waits
+from ops.telemetry import request_stats
+from ops.telemetry.metrics import metrics
+
+FIRST, LEAST, MOST = 64, 8, 512  # requests
+# Of the limit, beside it: kept for requests that write, and for pages that are computed for the cache, of which
+# other clients get the same answer.
+KEPT_SHARE = 0.25
+LOOK_SECONDS = 0.02  # between two looks
+# Seconds, on average. 0.005 refused 30 % of the requests of 32 connections where other processes kept the cores busy.
+MAX_WAIT_SECONDS = 0.02
+SMOOTHING = 0.2  # the weight of the newest look
+RETRY_AFTER = b"retry-after", b"1"
+READS = frozenset(("GET", "HEAD", "OPTIONS"))
+
+LIMIT = metrics.gauge("admission_limit", "Requests that are computed at a time, at most.").labels()
+ACTIVE = metrics.gauge("admission_active", "Requests that are being computed.").labels()
+SHED = request_stats.SHED.labels("overload")
+
+
+class Limit:
+    """Of this worker."""
+
+    def __init__(self) -> None:
+        self.limit = FIRST
+        self.active = 0  # requests that are being computed
+        self._refused = 0  # since the last look
+        self._wait = 0.0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be computed."""
+        return self.active < self.limit
+
+    def is_full(self, *, is_kept: bool = False) -> bool:
+        """Whether another request is one too many, which is then counted as refused."""
+        if self.has_room or (is_kept and self.active < self.limit * (1 + KEPT_SHARE)):
+            return False
+        self._refused += 1
+        SHED.value += 1
+        return True
+
+    def look(self, wait: float) -> None:
+        """Adapt the limit to a wait, in seconds."""
+        self._wait += SMOOTHING * (wait - self._wait)
+        if self._wait > MAX_WAIT_SECONDS:
+            self.limit = max(LEAST, self.limit - max(1, self.limit // 10))
+        elif self._wait < MAX_WAIT_SECONDS / 2 and self._refused:
+            self.limit = min(MOST, self.limit + 1)
+        self._refused = 0
+
+    def sample(self) -> None:
+        LIMIT.value, ACTIVE.value = self.limit, self.active
+
+
+admission = Limit()
+metrics.register(admission.sample)
+
+
+class Admission:
+    """The layer, directly before the handler: a cached answer does not come so far."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    @markcoroutinefunction
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http" and admission.is_full(
+            is_kept=scope["method"] not in READS or SHARED in scope
+        ):
+            return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
+        return self.application(scope, receive, send)
+
+
+@asynccontextmanager
+async def control_admission() -> AsyncIterator[None]:
+    """Adapt the limit, unless settings.ADMISSION_LIMIT fixes it: for the lifespan of a worker."""
+    if settings.ADMISSION_LIMIT:
+        admission.limit = settings.ADMISSION_LIMIT
+        yield
+        return
+    looking = asyncio.create_task(_look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+
+
+async def _look() -> None:
+    while True:
+        due = perf_counter() + LOOK_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+        admission.look(max(perf_counter() - due, recent_waits.take()))

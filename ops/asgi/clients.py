@@ -1,0 +1,58 @@
+"""The address of a client, behind the proxies that are trusted."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from ops.asgi.types import Fields
+
+MAX_FORWARDED_BYTES = 2048  # of X-Forwarded-For; the hops next to this service are at its end
+IPV6_BITS = 64  # of an address: one client has all that follow them (RFC 6177)
+
+
+def parse(text: str) -> IPv4Address | IPv6Address | None:
+    """The address, an IPv4 one that is written as IPv6 as IPv4; None for another text, such as a socket's path."""
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def trusted_in(networks: Iterable[IPv4Network | IPv6Network]) -> Callable[[str], bool]:
+    """Whether an address is in one of the networks; of the last thousand it is known."""
+    known = tuple(networks)
+
+    @lru_cache(maxsize=1024)
+    def is_trusted(address: str) -> bool:
+        ip = parse(address)
+        return ip is not None and any(ip in network for network in known)
+
+    return is_trusted
+
+
+def address_of(headers: Fields, client: tuple[str, int] | None, is_trusted: Callable[[str], bool]) -> str:
+    """The peer's address, or the one that a trusted proxy names in X-Forwarded-For; empty if it has none.
+
+    Of the addresses there, the last that is no trusted proxy's: a client can write any before it.
+    """
+    if not client or parse(client[0]) is None:
+        return ""
+    address = client[0]
+    if is_trusted(address):
+        said = b",".join(value for name, value in headers if name == b"x-forwarded-for")
+        for hop in reversed(said[-MAX_FORWARDED_BYTES:].decode("latin-1").split(",")):
+            text = hop.strip()
+            if parse(text) is None:
+                break
+            address = text
+            if not is_trusted(text):
+                break
+    return address
+
+
+@lru_cache(maxsize=1024)
+def network_of(address: str) -> str:
+    """The addresses that are one client's: an IPv4 address, or a network of IPv6."""
+    ip = parse(address)
+    return str(ip_network((ip, IPV6_BITS), strict=False)) if isinstance(ip, IPv6Address) else str(ip)

@@ -1,5 +1,0 @@
-"""What the dashboards show, one module each."""
-
-from ops.grafana.boards import cache, latency_budget, postgres, redis, runbook, service, workers
-
-BOARDS = tuple(module.BOARD for module in (service, latency_budget, cache, workers, postgres, redis, runbook))

@@ -1,0 +1,1 @@
+"""How gunicorn and uvicorn run the service: worker, loop, HTTP protocol with its limits, wire cache, exporter."""

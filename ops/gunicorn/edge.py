@@ -1,0 +1,376 @@
+"""The HTTP edge: limits of size and time for the clients of connections.
+
+Uvicorn and httptools leave both to a proxy. Here heads and all that frames content have a limit, every wait for the
+client has a deadline, and an upgrade, which this service never does, is ignored as RFC 9110 7.8 allows. The limits
+are those of ops/gunicorn/limits.py.
+
+| a connection waits for | until | then |
+| --- | --- | --- |
+| its first request | `patience_seconds` | it is closed |
+| the next request | the keep-alive time since the last answer, not counting blank lines | it is closed |
+| the rest of a head | `patience_seconds` since its first byte | 408 |
+| the rest of content | less than the least rate came in a span of `patience_seconds` | 408, if no answer has begun |
+| the application | the application's own deadlines | |
+| the client to read | nothing was read in a span of `patience_seconds` | it is aborted |
+| the client to close, after a refusal | `linger_seconds` | it is aborted |
+
+One timer a connection looks after all of them. It may be late: the start of a wait is only written down.
+
+The states of a connection, over the classes from uvicorn's HttpToolsProtocol to ops/gunicorn/wire.py:
+
+| state | attributes | bytes that come | next state |
+| --- | --- | --- | --- |
+| at rest | `cycle` is None or complete | a head. A hit again (`_known`) is answered at once | head, closed |
+| head | `_is_reading` | its rest. A hit is answered, and the state is at rest | content, answering, refused |
+| content | `_is_reading`, `_in_content` | content of `cycle`, the last request that came | answering, refused |
+| answering | `_running` is not complete | requests for `pipeline`: 16, then reading pauses | at rest |
+| refused | `parser` is DISCARD | is dropped. `_refusal` waits for the answers before it | leaving |
+| leaving | the refusal is written, and the stream's end | is dropped | closed, after `linger_seconds` at most |
+
+A connection may be answering while it reads the next head or content. While the server drains, the answer to
+`_last` says `Connection: close`, after which uvicorn closes (ops/gunicorn/draining.py).
+"""
+
+import logging
+import re
+from asyncio import TimerHandle, Transport
+
+import httptools
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from ops.asgi import problems
+from ops.asgi.hits import front_of
+from ops.gunicorn.limits import Limits
+from ops.gunicorn.pipelining import PipeliningProtocol
+from ops.telemetry import request_stats
+from ops.telemetry.stopwatch import UNMATCHED
+
+# Bytes that the parser gets at once. It collects a target or a field piece by piece, so that its time grows with the
+# square: between two pieces it is looked how much has come.
+PIECE_BYTES = 16 * 1024
+FRAMING_BYTES = 8  # bytes of framing that each byte of content allows: as in chunks of one byte
+FRAMES = frozenset((b"content-length", b"transfer-encoding"))
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+logger = logging.getLogger("ops.edge")
+
+
+class Refused(Exception):
+    """A request that is answered with a problem, after which the connection closes."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+
+
+MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+FAILED = Refused(500, "internal_error", "The service failed; the error has been logged.")
+LATE = Refused(408, "request_timeout", "The rest of the request did not come in time.")
+
+
+class Discard(httptools.HttpRequestParser):
+    """Replaces the parser of a connection that is refused: further bytes are read and dropped.
+
+    If the socket were closed, the kernel would answer them with a reset, which can overtake the refusal.
+    """
+
+    def feed_data(self, data: object) -> None:
+        pass
+
+
+DISCARD = Discard(None)
+
+
+class EdgeProtocol(PipeliningProtocol):
+    """uvicorn's protocol with limits and deadlines."""
+
+    limits: Limits
+    url = b""
+    _is_reading = False  # whether the end of a request is still to come
+    _in_content = False  # whether its head has come
+    _read = 0  # bytes of it, in the pieces before this one
+    _content = 0  # bytes of its content
+    _idle_since = 0.0  # when the last answer was given
+    _since = 0.0  # when the wait began for the rest of the head, or for more content
+    _read_then = 0
+    _awaits_content = False  # which of both
+    _unsent = 0  # bytes that the client had not yet read when that was last looked at
+    _watch: TimerHandle
+    _refusal = b""  # to be sent after the answers to the requests before it
+    _is_resuming = False  # while a new parser reads a head that the one before it has read
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
+        super().connection_made(transport)
+        # The server may serve another application, without Django.
+        self.limits = settings.REQUEST_LIMITS if settings.configured else Limits()
+        self._patience = self.limits.patience_seconds
+        silence = min(self._patience, self.timeout_keep_alive)
+        # As if it had been idle for a while: it is closed after `silence`.
+        self._idle_since = self.loop.time() + silence - self.timeout_keep_alive
+        self._watch = self.loop.call_later(silence, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._watch.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) > PIECE_BYTES:
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = data[start : start + PIECE_BYTES]
+                EdgeProtocol.data_received(self, piece)
+                if piece.isspace() and not self._is_reading and self.parser is not DISCARD:
+                    self._count(PIECE_BYTES)  # blank lines, of which the parser tells nothing
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade()
+            EdgeProtocol.data_received(self, data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # the parser keeps the error of a callback there
+            if isinstance(cause, Refused):
+                self._refuse(cause)
+            elif cause is None or isinstance(cause, httptools.HttpParserInvalidURLError | UnicodeError):
+                self._refuse(MALFORMED)
+            else:  # ours, or a layer's that was asked about a hit
+                logger.exception("what is called while a request is parsed failed", exc_info=cause)
+                self._refuse(FAILED)
+        else:
+            if self._is_reading:
+                self._count(len(data))
+
+    def shutdown(self) -> None:
+        """As uvicorn's; and for a request that has not come whole, a last time to come."""
+        super().shutdown()
+        if self.transport.is_closing():
+            return
+        self._watch.cancel()
+        self._watch = self.loop.call_later(self.timeout_keep_alive, self._look)
+        if self._is_reading:
+            self._patience = self.limits.linger_seconds
+            self._wait()
+
+    # --- The parser's calls -----------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._is_reading:
+            self._is_reading, self._read = True, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            if self.parser.get_http_version() != "1.1":
+                raise MALFORMED  # RFC 9112, 6.1
+            if value.lower().strip() != b"chunked":
+                raise Refused(
+                    501, "unknown_coding", "Content is taken as it is or chunked, in no other coding."
+                )
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        limits = self.limits
+        if (
+            len(self.headers) > limits.max_fields
+            or self._read > limits.max_head_bytes - PIECE_BYTES
+            or len(self.url) > limits.max_target_bytes
+        ):
+            size = len(self.url) + sum(
+                len(name) + len(value) + len(b": \r\n") for name, value in self.headers
+            )
+            if (
+                size > limits.max_head_bytes
+                or len(self.headers) > limits.max_fields
+                or len(self.url) > limits.max_target_bytes
+            ):
+                raise self._too_large()
+        if self.url[:1] != b"/":
+            if self._is_resuming:
+                self._in_content = True
+                return
+            self._find_path()
+        super().on_headers_complete()
+        self._in_content = True
+        self.headers = []  # trailers may come: the application has the fields of the head
+
+    def on_body(self, body: bytes) -> None:
+        self._content += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Uvicorn's, without its question whether the connection is upgraded."""
+        self._is_reading = self._in_content = False
+        self._content = 0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    # --- Limits -----------------------------------------------------------------------------------
+
+    def _count(self, size: int) -> None:
+        """Bound the size of a request that has come in part, and the wait for the rest."""
+        if not self._read or self._in_content != self._awaits_content:
+            self._wait()
+        self._read += size
+        # The piece in which it began may have had others in it.
+        if self._read > self.limits.max_head_bytes + PIECE_BYTES + FRAMING_BYTES * self._content:
+            self._refuse(self._too_large())
+
+    def _too_large(self) -> Refused:
+        limits = self.limits
+        if self._in_content:
+            return Refused(
+                400, "framing_too_large", f"Trailers and chunks take more than {limits.max_head_bytes} bytes."
+            )
+        if len(self.url) > limits.max_target_bytes:
+            return Refused(
+                414, "target_too_long", f"The target has more than {limits.max_target_bytes} bytes."
+            )
+        return Refused(
+            431,
+            "head_too_large",
+            f"The head has more than {limits.max_head_bytes} bytes or {limits.max_fields} fields.",
+        )
+
+    # --- Requests that uvicorn takes and RFC 9112 forbids -------------------------------------------------------
+
+    def _find_path(self) -> None:
+        """A target's other forms than that of a path (3.2.2, 3.2.4). An absolute one's host counts, not Host's."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise Refused(501, "not_implemented", "This is no proxy.")
+        if found := ABSOLUTE.fullmatch(self.url):
+            host, path = found.groups()
+            self.url = path if path.startswith(b"/") else b"/" + path
+            named = [index for index, field in enumerate(self.headers) if field[0] == b"host"]
+            if len(named) == 1:  # without Host, or with two, it is a bad request as ever
+                self.headers[named[0]] = b"host", host
+        elif self.url != b"*" or method != b"OPTIONS":
+            raise MALFORMED
+
+    def _ignore_upgrade(self) -> None:
+        """Go on to read the request for which httptools has stopped, as if it had offered no upgrade.
+
+        It takes the offer for accepted, the request for ended and its content for the next one's head.
+        """
+        cycle = self.cycle
+        self._is_reading = self._in_content = True
+        if cycle.scope["method"] == "CONNECT":
+            self._refuse(Refused(501, "not_implemented", "This is no proxy."))
+            return
+        cycle.more_body = True
+        cycle.message_event.clear()
+        head = [b"POST * HTTP/1.1"]
+        head += [b"%b: %b" % field for field in cycle.scope["headers"] if field[0] in FRAMES]
+        head += [] if cycle.keep_alive else [b"connection: close"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._is_resuming = True
+        self.parser.feed_data(b"\r\n".join((*head, b"\r\n")))
+        self._is_resuming = False
+
+    # --- Deadlines --------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, with a time in place of a timer, which costs 1 us a request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal:
+            self._leave(self._refusal)
+        else:
+            self._idle_since = self.loop.time()
+
+    def _wait(self) -> None:
+        """Begin to wait for the rest of a request."""
+        self._since, self._read_then, self._awaits_content = self.loop.time(), self._read, self._in_content
+        self.flow.was_paused = self.flow.read_paused
+        due = self._since + self._patience
+        if self._watch.when() > due:
+            self._watch.cancel()
+            self._watch = self.loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        """Give up a wait that is overdue, and look again when another may be."""
+        now, patience, transport = self.loop.time(), self._patience, self.transport
+        unsent, before = transport.get_write_buffer_size(), self._unsent
+        if unsent == before != 0:
+            transport.abort()
+            return
+        self._unsent = unsent
+        due = now + min(patience, self.timeout_keep_alive)
+        if self._is_reading:
+            share = self.limits.min_bytes_per_second * patience
+            has_share = self._in_content and (
+                self.cycle.waiting_for_100_continue or self._read - self._read_then >= share
+            )
+            if self.flow.was_paused or has_share:  # the client is not to blame, or has sent its share
+                self._wait()
+            elif self._since + patience <= now:
+                self._refuse(LATE)
+                return
+            due = min(due, self._since + patience)
+        elif not unsent and self._is_at_rest():
+            due = self._idle_since + self.timeout_keep_alive
+            if due <= now:
+                transport.close()
+                return
+        self._watch = self.loop.call_at(due, self._look)
+
+    def _is_at_rest(self) -> bool:
+        """Whether every request has its answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    # --- Refusals -------------------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused) -> None:
+        """Read no more, and answer with a problem, in the order of the requests."""
+        problems.count(refused.code)
+        body = problems.encode(refused.status, refused.code, refused.detail)
+        fields = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/problem+json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *front_of(self.app).defaults[self.scheme or "http"].fields,
+        ]
+        lines = (b"%b: %b\r\n" % field for field in fields)
+        answer = b"".join((STATUS_LINE[refused.status], *lines, b"\r\n", body))
+        if self._in_content:  # the application has this request, or is to get it after others
+            cycle = self.cycle
+            if self.pipeline:
+                self.pipeline.popleft()
+                self.cycle = self.pipeline[0][0] if self.pipeline else self._running  # type: ignore[assignment]
+            if cycle.response_started:
+                answer = b""
+            cycle.disconnected = cycle.response_complete = True
+            cycle.message_event.set()
+        else:
+            request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
+        self._is_reading = False
+        self.parser = DISCARD
+        if self._is_at_rest():
+            self._leave(answer)
+        else:
+            self._refusal = answer
+
+    def _leave(self, answer: bytes) -> None:
+        """Say it, and wait until the client has closed."""
+        transport = self.transport
+        if transport.is_closing():
+            return
+        transport.write(answer)
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.flow.resume_reading()
+        self._watch.cancel()
+        self._watch = self.loop.call_later(self.limits.linger_seconds, transport.abort)

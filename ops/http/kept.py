@@ -1,0 +1,128 @@
+"""An upstream's content that changes seldom: asked for once in a while, and kept for when the upstream is not well.
+
+age of the content in seconds | a request
+------------------------------+-----------------------------------------------------------------------------------------
+below `fresh`                 | gets it
+below `stale`                 | waits for a newer one, and gets this one if there is none
+more, or there is no content  | waits for one; UpstreamUnavailable if there is none
+
+One call at a time renews it in each worker, for all requests that wait, and goes on if they leave. Workers share it
+through Django's cache, so that the upstream gets one call in `fresh` seconds from all of them, or a few at once.
+After a failure none is made for PAUSE_SECONDS.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from django.core.cache import cache
+from pydantic import BaseModel, ValidationError
+
+from ops.http.upstream import CALLS, Upstream, UpstreamUnavailable
+from ops.telemetry.stopwatch import UPSTREAM
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 1.0
+CACHE_SECONDS = 0.05  # for a look into Django's cache, or a write, in a thread
+OK = 200
+INVALID = "invalid"
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+class Value(NamedTuple, Generic[Content]):
+    content: Content
+    age: float  # seconds since it was fetched
+    is_stale: bool
+
+
+class Kept(Generic[Content]):
+    def __init__(
+        self, upstream: Upstream, schema: type[Content], *, path: str = "", fresh: float, stale: float
+    ) -> None:
+        """`schema` reads the content, JSON, and refuses what must not be used. Times are in seconds."""
+        self.upstream, self.schema, self.path = upstream, schema, path
+        self.fresh, self.stale = fresh, stale
+        self._key = f"upstream:{upstream.name}:{path}"
+        self._content: Content | None = None
+        self._fetched = 0.0  # by the wall clock, which all workers share
+        self._not_before = 0.0  # on the monotonic clock
+        self._failure: UpstreamUnavailable | None = None  # of the last call
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def get(self) -> Value[Content]:
+        """The content, as far as possible no older than `fresh`. Raises UpstreamUnavailable."""
+        if self._age() >= self.fresh and time.monotonic() >= self._not_before:
+            with UPSTREAM:
+                await asyncio.shield(self._renewal())
+        age = self._age()
+        if self._content is None or age >= self.stale:
+            reason = self._failure.reason if self._failure else INVALID
+            raise UpstreamUnavailable(self.upstream.name, reason)
+        return Value(self._content, age, age >= self.fresh)
+
+    def _age(self) -> float:
+        return max(0.0, time.time() - self._fetched)
+
+    def _renewal(self) -> "asyncio.Task[None]":
+        """The renewal that is under way, or a new one."""
+        loop = asyncio.get_running_loop()
+        task = self._renewing
+        if task is None or task.done() or task.get_loop() is not loop:
+            task = self._renewing = loop.create_task(self._renew())
+        return task
+
+    async def _renew(self) -> None:
+        await self._look()
+        if self._age() < self.fresh:
+            return
+        try:
+            answer = await self.upstream.get(self.path)
+            if answer.status != OK:
+                raise UpstreamUnavailable(self.upstream.name, INVALID, f"status {answer.status}")
+            content = self._read(answer.content)
+        except UpstreamUnavailable as failure:
+            if self._failure is None or self._failure.reason != failure.reason:
+                logger.warning("%s, so its content is not renewed", failure)
+            if failure.reason == INVALID:
+                CALLS.labels(self.upstream.name, INVALID).value += 1  # beside the class of its status
+            self._failure = failure
+            self._not_before = time.monotonic() + PAUSE_SECONDS
+            return
+        if self._failure:
+            logger.warning("%s: its content is renewed again", self.upstream.name)
+        self._content, self._fetched, self._failure = content, time.time(), None
+        shared = {"fetched": self._fetched, "content": answer.content.decode()}
+        await self._in_cache(cache.set, self._key, shared, self.stale)
+
+    def _read(self, content: bytes) -> Content:
+        """Raises UpstreamUnavailable."""
+        try:
+            return self.schema.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))[:100]
+            raise UpstreamUnavailable(self.upstream.name, INVALID, f"{place} {first['msg']}") from None
+
+    async def _look(self) -> None:
+        """Take the content that another worker has fetched, if it is newer."""
+        shared = await self._in_cache(cache.get, self._key)
+        try:
+            fetched = float(shared["fetched"])
+            # One of the future is another clock's, and would be fresh for too long.
+            if self._fetched < fetched < time.time() + self.fresh:
+                self._content, self._fetched = self._read(shared["content"].encode()), fetched
+        except (LookupError, TypeError, ValueError, AttributeError, UpstreamUnavailable):
+            return  # there is none, or it is no content of this release's
+
+    @staticmethod
+    async def _in_cache(work: Any, *arguments: Any) -> Any:
+        """The result of Django's cache, or None if it takes too long or fails: the cache is optional."""
+        try:
+            async with asyncio.timeout(CACHE_SECONDS):
+                return await asyncio.to_thread(work, *arguments)
+        except Exception as error:  # noqa: BLE001  caches have errors of their own
+            logger.debug("Django's cache: %s: %s", type(error).__name__, error)
+            return None

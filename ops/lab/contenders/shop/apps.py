@@ -1,7 +1,0 @@
-"""The table as the Django contenders see it."""
-
-from django.apps import AppConfig
-
-
-class ShopConfig(AppConfig):
-    name = "ops.lab.contenders.shop"

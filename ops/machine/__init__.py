@@ -1,0 +1,1 @@
+"""The machine that the service runs on: CPUs, memory, files, addresses."""

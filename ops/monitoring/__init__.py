@@ -1,0 +1,1 @@
+"""Assets of operators: rules, dashboards, configuration of containers."""

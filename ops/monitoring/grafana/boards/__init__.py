@@ -1,0 +1,5 @@
+"""The contents of the dashboards, one module each."""
+
+from ops.monitoring.grafana.boards import cache, latency_budget, postgres, redis, runbook, service, workers
+
+BOARDS = tuple(module.BOARD for module in (service, latency_budget, cache, workers, postgres, redis, runbook))

@@ -1,0 +1,346 @@
+"""Many rows in one statement: the set-based counterparts of Insert, Update and Delete.
+
+    create = InsertMany(Product, ProductOut, defaults={"time_created": Now()})
+    change = UpdateMany(Product.objects.all(), ProductOut)
+    remove = DeleteMany(Product.objects.all(), ProductOut)
+
+    rows = await create([{"low_price": Decimal("1.50"), ..., "category": "garden"}, {...}])
+    rows.json, rows.keys                                    # b'[{"id":7,...},{"id":8,...}]' and ["7", "8"]
+    await change([{"id": 7, "sold_qty": 1}, {"id": 8, "category": None}])   # all other fields stay
+    await remove([{"id": 7}, {"id": 8}])
+
+All or nothing, in one round trip, with the rows in the order of the items. An item whose key, or whose value for a
+related row, names no row is in NotWritten.items. A broken constraint is psycopg's error, which does not tell the row.
+
+The items come as one array a column. Their rows are locked in the order of their keys before one is changed, so that
+two commands do not wait for each other. The rest is the SQL of the single commands, by the ORM's compilers:
+
+    WITH "bulk items" AS (SELECT i.*, j8."id" AS k8
+                          FROM unnest($1::bit varying[], $2::bigint[], ...) WITH ORDINALITY AS i(given, c0, ..., at)
+                          LEFT JOIN "category" AS j8 ON j8."slug" = i.c8),
+         "bulk found"(key) AS (SELECT "id" FROM "product" WHERE "id" = ANY (...) ORDER BY "id" FOR NO KEY UPDATE),
+         "bulk faults"(at, name) AS (SELECT at, 'category' FROM "bulk items" WHERE c8 IS NOT NULL AND k8 IS NULL
+                                     UNION ALL SELECT at, 'id' FROM "bulk items" WHERE c0 NOT IN (...)),
+         "product" AS (UPDATE "product" SET "sold_qty" = CASE WHEN get_bit(given, 5) = 1 THEN c6 ELSE ... FROM
+                       "bulk items" WHERE "id" = c0 AND NOT EXISTS (SELECT FROM "bulk faults") RETURNING ...)
+    SELECT string_agg(shown, ... ORDER BY at), ..., (SELECT ... FROM "bulk faults")
+    FROM (SELECT '{"id":' || "product"."id" || ... FROM "product" LEFT JOIN ...) AS written(shown, key, at)
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import chain
+from operator import itemgetter
+from types import MappingProxyType, NoneType
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
+from django.db.models import BooleanField, Expression, Field, JSONField, Model, QuerySet, TextField
+from django.db.models.sql import DeleteQuery, UpdateQuery
+from psycopg.pq.abc import PGresult
+from pydantic import BaseModel
+
+from ops.postgres.commands import (
+    GIVEN,
+    Column,
+    Command,
+    Compiled,
+    Delete,
+    Insert,
+    NotWritten,
+    Rows,
+    Update,
+    insertion,
+    refuse_own_table,
+    split_values,
+)  # fmt: skip
+from ops.postgres.compiled import Json, compile_queryset, joined_sql, path_of, quote, row, value
+from ops.postgres.statement import Param, Statement, text_of
+
+Values = Sequence[Mapping[str, Any]]  # of each item, by the names of its fields
+
+MAX_FAULTS = 10  # that one NotWritten names
+# Names in the statement that no table and no column has.
+ITEMS, FOUND, FAULTS, CHANGED, AT = (
+    f'"bulk {name}"' for name in ("items", "found", "faults", "changed", "at")
+)
+# Types whose texts need no quotes in an array, and characters that need a backslash in quotes.
+PLAIN = frozenset((int, Decimal, float, bool, UUID, date, datetime, time, NoneType))
+INTEGERS = frozenset((int, NoneType))
+SPECIAL, ESCAPED = re.compile(r'["\\]'), r"\\\g<0>"
+
+
+def array(values: Sequence[Any]) -> bytes:
+    """The values as an array in Postgres's text format."""
+    kinds = {*map(type, values)}
+    if kinds == {str} and not ('"' in (text := "".join(values)) or "\\" in text):
+        return b'{"%b"}' % '","'.join(values).encode()
+    if kinds <= INTEGERS:  # a quarter of the time that a text for each takes
+        return b"{%b}" % str([*values])[1:-1].replace("None", "NULL").encode()
+    text_of_one = str if kinds <= PLAIN else _quoted
+    texts = ["NULL" if value is None else text_of_one(value) for value in values]
+    return b"{%b}" % ",".join(texts).encode()
+
+
+def _quoted(value: Any) -> str:
+    text: str = value if type(value) is str else (text_of(value) or b"").decode()
+    return f'"{SPECIAL.sub(ESCAPED, text)}"'
+
+
+class Sql(Expression):
+    """SQL of this module's own: a column of the items, or a condition on one."""
+
+    def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
+        super().__init__(output_field=output_field)
+        self.sql = sql
+
+    def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, Any]:
+        return self.sql, []
+
+
+class Many(Command[Values, Rows]):
+    """One compiled statement that changes many rows. Call it with the items."""
+
+    required: frozenset[str]
+    optional: tuple[str, ...]  # fields with another source if an item lacks them: each has a bit that tells
+    key = ""  # the field with the primary key of an item's row, of those that change or delete rows
+    python_defaults: Mapping[str, Callable[[], Any]] = MappingProxyType({})
+
+    async def __call__(self, items: Values) -> Rows:
+        """Write all or none. Raises as Command, TypeError for wrong fields, ValueError for a key that comes twice."""
+        return await self.run(items)
+
+    def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
+        shapes = [tuple(item) for item in values]
+        bits = {shape: self._bits(frozenset(shape)) for shape in {*shapes}}
+        some = {*chain(*bits)}
+        every = some.intersection(*bits)
+        if self.key and len({item[self.key] for item in values}) < len(values):
+            raise ValueError("two items have one key")
+        arrays = {GIVEN: array([bits[shape] for shape in shapes])}
+        for name, column in self.columns.items():
+            default = self.python_defaults.get(name)
+            if name in every:
+                cells = [*map(itemgetter(name), values)]
+            elif default:
+                cells = [item[name] if name in item else default() for item in values]
+            elif name in some:
+                cells = [item.get(name) for item in values]
+            else:
+                cells = []  # nulls, to unnest()
+            if isinstance(column.field, JSONField):
+                cells = [column.prepare(cell) for cell in cells]
+            arrays[name] = array(cells)
+        return self.statement, [arrays[name] for name in self.statement.parameters]
+
+    def read(self, result: PGresult) -> Rows:
+        text, keys, faults = (result.get_value(0, at) for at in range(3))
+        if faults:
+            raise NotWritten(items=[(at - 1, name) for at, name in json.loads(faults)])
+        return Rows(text or b"[]", json.loads(keys or b"[]"))
+
+    def _bits(self, names: frozenset[str]) -> str:
+        if not self.required <= names <= self.columns.keys():
+            wrong = ", ".join(sorted((names - self.columns.keys()) | (self.required - names)))
+            raise TypeError(f"unknown or missing fields: {wrong}; an item takes {sorted(self.columns)}")
+        return "".join("01"[name in names] for name in self.optional)
+
+    def _given(self, name: str) -> Expression:
+        """Whether an item has the field."""
+        return Sql(f"(get_bit({ITEMS}.given, {self.optional.index(name)}) = 1)", BooleanField())
+
+    def _value(self, column: Column) -> Expression:
+        """The value of the column: what the item has, or the key of the related row that this names."""
+        if column.related:
+            return Sql(self._cell(column.name, "k"), column.field)
+        cast = f"::{kind}" if (kind := _type_of(column)).endswith("[]") else ""
+        return Sql(self._cell(column.name) + cast, column.field)
+
+    def _cell(self, name: str, prefix: str = "c") -> str:
+        """The column of the items for a field: `c` has what they have, `k` the key of the row that this names."""
+        return f"{ITEMS}.{prefix}{[*self.columns].index(name)}"
+
+    def _items(self) -> Compiled:
+        """The items, with the keys of the related rows that they name."""
+        names, types = ["given"], ["%s::bit varying[]"]
+        keys, joins = "", ""
+        for number, column in enumerate(self.columns.values()):
+            names.append(f"c{number}")
+            kind = _type_of(column)  # of arrays, unnest() would make the elements of all: they come as texts
+            types.append(f"%s::{'text' if kind.endswith('[]') else kind}[]")
+            if column.related:
+                key, named = _quote(column.field.target_field.column), _quote(column.related.column)
+                related = table_of(column.related.model)
+                keys += f", j{number}.{key} AS k{number}"
+                joins += f" LEFT JOIN {related} AS j{number} ON j{number}.{named} = i.c{number}"
+        items = f"unnest({', '.join(types)}) WITH ORDINALITY AS i({', '.join(names)}, at)"
+        return f"SELECT i.*{keys} FROM {items}{joins}", (Param(GIVEN), *map(Param, self.columns))
+
+    def _found(self, rows: "QuerySet[Any]", *, no_key: bool) -> Compiled:
+        """The keys of the items' rows, which are locked one after the other, in their order."""
+        keys = f"ARRAY(SELECT {self._cell(self.key)} FROM {ITEMS})"
+        chosen = rows.filter(Sql(f"{self._pk} = ANY ({keys})", BooleanField()))
+        sql, parameters = compile_queryset(chosen.order_by("pk"), ["pk"])
+        if any(isinstance(each, Param) for each in parameters):
+            raise ImproperlyConfigured(
+                "The rows of a command of many have no parameters: the items have the keys."
+            )
+        lock = connection.ops.for_update_sql(of=(table_of(self.model),), no_key=no_key)
+        return f"{sql} {lock}", parameters
+
+    def _faults(self) -> Compiled:
+        """The items, by their numbers from 1, that name a row which is not there, and the fields that do."""
+        missing = {
+            name: f"{self._cell(name)} IS NOT NULL AND {self._cell(name, 'k')} IS NULL"
+            for name, column in self.columns.items()
+            if column.related
+        }
+        if self.key:
+            missing[self.key] = f"{self._cell(self.key)} NOT IN (SELECT key FROM {FOUND})"
+        found = [f"SELECT at, {quote(name)} FROM {ITEMS} WHERE {wrong}" for name, wrong in missing.items()]
+        return " UNION ALL ".join(found) or "SELECT 0, '' WHERE false", ()
+
+    def _changed(self, change: Compiled, joined: str) -> Compiled:
+        """An UPDATE or DELETE of all rows, restricted to the items' rows, and to none if an item is at fault."""
+        chosen = f"{ITEMS} WHERE {self._pk} = {self._cell(self.key)} AND NOT EXISTS (SELECT FROM {FAULTS})"
+        sql, parameters = change
+        return f"{sql} {joined} {chosen} RETURNING {table_of(self.model)}.*, {ITEMS}.at AS {AT}", parameters
+
+    @property
+    def _pk(self) -> str:
+        return f"{table_of(self.model)}.{_quote(self.model._meta.pk.column)}"
+
+    def _complete(self, changes: Mapping[str, Compiled], answer: Json) -> Statement:
+        """The statement around the changes, the last of which has the rows, under the name of their table."""
+        refuse_own_table(self.model, answer)
+        at: Any = Sql(f"{table_of(self.model)}.{AT}", TextField())  # which nothing reads
+        read = compile_queryset(QuerySet(self.model).order_by(), [answer.without_ends(), "pk", at])
+        parts = {ITEMS: self._items(), **changes}
+        before = ", ".join(f"{name} AS ({sql})" for name, (sql, _) in parts.items())
+        bound = [each for _, parameters in (*parts.values(), read) for each in parameters]
+        rows = f"'[' || {joined_sql('shown', answer, ' ORDER BY at')} || ']'"
+        faults = f"SELECT at, name FROM {FAULTS} ORDER BY at LIMIT {MAX_FAULTS}"
+        return Statement(
+            f"WITH {before} SELECT {rows}, json_agg(key::text ORDER BY at),"
+            f" (SELECT json_agg(json_build_array(at, name)) FROM ({faults}) AS named)"
+            f" FROM ({read[0]}) AS written(shown, key, at)",
+            tuple(bound),
+            repeatable=False,
+        )
+
+
+class InsertMany(Many):
+    """New rows. The parameters are Insert's; with `only_keys`, the JSON is an array of the rows' keys."""
+
+    def __init__(
+        self,
+        model: type[Model],
+        schema: type[BaseModel],
+        fields: Iterable[str] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        only_keys: bool = False,
+    ) -> None:
+        one = Insert(model, schema, fields, defaults=defaults)
+        self.model, self.columns, self.required = model, one.columns, one.required
+        self.optional = tuple(name for name in one.columns if name in one.optional)
+        self.python_defaults = one.python_defaults
+        sql, parameters = insertion(model, one.values(self._value, self._given))
+        head, values = split_values(model, sql)
+        chosen = f"SELECT {values} FROM {ITEMS} WHERE NOT EXISTS (SELECT FROM {FAULTS}) ORDER BY at"
+        changes: dict[str, Compiled] = {
+            f"{FAULTS}(at, name)": self._faults(),
+            CHANGED: (f"{head} {chosen} RETURNING *", parameters),
+            # RETURNING knows no column of the items, and gives the rows in the order in which they were inserted.
+            table_of(model): (f"SELECT *, row_number() OVER () AS {AT} FROM {CHANGED}", ()),
+        }
+        self.statement = self._complete(changes, _answer(model, schema, only_keys=only_keys))
+
+
+class UpdateMany(Many):
+    """The given fields of the rows whose keys the items have, among those of a queryset; all others stay."""
+
+    def __init__(
+        self,
+        rows: "QuerySet[Any]",
+        schema: type[BaseModel],
+        fields: Iterable[str] | None = None,
+        *,
+        only_keys: bool = False,
+    ) -> None:
+        one = Update(rows, schema, fields)
+        self.model = model = one.model
+        self.key = key_of(model, schema)
+        self.columns = {self.key: Column(self.key, model._meta.pk), **one.columns}
+        self.required, self.optional = frozenset((self.key,)), tuple(one.columns)
+        query: Any = QuerySet(model).query.chain(UpdateQuery)
+        query.add_update_fields(one.values(self._value, self._given))
+        query.clear_ordering(force=True)
+        changes = {
+            f"{FOUND}(key)": self._found(rows, no_key=True),
+            f"{FAULTS}(at, name)": self._faults(),
+            table_of(model): self._changed(query.get_compiler(connection=connection).as_sql(), "FROM"),
+        }
+        self.statement = self._complete(changes, _answer(model, schema, only_keys=only_keys))
+
+
+class DeleteMany(Many):
+    """The rows whose keys the items have, among those of a queryset. The JSON is an array of the keys.
+
+    Refused where Delete is.
+    """
+
+    optional = ()
+
+    def __init__(self, rows: "QuerySet[Any]", schema: type[BaseModel]) -> None:
+        self.model = model = Delete(rows, schema).model
+        self.key = key_of(model, schema)
+        self.columns, self.required = {self.key: Column(self.key, model._meta.pk)}, frozenset((self.key,))
+        query: Any = QuerySet(model).query.chain(DeleteQuery)
+        query.clear_ordering(force=True)
+        changes = {
+            f"{FOUND}(key)": self._found(rows, no_key=False),
+            f"{FAULTS}(at, name)": self._faults(),
+            table_of(model): self._changed(query.get_compiler(connection=connection).as_sql(), "USING"),
+        }
+        self.statement = self._complete(changes, _answer(model, schema, only_keys=True))
+
+
+def key_of(model: type[Model], schema: type[BaseModel]) -> str:
+    """The schema's field with the primary key. Raises ImproperlyConfigured if it has none."""
+    names = ("pk", model._meta.pk.name, model._meta.pk.attname)
+    found = [name for name in schema.model_fields if path_of(schema, name) in names]
+    if not found:
+        raise ImproperlyConfigured(f"{schema.__name__}: a command of many rows needs the field of their key.")
+    return found[0]
+
+
+def table_of(model: type[Model]) -> str:
+    return _quote(model._meta.db_table)
+
+
+def _quote(name: Any) -> str:
+    quoted: str = connection.ops.quote_name(name)
+    return quoted
+
+
+def _answer(model: type[Model], schema: type[BaseModel], *, only_keys: bool) -> Json:
+    return (
+        value(model, schema, key_of(model, schema)) if only_keys else row(model, schema, schema.model_fields)
+    )
+
+
+def _type_of(column: Column) -> str:
+    """The type of an item's value, without a length or a precision.
+
+    A cast to these would cut the value, where the column itself refuses it.
+    """
+    field = column.related or column.field
+    while field.is_relation:
+        field = field.target_field
+    return re.sub(r"\(.*?\)", "", field.rel_db_type(connection))

@@ -1,0 +1,562 @@
+"""Inserts, updates and deletes compiled once, which answer the row as JSON: the counterpart of compiled queries.
+
+    create = Insert(Product, ProductOut, defaults={"time_created": Now()})
+    change = Update(Product.objects.filter(pk=Param("id")), ProductOut)
+    remove = Delete(Product.objects.filter(pk=Param("id")), ProductOut)
+
+    row = await create(low_price=Decimal("1.50"), ..., category="garden")   # Row(json=b'{"id":7,...}', key="7")
+    row = await change(id=7, low_price=Decimal("2"))                        # all other fields stay
+    row = await change(id=7, sold_qty=1, seen=digest(row.json))             # if no other writer was faster
+    await remove(id=7)
+
+The ORM's compilers of inserts, updates and deletes write the SQL, and the schema defines the JSON, as in
+ops/postgres/compiled.py: a command's row is the same bytes as a query's. Each is one statement in one round trip, and
+a transaction of its own. A field with an alias `category.slug` is filled by the related row that its value names.
+
+An update is one statement for every choice of fields: `SET a = CASE WHEN $1 THEN $2 ELSE a END`. With eight fields
+that takes Postgres a tenth more time than a statement that sets the one field which is given; but no choice, of 255,
+is ever compiled or prepared. To Postgres a column that is set to itself is unchanged: no index is written for it.
+
+A command that cannot work is refused when it is declared. It never calls save(), signals or validators.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connection
+from django.db.models import (
+    DO_NOTHING,
+    PROTECT,
+    RESTRICT,
+    BooleanField,
+    DateTimeField,
+    Exists,
+    Expression,
+    F,
+    JSONField,
+    Model,
+    Q,
+    QuerySet,
+    Subquery,
+    TextField,
+)  # fmt: skip
+from django.db.models.constants import LOOKUP_SEP
+from django.db.models.functions import Cast, Now, StrIndex
+from django.db.models.lookups import GreaterThan, IsNull
+from django.db.models.sql import DeleteQuery, InsertQuery, Query, UpdateQuery
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
+from psycopg import OperationalError
+from psycopg.pq.abc import PGresult
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+from pydantic import BaseModel
+
+from ops.postgres.compiled import Json, compile_queryset, nested, path_of, row
+from ops.postgres.connection import OutcomeUnknown, is_lost
+from ops.postgres.digests import Digest
+from ops.postgres.pool import current, fetch
+from ops.postgres.statement import Param, Statement
+
+Compiled = tuple[str, tuple[Any, ...]]  # SQL with Django's placeholders, and its parameters
+
+SEEN = "seen"  # the parameter for the digests of the row that the client has seen
+GIVEN = "given:"  # before a field's name: the parameter that tells whether the field has a value
+# Refused by Postgres itself, as the ORM does it, or not at all. Django emulates the others row by row.
+KEPT_BY_POSTGRES = frozenset((PROTECT, RESTRICT, DO_NOTHING))
+# Methods by which a field makes another value of the one that it is given.
+CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
+CONFLICTS = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing was sent
+
+
+class NotWritten(Exception):
+    """Nothing was changed. `is_missing`: there is no such row. `unknown`: fields whose values name no related row.
+
+    `items`, of a command of many rows: the number of each item, from 0, and its field whose value names no row.
+
+    If none of them, then the row differs from the one that the client has seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_missing: bool = False,
+        unknown: Sequence[str] = (),
+        items: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        reason = "the row is missing" if is_missing else "the row has changed"
+        named = [*unknown, *(f"item {at} {name}".strip() for at, name in items)]
+        super().__init__(f"no row for {', '.join(named)}" if named else reason)
+        self.is_missing, self.unknown, self.items = is_missing, unknown, items
+
+
+class Row(NamedTuple):
+    """The row that was written, or deleted: its JSON, and its primary key as Postgres prints it."""
+
+    json: bytes
+    key: str
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.key]
+
+
+class Rows(NamedTuple):
+    """The rows that were written, or deleted: their JSON as an array, and their keys as Postgres prints them."""
+
+    json: bytes
+    keys: list[str]
+
+
+Values = TypeVar("Values")
+Written = TypeVar("Written", bound=Row | Rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of the schema that a command fills: its column, and of a relation the unique field that names a row."""
+
+    name: str
+    field: Any  # of the model
+    related: Any = None
+
+    def value(self) -> Expression:
+        """The value of the column, from the parameter `name`."""
+        if not self.related:
+            return Param(self.name, self.field)
+        found: Any = Subquery(self.named().values(self.field.target_field.attname)[:1])
+        return found  # type: ignore[no-any-return]
+
+    def named(self) -> "QuerySet[Any]":
+        """The related row that the parameter names."""
+        names = {self.related.name: Param(self.name, self.related)}
+        return QuerySet(self.related.model).filter(**names).order_by()
+
+    def is_unknown(self) -> Q:
+        """Whether the parameter names a related row that is not there."""
+        return Q(IsNull(Cast(Param(self.name), TextField()), False)) & ~Q(Exists(self.named()))  # noqa: FBT003
+
+    def prepare(self, value: Any) -> Any:
+        """A value that psycopg writes as Postgres reads it."""
+        if isinstance(self.field, JSONField) and value is not None:
+            return json.dumps(value, cls=self.field.encoder, ensure_ascii=False)
+        return value
+
+
+class IfGiven(Expression):
+    """The value of a field, if the caller gives it one, or else another expression."""
+
+    def __init__(self, given: Expression, value: Expression, otherwise: Any) -> None:
+        """`given` tells whether there is one."""
+        super().__init__(output_field=TextField())  # which nothing reads
+        self.parts = [given, value, otherwise]
+
+    def get_source_expressions(self) -> list[Any]:
+        return self.parts
+
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        self.parts = [*exprs]
+
+    def as_sql(self, compiler: SQLCompiler, _connection: Any) -> tuple[str, Any]:
+        compiled = [compiler.compile(part) for part in self.parts]
+        given, value, otherwise = (sql for sql, _ in compiled)
+        sql = f"CASE WHEN {given}::boolean THEN {value} ELSE {otherwise} END"
+        return sql, [parameter for _, parameters in compiled for parameter in parameters]
+
+
+def columns_of(model: type[Model], schema: type[BaseModel]) -> dict[str, Column]:
+    """The fields of the schema that a command can fill, by name.
+
+    Left out are the primary key, unless it is the client's to choose, generated fields, related rows' fields that
+    name no single row, and objects and lists.
+    """
+    found: dict[str, Column] = {}
+    for name in schema.model_fields:
+        if nested(model, schema, name):
+            continue
+        first, *rest = path_of(schema, name).split(LOOKUP_SEP)
+        field: Any = _concrete(model, first)
+        if field is None or field.generated or len(rest) > 1:
+            continue
+        if rest:
+            related = _concrete(field.related_model, rest[0]) if field.related_model else None
+            if related is not None and related.unique and not related.is_relation:
+                found[name] = Column(name, field, related)
+        elif not field.primary_key or not (_is_automatic(field) or field.has_default()):
+            found[name] = Column(name, field)
+    return found
+
+
+def _concrete(model: type[Model], name: str) -> Any:
+    try:
+        field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    return field if field.concrete and not field.many_to_many else None
+
+
+def _is_automatic(field: Any) -> bool:
+    return field.get_internal_type() in ("AutoField", "BigAutoField", "SmallAutoField")
+
+
+class Command(Generic[Values, Written]):
+    """One compiled statement that changes rows."""
+
+    model: type[Model]
+    statement: Statement
+    columns: dict[str, Column]  # by the name of the parameter
+
+    def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
+        """The statement with its parameters. Raises TypeError for a name that it lacks or has not."""
+        raise NotImplementedError
+
+    def read(self, result: PGresult) -> Written:
+        """What it has written. Raises NotWritten."""
+        raise NotImplementedError
+
+    async def run(self, values: Values) -> Written:
+        """As a call, for parameters in one object."""
+        try:
+            result = await fetch(*self.bind(values))
+        except CONFLICTS:
+            raise
+        except OperationalError as error:
+            # In a transaction, the lack of a COMMIT says enough.
+            if current.get() is None and is_lost(error):
+                raise OutcomeUnknown(str(error)) from error
+            raise
+        return self.read(result)
+
+
+class RowCommand(Command[Mapping[str, Any], Row]):
+    """One that changes one row at most. Call it with the parameters."""
+
+    optional: frozenset[str]  # fields whose column has another source if they are not given
+    unknowable: tuple[str, ...]  # fields that name a related row
+    required: frozenset[str] = frozenset()
+    compares = True  # the row that there is: it may be missing, or not the one that was seen
+    comparing: Statement  # for calls that say which; its digest takes Postgres a tenth of a change's time
+
+    async def __call__(self, **values: Any) -> Row:
+        """Change the row. Raises NotWritten, OutcomeUnknown, psycopg's errors, TypeError for unknown parameters."""
+        return await self.run(values)
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[Statement, list[bytes | None]]:
+        columns = self.columns
+        bound = dict.fromkeys(self.optional) | {
+            name: columns[name].prepare(value) if name in columns else value for name, value in values.items()
+        }
+        for name in self.optional:
+            bound[GIVEN + name] = name in values
+        statement = self.statement
+        if self.compares:
+            if bound.get(SEEN) is None:
+                bound.pop(SEEN, None)
+            else:
+                statement = self.comparing
+        return statement, statement.bind(bound)
+
+    def read(self, result: PGresult) -> Row:
+        if (text := result.get_value(0, 0) if result.ntuples else None) is not None:
+            return Row(text, (result.get_value(0, 1) or b"").decode())
+        reasons = (
+            [result.get_value(0, at) == b"t" for at in range(2, result.nfields)] if result.ntuples else []
+        )
+        is_missing = bool(reasons) and self.compares and reasons.pop(0)
+        unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
+        raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
+
+    def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
+        """The statement around the change: the row as JSON with its key, or the reasons of a change that is none.
+
+        The changed rows have the name of their table, so the ORM's own SQL for reading them is the rest of it. The
+        reasons stand before, where that name is still the table's; Postgres computes them only if they are read.
+        """
+        table = connection.ops.quote_name(self.model._meta.db_table)
+        refuse_own_table(self.model, answer)
+        read, read_parameters = compile_queryset(QuerySet(self.model).order_by(), [answer, "pk"])
+        sql, parameters = changed
+        compiled = [sql_of(self.model, reason) for reason in reasons]
+        names = ", ".join(f"c{at}" for at in range(len(compiled)))
+        before = ""
+        if compiled:
+            before = f'"not written"({names}) AS (SELECT {", ".join(text for text, _ in compiled)}), '
+        after = f"SELECT json::text, key::text{', NULL::boolean' * len(compiled)} FROM ({read}) AS written(json, key)"
+        if compiled:
+            after += f' UNION ALL SELECT NULL, NULL, {names} FROM "not written"'
+            after += f" WHERE NOT EXISTS (SELECT FROM {table})"
+        bound = (*(p for _, more in compiled for p in more), *parameters, *read_parameters)
+        return Statement(f"WITH {before}{table} AS ({sql} RETURNING *) {after}", bound, repeatable=False)
+
+
+class Insert(RowCommand):
+    """One new row. `fields` are those of the schema that callers fill, by default all that they can.
+
+    `defaults` are expressions or values for fields that a caller may leave out, or that the schema lacks, beside the
+    model's own defaults. A default in Python is computed for each call.
+    """
+
+    compares = False
+
+    def __init__(
+        self,
+        model: type[Model],
+        schema: type[BaseModel],
+        fields: Iterable[str] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        _refuse_parents(model)
+        self.model, self.columns = model, _choose(model, schema, fields)
+        self.defaults = defaults or {}
+        self.sources = _sources(model, self.defaults)
+        column_of = {column.field: column for column in self.columns.values()}
+        self.python_defaults: dict[str, Callable[[], Any]] = {}
+        for field, source in self.sources.items():
+            column = column_of.get(field)
+            if isinstance(source, Expression):
+                continue
+            if column is None:
+                if source is None:
+                    raise ImproperlyConfigured(
+                        f"{model.__name__}.{field.name}: Postgres cannot fill it. Name it, or give it a default."
+                    )
+                column = self.columns[field.attname] = Column(field.attname, field)
+            if source:
+                self.python_defaults[column.name] = source
+            if column.related and field.has_default() and source == field.get_default:
+                raise ImproperlyConfigured(f"{field}: its default is a key, and {column.name} is none.")
+        self.optional = frozenset(
+            name
+            for name, column in self.columns.items()
+            if isinstance(self.sources[column.field], Expression)
+        )
+        related = [column for column in self.columns.values() if column.related]
+        self.unknowable = tuple(column.name for column in related)
+        self.required = frozenset(self.columns) - self.optional - self.python_defaults.keys()
+
+        sql, parameters = insertion(model, self.values(Column.value, _is_given))
+        if related:
+            head, values = split_values(model, sql)
+            condition, more = sql_of(model, ~_any(column.is_unknown() for column in related))
+            sql, parameters = f"{head} SELECT {values} WHERE {condition}", (*parameters, *more)
+        reasons = [column.is_unknown() for column in related]
+        self.statement = self._complete((sql, parameters), row(model, schema, schema.model_fields), reasons)
+
+    def values(
+        self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
+    ) -> dict[Any, Expression]:
+        """The value of each field of the model, by the value of a column, and whether it is given."""
+        column_of = {column.field: column for column in self.columns.values()}
+        found = {}
+        for field, source in self.sources.items():
+            column = column_of.get(field)
+            if not column:
+                found[field] = source
+            elif isinstance(source, Expression):
+                found[field] = IfGiven(given(column.name), value(column), source)
+            else:
+                found[field] = value(column)
+        return found
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[Statement, list[bytes | None]]:
+        missing = {name: default() for name, default in self.python_defaults.items() if name not in values}
+        return super().bind({**values, **missing})
+
+
+class Update(RowCommand):
+    """The given fields of the one row that a queryset finds; all others stay.
+
+    With `seen`, digests of rows joined by commas, only if the row has one of them, which no later writer can change
+    meanwhile: Postgres looks at the row again once it has the lock (READ COMMITTED, its default).
+    """
+
+    def __init__(
+        self, rows: "QuerySet[Any]", schema: type[BaseModel], fields: Iterable[str] | None = None
+    ) -> None:
+        self.model = model = rows.model
+        _refuse_parents(model)
+        self.columns = {
+            name: column
+            for name, column in _choose(model, schema, fields).items()
+            if not column.field.primary_key
+        }
+        if not self.columns or SEEN in self.columns:
+            raise ImproperlyConfigured(f"{schema.__name__}: an update needs a field, and none named {SEEN}.")
+        self.optional = frozenset(self.columns)
+        related = [column for column in self.columns.values() if column.related]
+        self.unknowable = tuple(column.name for column in related)
+        unknown = [Q(Cast(Param(GIVEN + c.name), BooleanField())) & c.is_unknown() for c in related]
+
+        values = self.values(Column.value, _is_given)
+        answer = row(model, schema, schema.model_fields)
+
+        def compiled(found: "QuerySet[Any]") -> Statement:
+            query: Any = (found.filter(~_any(unknown)) if unknown else found).query.chain(UpdateQuery)
+            query.add_update_fields(values)
+            query.clear_ordering(force=True)
+            changed = query.get_compiler(connection=connection).as_sql()
+            return self._complete(changed, answer, [~Q(Exists(rows.order_by())), *unknown])
+
+        self.statement, self.comparing = compiled(rows), compiled(rows.filter(_is_seen(answer)))
+
+    def values(
+        self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
+    ) -> list[tuple[Any, None, Expression]]:
+        """As Insert's, in the form that UpdateQuery takes."""
+        filled = {column.field for column in self.columns.values()}
+        return [
+            (column.field, None, IfGiven(given(name), value(column), F(column.field.attname)))
+            for name, column in self.columns.items()
+        ] + [
+            (field, None, Now())
+            for field in self.model._meta.concrete_fields
+            if getattr(field, "auto_now", False) and field not in filled and isinstance(field, DateTimeField)
+        ]  # fmt: skip
+
+
+class Delete(RowCommand):
+    """The one row that a queryset finds. `seen` as in Update.
+
+    Related rows must be none of its business: where the ORM would change or delete them, row by row, it is refused.
+    """
+
+    unknowable = ()
+
+    def __init__(self, rows: "QuerySet[Any]", schema: type[BaseModel]) -> None:
+        self.model = model = rows.model
+        _refuse_parents(model)
+        for relation in model._meta.get_fields(include_hidden=True):
+            rule = getattr(relation, "on_delete", None)
+            emulated = (
+                relation.auto_created and not relation.concrete and rule not in (None, *KEPT_BY_POSTGRES)
+            )
+            # Of Django 6.1: the rules that the database has itself.
+            if emulated and not getattr(rule, "on_delete_sql", None):
+                raise ImproperlyConfigured(
+                    f"{model.__name__}: {rule.__name__} of {relation.related_model.__name__} is the ORM's own work: "  # type: ignore[union-attr]
+                    "delete such rows by the ORM."
+                )
+        if any(hasattr(field, "bulk_related_objects") for field in model._meta.private_fields):
+            raise ImproperlyConfigured(f"{model.__name__}: the ORM deletes its generic relations: use it.")
+        self.columns, self.optional = {}, frozenset()
+        answer = row(model, schema, schema.model_fields)
+
+        def compiled(found: "QuerySet[Any]") -> Statement:
+            query: Any = found.query.chain(DeleteQuery)
+            query.clear_ordering(force=True)
+            deleted = query.get_compiler(connection=connection).as_sql()
+            return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))])
+
+        self.statement, self.comparing = compiled(rows), compiled(rows.filter(_is_seen(answer)))
+
+
+def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
+    """The source of each column of a new row, if it is not given: an expression, a function of Python's, or None.
+
+    Columns that Postgres fills by itself are left out.
+    """
+    found: dict[Any, Any] = {}
+    unused = {*defaults}
+    for field in model._meta.concrete_fields:
+        name = next((name for name in (field.name, field.attname) if name in defaults), "")
+        unused.discard(name)
+        is_timed = getattr(field, "auto_now_add", False) or getattr(field, "auto_now", False)
+        if name:
+            value = defaults[name]
+            found[field] = (
+                value if isinstance(value, Expression) or callable(value) else partial(_same, value)
+            )
+        elif field.generated or _is_automatic(field):
+            continue
+        elif is_timed and isinstance(field, DateTimeField):
+            found[field] = Now()
+        elif is_timed:
+            raise ImproperlyConfigured(f"{field}: a command has no auto_now of a {type(field).__name__}.")
+        elif field.has_db_default():
+            found[field] = cast("Any", field)._db_default_expression  # noqa: SLF001  it has no public name
+        else:
+            found[field] = field.get_default if field.has_default() or field.null else None
+    if unused:
+        raise ImproperlyConfigured(f"{model.__name__} has no field {', '.join(unused)} to give a default.")
+    return found
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _choose(model: type[Model], schema: type[BaseModel], fields: Iterable[str] | None) -> dict[str, Column]:
+    """The named fields of the schema, or all that can be filled. Raises ImproperlyConfigured."""
+    known = columns_of(model, schema)
+    if wrong := [name for name in fields or () if name not in known]:
+        raise ImproperlyConfigured(f"{schema.__name__}: a command cannot fill {', '.join(wrong)}.")
+    chosen = known if fields is None else {name: known[name] for name in fields}
+    filled: set[Any] = set()
+    for name, column in chosen.items():
+        if column.field in filled:
+            raise ImproperlyConfigured(f"{schema.__name__}: {name} and another field fill {column.field}.")
+        filled.add(column.field)
+        for method in CONVERSIONS:
+            if not getattr(type(column.field), method).__module__.startswith(
+                ("django.db.", "django.contrib.")
+            ):
+                raise ImproperlyConfigured(f"{column.field}: Postgres cannot call its {method}().")
+    return chosen
+
+
+def _refuse_parents(model: type[Model]) -> None:
+    if model._meta.parents and not model._meta.proxy:
+        raise ImproperlyConfigured(f"{model.__name__} has rows in several tables: write it by the ORM.")
+    if not model._meta.pk.concrete:
+        raise ImproperlyConfigured(f"{model.__name__} has a key of several columns: write it by the ORM.")
+
+
+def refuse_own_table(model: type[Model], answer: Json) -> None:
+    """Raises ImproperlyConfigured for an answer with a field of a related row that is in the table itself."""
+    if path := answer.contents.tables.get(model._meta.db_table):
+        raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
+
+
+def insertion(model: type[Model], values: Mapping[Any, Expression]) -> Compiled:
+    """The INSERT of one row, of values by field."""
+    query = InsertQuery(model)
+    new: Any = SimpleNamespace(**{field.attname: value for field, value in values.items()})
+    query.insert_values([*values], [new], raw=True)  # raw: no pre_save, no defaults of Python
+    sql, parameters = SQLInsertCompiler(query, connection, DEFAULT_DB_ALIAS).as_sql()[0]
+    return sql, tuple(parameters)
+
+
+def split_values(model: type[Model], sql: str) -> tuple[str, str]:
+    """The INSERT without its VALUES, and these, for a SELECT in their place."""
+    head, found, values = sql.partition(" VALUES (")
+    if not found or not values.endswith(")"):
+        raise ImproperlyConfigured(f"{model.__name__}: an INSERT of Django's in another form: {sql}")
+    return head, values.removesuffix(")")
+
+
+def _is_given(name: str) -> Param:
+    return Param(GIVEN + name)
+
+
+def _is_seen(answer: Json) -> Q:
+    """Whether the row is one that the caller has seen."""
+    return Q(GreaterThan(StrIndex(Cast(Param(SEEN), TextField()), Digest(answer.correlated())), 0))
+
+
+def _any(conditions: Iterable[Q]) -> Q:
+    either = Q()
+    for condition in conditions:
+        either |= condition
+    return either
+
+
+def sql_of(model: type[Model], expression: Any) -> Compiled:
+    """The SQL of an expression that reads no column."""
+    query = Query(model)
+    compiler = query.get_compiler(connection=connection)
+    sql, parameters = compiler.compile(expression.resolve_expression(query))
+    return sql, tuple(parameters)

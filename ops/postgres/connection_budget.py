@@ -1,0 +1,121 @@
+"""The connection budget: the connections that all workers may open at worst, and the room in Postgres."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.conf import settings
+from django.db import OperationalError, connections
+from psycopg import Connection
+
+logger = logging.getLogger(__name__)
+
+OTHER_CONNECTIONS = 10  # left for migrations, psql and monitoring, or as many as others hold already
+PSYCOPG_MIN_SIZE = 4  # connections of a pool without sizes; without a max_size the maximum, too
+
+LIMITS_QUERY = """
+SELECT current_setting('max_connections')::int,
+       current_setting('superuser_reserved_connections')::int,
+       coalesce(current_setting('reserved_connections', true), '0')::int,
+       (SELECT count(*) FROM pg_stat_activity
+        WHERE datname IS NOT NULL AND application_name <> current_setting('application_name'))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionBudget:
+    workers: int
+    sync: int  # connections of a worker's sync pool, at most
+    native: int  # and of its native pool
+    imports: int  # and of the imports that it runs at a time
+    snapshots: int  # and of the statistics that it computes
+    exports: int  # and of the exports
+    maximum: int  # max_connections
+    superusers: int  # superuser_reserved_connections
+    reserved: int  # reserved_connections
+    others: int
+
+    @classmethod
+    def measure(cls, alias: str) -> Self:
+        """Raises Django's OperationalError where the server cannot be reached."""
+        with connect_outside_pools(alias) as connection:
+            row: Any = connection.execute(LIMITS_QUERY).fetchone()
+        maximum, superusers, reserved, others = row
+        # Of Django's pool, which manage.py takes out of OPTIONS.
+        pool = connections[alias].settings_dict["OPTIONS"].get("pool", settings.SYNC_POOL)
+        sizes = pool if isinstance(pool, dict) else {}
+        return cls(
+            workers=settings.WEB_CONCURRENCY,
+            sync=int(sizes.get("max_size") or sizes.get("min_size", PSYCOPG_MIN_SIZE)),
+            native=settings.NATIVE_POOL.max_size if alias == "default" else 0,
+            imports=settings.IMPORT_CONCURRENCY if alias == "default" else 0,
+            snapshots=settings.SNAPSHOT_CONNECTIONS if alias == "default" else 0,
+            exports=settings.EXPORT_CONCURRENCY if alias == "default" else 0,
+            maximum=maximum,
+            superusers=superusers,
+            reserved=reserved,
+            others=max(OTHER_CONNECTIONS, others),
+        )
+
+    @property
+    def worst(self) -> int:
+        """The connections that all workers may open."""
+        long = self.imports + self.exports + self.snapshots
+        return self.workers * (self.sync + self.native + long)
+
+    @property
+    def worst_of_two(self) -> int:
+        """The connections of two releases at once: one that stops has its own until its last request has ended."""
+        return 2 * self.worst
+
+    @property
+    def room(self) -> int:
+        """The connections that Postgres has left for them."""
+        return self.maximum - self.superusers - self.reserved - self.others
+
+    def __str__(self) -> str:
+        return (
+            f"{self.workers} workers (WEB_CONCURRENCY) x ({self.sync} of the sync pool + {self.native} of the "
+            f"native pool + {self.imports} for imports + {self.exports} for exports + {self.snapshots} for "
+            f"statistics) = {self.worst} connections at worst, {self.worst_of_two} while two releases run; "
+            f"Postgres has room for {self.room}: {self.maximum} (max_connections) "
+            f"- {self.superusers} (superuser_reserved_connections) - {self.reserved} (reserved_connections) "
+            f"- {self.others} (others)"
+        )
+
+
+def connect_outside_pools(alias: str) -> "Connection[Any]":
+    """A connection with the parameters of Django's, as Postgres opens it: Django would correct its time zone.
+
+    Outside the pool: its threads would outlive the question. Raises Django's OperationalError.
+    """
+    wrapper = connections[alias].copy()
+    wrapper.settings_dict["OPTIONS"].pop("pool", None)
+    with wrapper.wrap_database_errors:
+        connection: Connection[Any] = wrapper.get_new_connection(wrapper.get_connection_params())
+    connection.autocommit = True
+    return connection
+
+
+def report() -> None:
+    """Log the budget, in a thread of its own: a server that is down or frozen holds up no start.
+
+    A warning where it does not fit; with REUSE_PORT, where that of two releases does not.
+
+    Behind a pooler nothing is logged: the pooler bounds the connections, not Postgres.
+    """
+
+    def log() -> None:
+        for alias in connections:
+            try:
+                budget = ConnectionBudget.measure(alias)
+            except OperationalError as error:
+                logger.debug("The database %r was not asked for its connections: %s", alias, error)
+            else:
+                most = budget.worst_of_two if settings.REUSE_PORT else budget.worst
+                level = logging.WARNING if most > budget.room else logging.INFO
+                logger.log(level, "Database %r: %s", alias, budget)
+
+    if not settings.DATABASE_POOLER:
+        threading.Thread(target=log, daemon=True, name="connection budget").start()

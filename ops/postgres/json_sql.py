@@ -1,0 +1,247 @@
+"""SQL that writes a model field's value as JSON, exactly as the schema's own serialiser would.
+
+The schema is the author of the JSON. For each type of column there are candidates (`JsonSql`), the cheapest first: an
+SQL expression, and a function in Python that returns the same text. Sample values are printed through the schema, and
+the first candidate that returns the same texts is chosen. If there is none, the field is refused when it is
+declared.
+
+An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the samples -12.5, 0.01 and 0.
+
+| in the schema      | prints   | candidate 1, a string | candidate 2, a number   | chosen                        |
+| low_price: Decimal | "-12.50" | "-12.50", the same    |                         | 1: `{}` between double quotes |
+| low_price: float   | -12.5    | "-12.50", different   | -12.50, an equal number | 2: `{}::text`, null for NaN   |
+| low_price: int     | 0        | "0.00", different     | 0.00, no integer        | none: ImproperlyConfigured    |
+
+(An int takes only the sample 0.) With a Decimal, the SQL of `{"low_price":"12.50"}` is
+`'{"low_price":"' || low_price || '"}'`.
+"""
+
+import datetime
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import orjson
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import DecimalField, Field
+from pydantic import BaseModel, ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSql:
+    """SQL for a value that is not null, between two literal texts. `{}` is the column."""
+
+    sql: str
+    python: Callable[[Any], str]  # the JSON that it writes for a sample
+    quotes: tuple[str, str] = ("", "")  # literal texts around it
+    plain: str = (
+        ""  # the value as a cell of CSV has it, null as NULL; where it is not `sql` within the quotes
+    )
+    is_text: bool = False  # whether a client may have written anything into it
+
+    def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
+        """The literal before, the SQL of the column, the literal after."""
+        sql = self.sql.replace("%", "%%").replace("{}", column)
+        before, after = self.quotes
+        if not nullable:
+            return before, sql, after
+        quoted = f"'{before}' || {sql} || '{after}'" if before or after else f"({sql})::text"
+        return "", f"COALESCE({quoted}, 'null')", ""
+
+    def cell(self, column: str) -> str:
+        """SQL of the same text without JSON's quotes and escapes. NULL stays NULL."""
+        sql = (self.plain or self.sql).replace("%", "%%").replace("{}", column)
+        after = self.quotes[1].removesuffix('"')
+        return f"({sql} || '{after}')" if after else f"({sql})"
+
+
+def temporal(value: Any) -> str:
+    """The text of a datetime, a time or a timedelta in every answer, whether Postgres or Python writes it.
+
+    Fractions have six digits and the offset is +00:00: Python before 3.11 reads no `Z` and no other number of
+    digits, and a parser with a fixed format, as in Swift, takes one (docs/decisions/0015-one-width.md). A timedelta
+    is an ISO 8601 duration with years of 365 days, as pydantic prints it.
+    """
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.UTC).isoformat(timespec="microseconds")
+    if isinstance(value, datetime.time):
+        return value.isoformat(timespec="microseconds")
+    if not isinstance(value, datetime.timedelta):
+        raise TypeError(f"{type(value).__name__} is neither a moment nor a time nor a duration.")
+    total = abs(value)
+    years, days = divmod(total.days, 365)
+    minutes, seconds = divmod(total.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{total.microseconds:06}".rstrip("0") if total.microseconds else ""
+    date = f"{years}Y" * bool(years) + f"{days}D" * bool(days)
+    clock = f"{hours}H" * bool(hours) + f"{minutes}M" * bool(minutes)
+    clock += f"{seconds}{fraction}S" * bool(seconds or fraction)
+    return f"{'-' * (value < total)}P{date}" + (f"T{clock}" if clock else "T0S" if not date else "")
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _quoted_temporal(value: Any) -> str:
+    return f'"{temporal(value)}"'
+
+
+QUOTES = ('"', '"')
+BARE = JsonSql("{}", str)
+BOOLEAN = JsonSql("{}::text", _json)
+QUOTED = JsonSql("{}", lambda value: f'"{value}"', QUOTES)
+# The zeros that Postgres leaves out at the end of a fraction. To round a timestamp and compare it takes 10 ns,
+# to_char 450.
+ZEROS = "CASE {} " + " ".join(
+    f"WHEN {{}}::TYPE({digits}) THEN '{'.' * (not digits)}{'0' * (6 - digits)}'" for digits in range(6)
+)
+ZEROS += " ELSE '' END"
+# In UTC whatever the session's time zone, without the 300 ns of a look-up in it.
+UTC_TIMESTAMP = f"replace({{}} AT TIME ZONE INTERVAL '0' || {ZEROS.replace('TYPE', 'timestamptz')}, ' ', 'T')"
+NULL_UNLESS_FINITE = "CASE WHEN {} IN ('NaN', 'Infinity', '-Infinity') THEN 'null' ELSE {}::text END"
+
+# By Django's internal type: sample values, then the candidates, the cheapest first. DecimalField depends on its
+# decimal places (see json_sql).
+INTEGERS = ([0, -1, 2**31 - 1], [BARE, QUOTED])
+POSITIVE_INTEGERS = ([0, 1, 2**31 - 1], [BARE, QUOTED])
+TEXTS = (
+    [' A "quoted" \\ \x01\n\u2028é😀 '],
+    [JsonSql("to_json({}::text)", _json, plain="{}::text", is_text=True)],
+)
+CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
+    **dict.fromkeys(["AutoField", "BigAutoField", "SmallAutoField"], INTEGERS),
+    **dict.fromkeys(["IntegerField", "BigIntegerField", "SmallIntegerField"], INTEGERS),
+    **dict.fromkeys(
+        ["PositiveIntegerField", "PositiveBigIntegerField", "PositiveSmallIntegerField"], POSITIVE_INTEGERS
+    ),
+    **dict.fromkeys(["CharField", "TextField", "SlugField"], TEXTS),
+    "BooleanField": ([True, False], [BOOLEAN]),
+    "FloatField": (
+        [1.5, -1e-7, 1e300, float("nan"), float("inf")],
+        [JsonSql(NULL_UNLESS_FINITE, _json, plain=f"NULLIF({NULL_UNLESS_FINITE}, 'null')")],
+    ),
+    "UUIDField": ([uuid.UUID(int=2**127 + 10)], [QUOTED]),
+    "GenericIPAddressField": (
+        ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"],
+        [JsonSql("to_json(host({}))", _json, plain="host({})")],
+    ),
+    "DateField": ([datetime.date(99, 1, 2)], [JsonSql("to_json({})", _json, plain="{}")]),
+    "DateTimeField": (
+        [
+            datetime.datetime(2020, 1, 1, 0, 0, 13, 370000, datetime.UTC),
+            datetime.datetime(99, 1, 1, tzinfo=datetime.UTC),
+        ],
+        [JsonSql(UTC_TIMESTAMP, _quoted_temporal, ('"', '+00:00"'))],
+    ),
+    "TimeField": (
+        [datetime.time(13, 37, 0, 500000), datetime.time(13, 37)],
+        [JsonSql("{} || " + ZEROS.replace("TYPE", "time"), _quoted_temporal, QUOTES)],
+    ),
+    "JSONField": ([{"a": [1, "b", None, True]}], [JsonSql("{}::text", _json)]),
+}
+
+# Pydantic's codes, without their ends, of texts that are of another type; and of values that are too exact.
+PARSED = frozenset(("bool", "date", "datetime", "decimal", "float", "int", "time", "time_delta", "uuid"))
+INEXACT = frozenset(("date_from_datetime_inexact", "int_from_float"))
+
+
+@cache  # of 30 us a field; a listing compiles many queries of the same ones
+def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> JsonSql:
+    """The SQL that writes values of `field` as the schema prints its field `name`.
+
+    Raises ImproperlyConfigured where Postgres cannot write the same.
+    """
+    if hasattr(schema, f"resolve_{name}"):
+        raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call its resolver.")
+    field = getattr(field, "output_field", None) or field  # of a generated field
+    internal_type = field.get_internal_type()
+    samples: Sequence[Any]
+    if isinstance(field, DecimalField):
+        # Python prints values below 1e-6 with an exponent: the second sample shows whether the schema does.
+        unit = Decimal(1).scaleb(-field.decimal_places)
+        samples = [Decimal("-12.5").quantize(unit), unit, 0 * unit]
+        number = "CASE WHEN {} = 'NaN' THEN 'null' ELSE {}::text END"
+        candidates = [
+            JsonSql("{}", lambda value: f'"{value:f}"', QUOTES),
+            JsonSql(number, lambda value: f"{value:f}", plain="NULLIF({}, 'NaN')"),
+        ]
+    # The last condition is for a custom field that converts values as it reads them: the schema prints other values.
+    elif internal_type not in CANDIDATES or (
+        hasattr(field, "from_db_value") and internal_type != "JSONField"
+    ):
+        raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
+    else:
+        samples, candidates = CANDIDATES[internal_type]
+        samples = [value for value, _ in field.flatchoices if value is not None] or samples
+
+    return choose(candidates, samples, schema, name, of=str(field))
+
+
+def choose(
+    candidates: Sequence[JsonSql], samples: Sequence[Any], schema: type[BaseModel], name: str, *, of: str
+) -> JsonSql:
+    """The first candidate that writes the samples as the schema prints its field `name`.
+
+    Raises ImproperlyConfigured if there is none; `of` names in it what the values are.
+    """
+    printed = _printed(schema, name, samples, of)
+    for candidate in candidates:
+        if all(_is_same_json(text, candidate.python(sample)) for sample, text in printed):
+            return candidate
+    sample, text = next(
+        (sample, text) for sample, text in printed if not _is_same_json(text, candidates[0].python(sample))
+    )
+    raise ImproperlyConfigured(
+        f"{schema.__name__}.{name}: no JSON that Postgres can write for {of} equals what the schema prints: "
+        f"for {sample!r} it prints {text or 'nothing'}, "
+        f"Postgres {' or '.join(dict.fromkeys(candidate.python(sample) for candidate in candidates))}."
+    )
+
+
+def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str) -> list[tuple[Any, str]]:
+    """Each sample that the schema takes, with its JSON in an answer; all samples if it has bounds that exclude them.
+
+    Raises ImproperlyConfigured if the schema has another type, whatever the bounds. A datetime or time that no
+    serialiser of the schema prints is written by `temporal`, as in all other answers.
+    """
+    valid, faults = [], []
+    for sample in samples:
+        try:
+            one = schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, sample)
+        except ValidationError as error:
+            faults += error.errors(include_url=False, include_input=False, include_context=False)
+            continue
+        valid.append((sample, vars(one)[name]))  # vars: Ninja may have wrapped it
+    if not valid and all(_is_of_type(fault["type"]) for fault in faults) and not isinstance(samples[0], dict):
+        raise ImproperlyConfigured(
+            f"{schema.__name__}.{name}: its type takes no value of {of}, such as {samples[0]!r}: "
+            f"{faults[0]['msg'][:1].lower()}{faults[0]['msg'][1:]}."
+        )
+    printed = []
+    for sample, value in valid or [(sample, sample) for sample in samples]:
+        one = schema.model_construct(**{name: value})
+        dumped = one.model_dump(include={name}, by_alias=False, warnings=False).get(name)
+        if isinstance(dumped, datetime.datetime | datetime.time):
+            text = _quoted_temporal(dumped)
+        else:
+            text = one.model_dump_json(include={name}, by_alias=False, warnings=False)
+            text = text[len(f"{{{_json(name)}:") : -1]
+        printed.append((sample, text))
+    return printed
+
+
+def _is_of_type(code: str) -> bool:
+    """Whether a fault of pydantic's is of the value's type: of its length, its size or its form it is not."""
+    return code.endswith("_type") or code.removesuffix("_parsing") in PARSED or code in INEXACT
+
+
+def _is_same_json(printed: str, written: str) -> bool:
+    """Equal JSON: to the letter, or as numbers of one type and as objects."""
+    if printed == written or printed[:1] in ("", '"'):
+        return printed == written
+    one, other = orjson.loads(printed), orjson.loads(written)
+    return type(one) is type(other) and bool(one == other)

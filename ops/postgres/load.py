@@ -1,0 +1,274 @@
+"""A stream of rows on its way into a table: the statements of ops/postgres/staging.py, one after the other.
+
+    load = Load(plan, connection)                              # in a transaction
+    read = await load.receive(pieces, is_csv=True)             # the stream as it is, into a temporary table
+    await load.convert()                                       # into rows, and which lines cannot be one
+    wrong = await load.wrong_lines(100)
+    inserted = await load.insert(100)                          # in batches
+
+While the client is waited for, nothing of the table is locked or written. What cannot be in it is found before, so a
+stream with a fault costs the table nothing. Postgres says which lines are wrong; why they are is for the caller,
+which has the reader of single rows.
+"""
+
+import re
+import select
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+import psycopg
+import structlog
+from django.db import connection as djangos
+from psycopg import AsyncConnection, sql
+
+from ops.postgres.lines import MAX_LINE_BYTES, CsvLines, JsonLines, Unreadable, header_of
+from ops.postgres.staging import Staging
+from ops.postgres.statement import literal
+from ops.telemetry.stopwatch import DB
+
+logger = structlog.get_logger(__name__)
+
+# Of "import rows", that one statement inserts: some 40,000 rows. Postgres keeps a note of each for its foreign keys
+# until the statement ends.
+BATCH_BYTES = 4 * 1024 * 1024
+PROGRESS_SECONDS = 10.0  # between two lines in the log
+
+# The errors of COPY, as code and detail.
+ENCODING_STATE = "22021"
+ENCODING = "encoding", "is not UTF-8, or has a NUL"
+CELLS = "malformed", "has another number of cells than the first line, or a quote that is not closed"
+
+
+class WrongLine(NamedTuple):
+    """A line that cannot be a row."""
+
+    line: int
+    content: str | dict[str, str | None] | None  # its text, or its cells, if it is wrong by itself
+    unknown: Sequence[str]  # fields that name no row
+    broken: Sequence[str]  # check constraints, where nothing else is wrong
+
+
+class WrongHeader(Exception):
+    """The first line of CSV: names with the code of what is wrong with them."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__(", ".join(f"{name}: {code}" for name, code in faults))
+        self.faults = faults
+
+
+class Conflict(Exception):
+    """Postgres has refused a row: the lines at fault, or none where that cannot be told."""
+
+    def __init__(self, error: psycopg.Error, lines: Sequence[int]) -> None:
+        super().__init__(str(error))
+        self.error, self.lines = error, lines
+
+
+class Load:
+    """One stream into one table, in the transaction of `connection`, which is its caller's to commit or to leave.
+
+    The steps have this order. Raises psycopg's errors, of which OperationalError is none of the stream's.
+    """
+
+    def __init__(self, plan: Staging, connection: "AsyncConnection[Any]") -> None:
+        self.plan, self.connection = plan, connection
+        self.header: list[str] | None = None  # of CSV
+        self._told = monotonic()
+
+    async def receive(self, pieces: AsyncIterator[bytes], *, is_csv: bool) -> int:
+        """Stage the lines; returns their number. Raises Unreadable where reading has to end, and WrongHeader.
+
+        `pieces` may raise, too: nothing but the transaction is left then.
+        """
+        lines: JsonLines | CsvLines = CsvLines() if is_csv else JsonLines()
+        rest = b""
+        if is_csv:
+            rest = await self._read_header(pieces)
+            named = ", ".join(f"c{at} text" for at in range(len(self.header or ())))
+            columns, form = named.replace(" text", ""), "FORMAT csv"
+        else:
+            named, columns, form = "doc text", "doc", "DELIMITER E'\\x01'"
+        await self.connection.execute(
+            f'CREATE TEMP TABLE "import lines" (line bigint GENERATED ALWAYS AS IDENTITY, {named}) ON COMMIT DROP'
+        )
+        answers = select.poll()
+        answers.register(self.connection.pgconn.socket, select.POLLIN)
+        is_cut = False
+        try:
+            async with self.connection.cursor() as cursor:
+                async with cursor.copy(f'COPY "import lines" ({columns}) FROM STDIN ({form})') as copy:
+                    await copy.write(lines.feed(rest))
+                    async for piece in pieces:
+                        with DB:
+                            await copy.write(lines.feed(piece))
+                        # An error, after which Postgres would read on to the end for nothing.
+                        if is_cut := bool(answers.poll(0)):
+                            break
+                    else:
+                        await copy.write(lines.end())
+                if is_cut:
+                    raise psycopg.OperationalError("Postgres spoke in the middle of a COPY")
+                return cursor.rowcount
+        except psycopg.Error as error:
+            if not _is_of_values(error):
+                raise
+            found = re.search(r"import lines\D+(\d+)", error.diag.context or "")
+            fault = ENCODING if error.sqlstate == ENCODING_STATE else CELLS
+            raise Unreadable(int(found[1]) + is_csv if found else 0, *fault) from error
+
+    async def _read_header(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """Read the first line; returns what has come of the next ones."""
+        read = b""
+        async for piece in pieces:
+            read += piece
+            if b"\n" in piece or len(read) > MAX_LINE_BYTES:
+                break
+        line, _, rest = read.partition(b"\n")
+        if len(line) > MAX_LINE_BYTES:
+            raise Unreadable(1, "too_long", f"has more than {MAX_LINE_BYTES} bytes")
+        header = self.header = header_of(line)
+        known = [cell.name for cell in self.plan.cells]
+        needed = [cell.name for cell in self.plan.cells if cell.default is None]
+        wrong = [(name, "unknown") for name in header if name not in known]
+        wrong += [(name, "repeated") for name in known if header.count(name) > 1]
+        wrong += [(name, "missing") for name in needed if name not in header]
+        if wrong:
+            raise WrongHeader(wrong)
+        return rest
+
+    async def convert(self) -> None:
+        with DB:
+            try:
+                async with self.connection.transaction():
+                    await self.connection.execute(self.plan.conversion(self.header, asks=False))
+            except psycopg.Error as error:
+                if not _is_of_values(error):
+                    raise
+                await self.connection.execute(self.plan.conversion(self.header, asks=True))
+
+    async def wrong_lines(self, limit: int) -> list[WrongLine]:
+        """The first lines that cannot be rows, in their order."""
+        checks = await self._checks()
+        tests = [f"NOT coalesce({condition}, true)" for condition in checks.values()]
+        is_wrong = " OR ".join(('"import fault" IS NOT NULL', *tests))
+        broken = ", ".join(f"CASE WHEN {test} THEN {at} END" for at, test in enumerate(tests))
+        found = await self._rows(
+            f'SELECT "import line", "import fault", array_remove(ARRAY[{broken}]::int[], NULL) FROM "import rows"'
+            f' WHERE {is_wrong} ORDER BY "import line" LIMIT {limit:d}'
+        )
+        wrong = [line for line, fault, _ in found if fault and fault & 1]
+        contents = await self._contents(wrong) if wrong else {}
+        names = [*checks]
+        return [
+            WrongLine(
+                line=line + (self.header is not None),
+                content=contents.get(line),
+                unknown=[cell.name for at, cell in enumerate(self.plan.cells) if (fault or 0) & 2 << at],
+                broken=() if fault else [names[at] for at in at_checks],
+            )
+            for line, fault, at_checks in found
+        ]
+
+    async def _checks(self) -> dict[str, str]:
+        """The table's check constraints that are about columns which the rows have, by name, as SQL."""
+        found = await self._rows(
+            sql.SQL(
+                "SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conrelid = {}::regclass"
+                " AND contype = 'c' AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = conrelid"
+                " AND attnum = ANY(conkey) AND attname <> ALL({}))"
+            ).format(self.plan.table, self.plan.columns)
+        )
+        return dict(found)
+
+    async def _contents(self, lines: Sequence[int]) -> dict[int, str | dict[str, str | None]]:
+        columns = "doc" if self.header is None else ", ".join(f"c{at}" for at in range(len(self.header)))
+        query = f'SELECT line, {columns} FROM "import lines" WHERE line = ANY({literal([*lines])})'
+        found = await self._rows(query)
+        if self.header is None:
+            return dict(found)
+        return {line: dict(zip(self.header, cells, strict=True)) for line, *cells in found}
+
+    async def insert(self, limit: int) -> int:
+        """Insert the rows; returns their number. Raises Conflict, with as many lines as `limit` at most."""
+        await self.connection.execute('DROP TABLE "import lines"')
+        [[size, page]] = await self._rows(
+            "SELECT pg_relation_size('\"import rows\"'), current_setting('block_size')::int"
+        )
+        inserted, pages, step = 0, size // page, BATCH_BYTES // page
+        for first in range(0, pages, step):
+            batch = f"ctid >= '({first},0)' AND ctid < '({first + step},0)'"
+            try:
+                inserted += await self._insert(batch)
+            except (psycopg.IntegrityError, psycopg.DataError) as error:
+                raise Conflict(error, await self._lines_of(error, batch, limit)) from error
+            self._tell("imported rows", rows=inserted)
+        await self.connection.execute('DROP TABLE "import rows"')
+        return inserted
+
+    async def _insert(self, which: str) -> int:
+        columns = ", ".join(djangos.ops.quote_name(column) for column in self.plan.columns)
+        query = f'INSERT INTO {self.plan.table} ({columns}) SELECT {columns} FROM "import rows" WHERE {which}'
+        with DB:
+            async with self.connection.transaction():
+                return (await self.connection.execute(query)).rowcount
+
+    async def _lines_of(self, error: psycopg.Error, batch: str, limit: int) -> list[int]:
+        """The lines that a conflict is about: all that break a unique rule, of any other one the first."""
+        found: list[int] = []
+        if isinstance(error, psycopg.errors.UniqueViolation):
+            found = await self._repeated(error.diag.constraint_name or "", limit)
+        if not found:
+            found = await self._first_refused(batch)
+        return [line + (self.header is not None) for line in found]
+
+    async def _repeated(self, index: str, limit: int) -> list[int]:
+        """The lines whose row has the values of another one, in the table or in a line before."""
+        [[keys, condition, are_nulls_equal]] = await self._rows(
+            sql.SQL(
+                "SELECT ARRAY(SELECT pg_get_indexdef(indexrelid, n, true) FROM generate_series(1, indnkeyatts) AS n),"
+                " pg_get_expr(indpred, indrelid), indnullsnotdistinct FROM pg_index"
+                " JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {}::regclass AND relname = {}"
+            ).format(self.plan.table, index)
+        )
+        where = condition or "true"
+        names = [f"k{at}" for at in range(len(keys))]
+        equals = "IS NOT DISTINCT FROM" if are_nulls_equal else "="
+        same = " AND ".join(f"({key}) {equals} {name}" for key, name in zip(keys, names, strict=True))
+        named = ", ".join(f"{key} AS {name}" for key, name in zip(keys, names, strict=True))
+        nulls = "" if are_nulls_equal else "".join(f" AND ({key}) IS NOT NULL" for key in keys)
+        nth = f'row_number() OVER (PARTITION BY {", ".join(keys)} ORDER BY "import line")'
+        new = f'SELECT "import line" AS line, {nth} AS nth, {named} FROM "import rows" WHERE {where}'
+        found = await self._rows(
+            f"SELECT line FROM ({new}{nulls}) AS new WHERE nth > 1 OR EXISTS"
+            f" (SELECT FROM {self.plan.table} WHERE {where} AND {same}) ORDER BY line LIMIT {limit:d}"
+        )
+        return [line for (line,) in found]
+
+    async def _first_refused(self, batch: str) -> list[int]:
+        """The line of the first row of a batch with which those before it cannot be inserted, by halves."""
+        [[low, high]] = await self._rows(
+            f'SELECT min("import line"), max("import line") FROM "import rows" WHERE {batch}'
+        )
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                await self._insert(f'{batch} AND "import line" BETWEEN {low} AND {middle}')
+                low = middle + 1
+            except (psycopg.IntegrityError, psycopg.DataError):
+                high = middle
+        return [low]
+
+    async def _rows(self, query: str | sql.Composed) -> list[Any]:
+        with DB:
+            return await (await self.connection.execute(query)).fetchall()
+
+    def _tell(self, event: str, **numbers: int) -> None:
+        if monotonic() - self._told > PROGRESS_SECONDS:
+            self._told = monotonic()
+            logger.info(event, table=self.plan.table, **numbers)
+
+
+def _is_of_values(error: psycopg.Error) -> bool:
+    """Whether a value is at fault: it is none of its type, too long or too deep."""
+    return (error.sqlstate or "")[:2] in ("22", "54")

@@ -1,0 +1,123 @@
+"""One transaction on a connection of its own, for work that takes longer than a request's statements may.
+
+A worker has few connections in its native pool, for quick statements. What waits for a client needs another one. How
+many there are at a time is the caller's to bound, and part of the connection budget.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connection as djangos
+from psycopg import AsyncConnection, OperationalError
+from psycopg.pq import TransactionStatus
+
+from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.pool import connection_parameters, pools
+from ops.postgres.session import verify
+
+LOCK_SECONDS = 5  # until it gives up to wait for a lock; a request gives up after half a second
+# Seconds for which data may stay unacknowledged. A request gives up after 5; but Postgres stops to read for so long
+# when it writes a checkpoint.
+ACKNOWLEDGED_SECONDS = 30
+
+
+class LongTransaction:
+    """`connection` runs its statements, with savepoints by `connection.transaction()`, until `commit`."""
+
+    def __init__(self, connection: "AsyncConnection[Any]") -> None:
+        self.connection = connection
+        # Within a transaction of Django's, a test's, it is a savepoint.
+        is_outermost = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        self._begin, self._commit, self._rollback = (
+            ("BEGIN", "COMMIT", "ROLLBACK")
+            if is_outermost
+            else ("SAVEPOINT long", "RELEASE SAVEPOINT long", "ROLLBACK TO SAVEPOINT long")
+        )
+        self._is_open = False
+
+    async def begin(self) -> None:
+        await self.connection.execute(self._begin)
+        self._is_open = True
+        # The session's are a request's. SET LOCAL, since a pooler may give each transaction another session.
+        await self.connection.execute(
+            f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+            "SET CONSTRAINTS ALL IMMEDIATE"  # a deferred one would be an error of the commit, and wait in memory
+        )
+
+    async def commit(self) -> None:
+        """Raises OutcomeUnknown if the connection is lost meanwhile."""
+        try:
+            await self.connection.execute(self._commit)
+        except OperationalError as error:
+            raise OutcomeUnknown(str(error)) from error
+        finally:
+            self._is_open = False
+
+    async def rollback(self) -> None:
+        """Unless it is committed."""
+        if self._is_open:
+            self._is_open = False
+            await self.connection.execute(self._rollback)
+
+
+@asynccontextmanager
+async def long_transaction() -> AsyncIterator[LongTransaction]:
+    """Rolled back, unless the block commits it. Raises OperationalError where no connection can be opened.
+
+    A connection of its own is closed at the end of the block, whatever has happened: nothing is left of it, even if
+    the server cannot be told. Where no native pool is open, it is Django's, as for every other statement.
+    """
+    if asyncio.get_running_loop() not in pools:
+        async with _djangos() as connection:
+            transaction = LongTransaction(connection)
+            await transaction.begin()
+            try:
+                yield transaction
+            finally:
+                await transaction.rollback()
+        return
+    async with own_connection(tcp_user_timeout=ACKNOWLEDGED_SECONDS * 1000) as connection:
+        transaction = LongTransaction(connection)
+        await transaction.begin()
+        yield transaction
+
+
+@asynccontextmanager
+async def own_connection(**parameters: Any) -> "AsyncIterator[AsyncConnection[Any]]":
+    """A connection outside the pool, without prepared statements; `parameters` go to libpq.
+
+    Raises OperationalError where none can be opened.
+    """
+    connection = await AsyncConnection.connect(
+        **connection_parameters() | {"prepare_threshold": None} | parameters
+    )
+    try:
+        await verify(connection)
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _djangos() -> AsyncIterator["AsyncConnection[Any]"]:
+    """Django's own connection, for the event loop: libpq has one state of it, whoever speaks."""
+
+    def borrow() -> tuple[Any, bool]:
+        was_open = djangos.connection is not None
+        with djangos.cursor() as cursor:
+            cursor.execute("")  # by which Django's transaction begins, if it is in one
+        return djangos.connection.pgconn, was_open
+
+    pgconn, was_open = await sync_to_async(borrow)()
+    connection: Any = AsyncConnection(pgconn)
+    if pgconn.transaction_status == TransactionStatus.IDLE:
+        await connection.set_autocommit(True)
+    try:
+        yield connection
+    finally:
+        del connection.pgconn  # which it would miss to close
+        if not was_open:
+            await sync_to_async(djangos.close)()

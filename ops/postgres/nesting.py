@@ -1,0 +1,102 @@
+"""Objects and lists in a schema, and how many rows of a list are answered.
+
+    class OrderOut(Schema):
+        id: int
+        customer: CustomerOut | None                                     # the row that a foreign key names
+        total: Money                                                     # columns of the row itself, by their aliases
+        lines: Annotated[list[LineOut], Children(order_by="position")]   # the rows that refer to it
+        lines_more: Annotated[bool, More("lines")] = False               # whether there are more than the limit
+
+ops/postgres/compiled.py has Postgres write them, in the statement of the row itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+MAX_CHILDREN = 100  # of a list that has no limit of its own
+
+Marker = TypeVar("Marker")
+
+
+@dataclass(frozen=True, init=False)
+class Children:
+    """The order of the related rows in a list, and how many of them it has at most.
+
+    Without an order they have their model's. Rows with equal values are ordered by primary key, in the direction of
+    the last field.
+    """
+
+    order_by: tuple[str, ...]
+    limit: int
+
+    def __init__(self, order_by: str | Sequence[str] = (), *, limit: int = MAX_CHILDREN) -> None:
+        if limit < 1:
+            raise ImproperlyConfigured(f"The limit of a list must be at least 1, not {limit}.")
+        names = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+        object.__setattr__(self, "order_by", names)
+        object.__setattr__(self, "limit", limit)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"maxItems": self.limit}
+
+
+@dataclass(frozen=True)
+class More:
+    """A boolean field: whether there are more related rows than the list `of` has."""
+
+    of: str
+
+
+class Declared(NamedTuple):
+    schema: type[BaseModel]
+    is_list: bool
+    may_be_null: bool
+
+
+def schema_in(schema: type[BaseModel], name: str) -> Declared | None:
+    """The schema that the type of a field is, or is a list of."""
+    of, may_be_null = _without_null(schema.model_fields[name].annotation)
+    is_list = get_origin(of) is list
+    if is_list:
+        (of,) = get_args(of)
+        of = _bare(of)
+    if not isinstance(of, type) or not issubclass(of, BaseModel) or (is_list and may_be_null):
+        return None
+    return Declared(of, is_list, may_be_null)
+
+
+def _without_null(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) not in (Union, UnionType):
+        return _bare(annotation), False
+    others = [each for each in get_args(annotation) if each is not NoneType]
+    return (_bare(others[0]), True) if len(others) == 1 else (annotation, False)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def marker_of(schema: type[BaseModel], name: str, kind: type[Marker]) -> Marker | None:
+    """The marker of this kind in the annotation of a field."""
+    return next((each for each in schema.model_fields[name].metadata if isinstance(each, kind)), None)
+
+
+def refuse_conversions(schema: type[BaseModel], name: str) -> None:
+    """Raises ImproperlyConfigured for an object or a list that the schema does not print as it is."""
+    info, decorators = schema.model_fields[name], schema.__pydantic_decorators__
+    functions: list[Any] = [*decorators.field_serializers.values(), *decorators.field_validators.values()]
+    if (
+        hasattr(schema, f"resolve_{name}")
+        or info.exclude
+        or any(not isinstance(each, Children) for each in info.metadata)
+        or any({name, "*"} & {*each.info.fields} for each in functions)
+    ):
+        raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call what converts it.")

@@ -1,0 +1,41 @@
+"""The sync ORM's connections: the wait for one is the stage `queue`, and refusals of the pool are counted.
+
+The native pool does the same for itself (ops/postgres/pool.py). Here it has to be the backend that does: no signal
+comes before a connection is there, and Django makes the pool itself.
+"""
+
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+from django.db.backends.postgresql import base
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from ops.postgres.checkouts import CHECKOUTS, SHED, WAITS
+from ops.telemetry.stopwatch import QUEUE
+
+TAKEN, TIMED_OUT, REFUSED = (CHECKOUTS.labels("sync", outcome) for outcome in ("ok", "timeout", "refused"))
+WAITED = WAITS.labels("sync")
+_counting = Lock()  # each request has a thread of its own
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Raises psycopg's OperationalError where the pool has none in time, or too many wait for one."""
+        if not self.pool:
+            return super().get_new_connection(conn_params)
+        began, outcome = perf_counter(), TAKEN
+        try:
+            with QUEUE:
+                return super().get_new_connection(conn_params)
+        except PoolTimeout:
+            outcome = TIMED_OUT
+            raise
+        except TooManyRequests:
+            outcome = REFUSED
+            raise
+        finally:
+            with _counting:
+                outcome.value += 1
+                SHED.value += outcome is REFUSED
+                WAITED.observe(perf_counter() - began)

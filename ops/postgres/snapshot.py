@@ -1,0 +1,73 @@
+"""Reads that take seconds, side by side, all of the same moment.
+
+A request's statements may take a second, and a worker's pool has no connection to spare for longer ones. These have
+connections of their own, for as long as they run. One transaction exports its snapshot, the others take it over, as
+pg_dump's jobs do: so a total is the sum of its groups, whatever is written meanwhile.
+
+https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
+
+from psycopg import AsyncConnection, sql
+from psycopg.pq.abc import PGresult
+
+from ops.postgres.connection import ResponseTimeout
+from ops.postgres.gather import gather
+from ops.postgres.long_transaction import own_connection
+from ops.postgres.pool import fetch, pools
+from ops.postgres.statement import Statement
+from ops.telemetry.stopwatch import DB
+
+Session = AsyncConnection[Any]
+
+
+async def read_snapshot(
+    statements: Sequence[Statement], *, seconds: float, connections: int
+) -> list[PGresult]:
+    """Their results; the statements have no parameters. Each of the connections takes the next one as it is free.
+
+    Raises psycopg.OperationalError where Postgres cannot be reached, or has not answered all within `seconds`. Where
+    no native pool is open, they run on Django's connection, one after another, each with a snapshot of its own.
+    """
+    if asyncio.get_running_loop() not in pools:
+        return [await fetch(statement, ()) for statement in statements]
+    try:
+        with DB:
+            async with asyncio.timeout(seconds), AsyncExitStack() as stack:
+                first = await stack.enter_async_context(_reading(seconds))
+                idle = [first]
+                if connections > 1:
+                    snapshot = await (await first.execute("SELECT pg_export_snapshot()")).fetchone()
+                    take_over = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(*snapshot or ())
+                    for _ in range(connections - 1):
+                        session = await stack.enter_async_context(_reading(seconds))
+                        await session.execute(take_over)
+                        idle.append(session)
+
+                async def run(statement: Statement) -> PGresult:
+                    session = idle.pop()
+                    try:
+                        return cast("PGresult", (await session.execute(statement.template, ())).pgresult)
+                    finally:
+                        idle.append(session)
+
+                return await gather(*map(run, statements), limit=len(idle))
+    except TimeoutError:
+        raise ResponseTimeout(f"no answer from Postgres within {seconds:g} s") from None
+
+
+@asynccontextmanager
+async def _reading(seconds: float) -> AsyncIterator[Session]:
+    """A connection in a transaction that reads one snapshot; the transaction ends with it."""
+    async with own_connection() as session:
+        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Of the server itself, should it not hear that nobody waits any more; the session's are a request's.
+        limit = f"'{seconds:g}s'"
+        await session.execute(
+            f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
+        )
+        yield session

@@ -1,0 +1,370 @@
+"""How a stream of NDJSON or CSV becomes rows: by statements in which Postgres reads, checks and casts all of them.
+
+    plan = Staging(Insert(Product, ProductOut), ProductOut)    # when the resource is declared
+
+ops/postgres/load.py runs them. What a single row is refused for is refused here: the conditions follow from the
+schema and the columns.
+
+| temporary table | a row is | its columns |
+| --------------- | -------- | ----------- |
+| "import lines"  | a line as it came | `line`; `doc`, the text of NDJSON, or `c0`, `c1`, ... the cells of CSV |
+| "import rows"   | the same as a row | "import line"; "import fault", null for a good one; the table's own |
+
+The first conversion casts without asking, and fails at the first value that is none. The second, for a stream with
+such a value, asks for each (docs/decisions/0023-import.md has the figures).
+"""
+
+import datetime
+import enum
+import types
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from django.core import validators
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection as djangos
+from django.db.models import Expression
+from pydantic import BaseModel, PlainSerializer, WithJsonSchema
+from pydantic.fields import FieldInfo
+
+from ops.postgres.commands import Column, Insert, sql_of
+from ops.postgres.statement import Statement, literal
+
+LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
+MAX_DEPTH = 64  # of a JSON value, as for single rows
+# Brackets of a line: thousands of levels are more than Postgres's stack, an error without a line.
+MAX_BRACKETS = 4000
+
+# Conditions on {t}, the text of a value, and {v}, the value.
+INTEGER = "{t} ~ '^-?[0-9]+([.]0+)?$'"
+NUMBER = "{t} ~ '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$'"
+DATE = "{t} ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'"
+TIME = "{t} ~ '^[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?$'"
+# RFC 3339. The expression takes Postgres 6 us, so the usual form of it is looked for first, which takes half of one.
+MOMENT = (
+    "CASE WHEN {t} LIKE '____-__-__T__:__:__%' AND substr({t}, 12, 2) <> '24'"
+    " AND ltrim(substr({t}, 20), '.0123456789') IN ('+00:00', 'Z') THEN true ELSE {t} ~"
+    " '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]+)?"
+    "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' END"
+)
+DEPTH = f"""({{v}} @? 'strict $.**{{{MAX_DEPTH - 1}}} ? (@.type() == "object" || @.type() == "array")') IS NOT TRUE"""
+SLUG = "{t} ~ '^[-a-zA-Z0-9_]+$'"
+
+INTEGERS = frozenset(
+    prefix + name for prefix in ("", "Small", "Big", "Positive", "PositiveSmall", "PositiveBig")
+    for name in ("IntegerField", "AutoField")
+)  # fmt: skip
+INTEGER_TYPES = {
+    name: (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
+}
+TEXTS = frozenset(("CharField", "TextField", "SlugField"))
+# By Django's internal type and the schema's: the type in JSON, where a text does not tell it, and the condition on
+# the text, where Postgres reads others, too.
+KINDS: Mapping[tuple[str, Any], tuple[str, str]] = {
+    ("DecimalField", Decimal): ("", NUMBER),
+    ("FloatField", float): ("number", NUMBER),
+    ("BooleanField", bool): ("boolean", "{t} IN ('true', 'false')"),
+    ("UUIDField", uuid.UUID): ("", "{t} LIKE '________-____-____-____-____________'"),
+    ("DateField", datetime.date): ("", DATE),
+    ("TimeField", datetime.time): ("", TIME),
+    ("DateTimeField", datetime.datetime): ("", MOMENT),
+    ("JSONField", dict): ("object", ""),
+    ("JSONField", list): ("array", ""),
+    ("JSONField", Any): ("", ""),
+    **{(name, int): ("number", INTEGER) for name in INTEGERS},
+    **{(name, str): ("string", "") for name in TEXTS},
+}
+COMPARISONS: Mapping[type, tuple[str, str]] = {
+    annotated_types.Ge: ("ge", "{v} >= "),
+    annotated_types.Gt: ("gt", "{v} > "),
+    annotated_types.Le: ("le", "{v} <= "),
+    annotated_types.Lt: ("lt", "{v} < "),
+    annotated_types.MinLen: ("min_length", "char_length({t}) >= "),
+    annotated_types.MaxLen: ("max_length", "char_length({t}) <= "),
+    validators.MinValueValidator: ("limit_value", "{v} >= "),
+    validators.MaxValueValidator: ("limit_value", "{v} <= "),
+    validators.MinLengthValidator: ("limit_value", "char_length({t}) >= "),
+    validators.MaxLengthValidator: ("limit_value", "char_length({t}) <= "),
+}
+ELSEWHERE = (  # what says nothing of values, or is said by other conditions
+    *(PlainSerializer, WithJsonSchema),
+    *(validators.DecimalValidator, validators.ProhibitNullCharactersValidator),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A field that lines have."""
+
+    name: str
+    column: Column
+    type: str  # of its value, to which its text is cast; empty if it stays a text
+    json: str  # its type in JSON, where the text does not tell it
+    spelling: str  # the condition on other texts
+    rules: str  # and on the value
+    default: str | None  # the SQL of the value where a line leaves the field out; None: it may not
+
+    @property
+    def target(self) -> Any:
+        """The column of another table by which its value names a row, if the field is a relation."""
+        field = self.column.field
+        return self.column.related or (field.target_field if field.is_relation else None)
+
+    def text(self, header: Sequence[str] | None) -> str:
+        """The SQL of its text in a line, null if it has none."""
+        if header is not None:
+            return f"c{header.index(self.name)}" if self.name in header else "NULL::text"
+        if self.type == "jsonb":
+            return f"NULLIF(j -> {literal(self.name)}, 'null')"
+        return f"j ->> {literal(self.name)}"
+
+    def is_absent(self, text: str, header: Sequence[str] | None) -> str:
+        """The SQL of whether the line leaves the field out. An empty cell does so where it cannot be a null."""
+        if header is None:
+            return f"({text} IS NULL AND NOT j ? {literal(self.name)})"
+        return f"({text} IS NULL)" if self.name not in header or not self.column.field.null else "false"
+
+    def condition(self, text: str, header: Sequence[str] | None, *, asks: bool) -> str:
+        """The SQL of whether the text is a value. With `asks` it does not fail where it is none."""
+        nothing = (
+            "true"
+            if self.column.field.null
+            else "false"
+            if self.default is None
+            else self.is_absent(text, header)
+        )
+        cases = [f"WHEN {text} IS NULL THEN {nothing}"]
+        if self.json and header is None:
+            cases.append(f"WHEN jsonb_typeof(j -> {literal(self.name)}) <> {literal(self.json)} THEN false")
+        if self.spelling and not (header is None and self.json):
+            spelled = self.spelling.replace("{t}", text)
+            if not asks and (self.type in INTEGER_TYPES or self.type.startswith("numeric")):
+                # As Postgres would write the number itself, which takes half the time of a regular expression.
+                as_written = f"{self.value(text, asks=False)}::text = {text} AND {text} <> 'NaN'"
+                spelled = f"{as_written} OR {spelled}"
+            cases.append(f"WHEN NOT ({spelled}) THEN false")
+        if header is not None and self.type == "jsonb":
+            cases.append(f"WHEN {text} IS NOT JSON WITH UNIQUE KEYS THEN false")
+        if asks and self.type and not (header is None and self.type == "jsonb"):
+            cases.append(f"WHEN NOT {self._is_valid(text)} THEN false")
+        if header is not None and self.type == "jsonb":
+            wanted = [self.json] if self.json else ["object", "array", "string", "number", "boolean"]
+            wanted += ["null"] if self.column.field.null else []
+            cases.append(f"WHEN jsonb_typeof({text}::jsonb) <> ALL({literal(wanted)}) THEN false")
+        rules = self.rules.replace("{t}", text).replace("{v}", self.value(text, asks=asks))
+        return f"CASE {' '.join(cases)} ELSE {rules or 'true'} END"
+
+    def value(self, text: str, *, asks: bool) -> str:
+        if self.type in INTEGER_TYPES and asks:
+            return f"{text}::numeric::{self.type}"
+        if self.type == "jsonb":
+            return f"NULLIF({text}::jsonb, 'null')"
+        return f"{text}::{self.type}" if self.type else text
+
+    def _is_valid(self, text: str) -> str:
+        if self.type not in INTEGER_TYPES:
+            return f"pg_input_is_valid({text}, {literal(self.type)})"
+        low, high = INTEGER_TYPES[self.type]
+        number = f"{text}::numeric"  # 7.0 is an integer to JSON Schema, and to clients whose numbers are all floats
+        return (
+            f"CASE WHEN pg_input_is_valid({text}, 'numeric')"
+            f" THEN {number} = trunc({number}) AND {number} BETWEEN {low} AND {high} ELSE false END"
+        )
+
+
+INTEGER_TYPES = {
+    "smallint": (-(2**15), 2**15 - 1),
+    "integer": (-(2**31), 2**31 - 1),
+    "bigint": (-(2**63), 2**63 - 1),
+}
+
+
+class Staging:
+    """The statements by which an insert's table is filled.
+
+    Raises ImproperlyConfigured for what Postgres cannot do by itself: a default that Python computes for each row, a
+    rule of a field that only Python knows.
+    """
+
+    def __init__(self, insert: Insert, schema: type[BaseModel]) -> None:
+        self.model = insert.model
+        self.table = _quote(self.model._meta.db_table)
+        sources = dict(insert.sources)
+        shown = [column for name, column in insert.columns.items() if name in schema.model_fields]
+        self.cells = [
+            _cell(schema, column, sources.pop(column.field, None), insert.defaults) for column in shown
+        ]
+        # Fields that no line has, with the SQL of their value.
+        self.others = {
+            field: _default(field, source, insert.defaults, field) for field, source in sources.items()
+        }
+        filled = (*(cell.column.field for cell in self.cells), *self.others)
+        self.columns = [str(field.column) for field in filled]
+
+    def conversion(self, header: Sequence[str] | None, *, asks: bool) -> str:
+        """SQL that makes "import rows" of "import lines": of CSV with this header, or of NDJSON.
+
+        With `asks` it does not fail for a value that is none. OFFSET 0 has each level computed once.
+        """
+        cells = self.cells
+        if header is None:
+            is_object, document = "doc IS JSON OBJECT WITH UNIQUE KEYS", "doc::jsonb"
+            if asks:
+                brackets = "octet_length(doc) - octet_length(translate(doc, '[{', ''))"
+                is_object = f"CASE WHEN {brackets} <= {MAX_BRACKETS} THEN {is_object} ELSE false END"
+                document = "CASE WHEN is_object AND pg_input_is_valid(doc, 'jsonb') THEN doc::jsonb END"
+            lines = f'SELECT line, doc, {is_object} AS is_object FROM "import lines" OFFSET 0'
+            lines = f"SELECT line, is_object, {document} AS j FROM ({lines}) AS l OFFSET 0"
+            known = ", ".join(literal(cell.name) for cell in cells)
+            whole = f"is_object AND j - ARRAY[{known}]::text[] = '{{}}' AS ok, j"
+        else:
+            lines, whole = 'TABLE "import lines"', "true AS ok"
+        texts = "".join(f", {cell.text(header)} AS t{at}" for at, cell in enumerate(cells))
+        read = f"SELECT line, {whole}{texts} FROM ({lines}) AS l OFFSET 0"
+
+        conditions = "".join(
+            f", {cell.condition(f't{at}', header, asks=asks)} AS o{at}" for at, cell in enumerate(cells)
+        )
+        judged = f"SELECT *{conditions} FROM ({read}) AS l OFFSET 0"
+
+        values = ""
+        for at, cell in enumerate(cells):
+            cases = f"WHEN o{at} THEN {cell.value(f't{at}', asks=asks)}"
+            if cell.default is not None:
+                cases = f"WHEN {cell.is_absent(f't{at}', header)} THEN {cell.default} {cases}"
+            values += f", CASE {cases} END AS v{at}"
+        is_good = " AND ".join(("ok", *(f"o{at}" for at in range(len(cells)))))
+        cast = f"SELECT line, coalesce({is_good}, false) AS ok{values} FROM ({judged}) AS l OFFSET 0"
+
+        fault, columns, joins = "(NOT ok)::int", "", ""
+        for at, cell in enumerate(cells):
+            value = f"v{at}"
+            if target := cell.target:
+                value = f"r{at}.{_quote(cell.column.field.target_field.column)}"
+                joins += f" LEFT JOIN {_quote(target.model._meta.db_table)} AS r{at}"
+                joins += f" ON r{at}.{_quote(target.column)} = v{at}"
+                fault += f" + {2 << at} * (v{at} IS NOT NULL AND {value} IS NULL)::int"
+            columns += f", {value} AS {_quote(cell.column.field.column)}"
+        columns += "".join(f", {value} AS {_quote(field.column)}" for field, value in self.others.items())
+        return (
+            'CREATE TEMP TABLE "import rows" ON COMMIT DROP AS SELECT line AS "import line",'
+            f' NULLIF({fault}, 0) AS "import fault"{columns} FROM ({cast}) AS l{joins}'
+        )
+
+
+def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mapping[str, Any]) -> Cell:
+    """Raises ImproperlyConfigured for a type or a rule that Postgres does not know."""
+    name = f"{schema.__name__}.{column.name}"
+    field: Any = column.related or column.field
+    while field.is_relation:
+        field = field.target_field
+    info = schema.model_fields[column.name]
+    kind, said = _unwrapped(info.annotation)
+    choices: list[Any] = [value for value, _ in field.flatchoices or () if value is not None]
+    if get_origin(kind) is Literal:
+        choices, kind = [*get_args(kind)], str
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        choices, kind = [one.value for one in kind], str
+    known = KINDS.get((field.get_internal_type(), get_origin(kind) or kind))
+    if known is None or get_args(kind) not in ((), (str, Any), (Any,)):
+        raise ImproperlyConfigured(f"{name}: an import cannot read a {kind} for {field}.")
+    said = [*said, *info.metadata]
+    if not column.related:  # else which row it names is all that counts
+        said += field.validators
+    rules = dict.fromkeys(_rules(field, said, [] if column.related else choices, name))
+    default = None
+    if source is not None:
+        if column.related and isinstance(source, Expression):
+            raise ImproperlyConfigured(f"{name}: an import needs a value as its default, not an expression.")
+        default = _default(column.field, source, defaults, field)
+    is_text = field.get_internal_type() in TEXTS
+    return Cell(
+        name=column.name,
+        column=column,
+        type="" if is_text else field.rel_db_type(djangos),
+        json=known[0],
+        spelling=known[1],
+        rules=" AND ".join(f"({rule})" for rule in rules),
+        default=default,
+    )
+
+
+def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -> Iterator[str]:
+    """The conditions on a value: by the column, by what the schema and the validators have said, by its choices."""
+    internal = field.get_internal_type()
+    if internal in TEXTS:
+        if not (field.blank or field.choices):
+            yield "{t} <> ''"
+        if field.max_length:
+            yield f"char_length({{t}}) <= {field.max_length}"
+    elif internal == "DecimalField":
+        yield f"scale(trim_scale({{t}}::numeric)) <= {field.decimal_places}"
+    elif internal == "JSONField":
+        yield DEPTH
+    for each in said:
+        if not isinstance(each, ELSEWHERE) and getattr(each, "__dict__", None) != _digits(field):
+            yield from _rule(each, field, name)
+    if choices:
+        yield f"{{v}} IN ({', '.join(map(literal, choices))})"
+
+
+def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
+    """The condition that one annotation or validator means. Raises ImproperlyConfigured if Postgres cannot know."""
+    attribute, condition = COMPARISONS.get(type(said), ("", ""))
+    if said is validators.validate_slug:
+        yield SLUG
+    elif not condition or callable(bound := getattr(said, attribute)):
+        raise ImproperlyConfigured(
+            f"{name}: an import cannot ask {said!r}, which only Python knows. A CheckConstraint in its place holds "
+            "for all writers."
+        )
+    elif bound not in INTEGER_TYPES.get(field.rel_db_type(djangos), ()):  # else the cast knows it
+        yield condition + literal(bound)
+
+
+def _digits(field: Any) -> dict[str, Any]:
+    """What a schema says of a decimal with the column's digits."""
+    return {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
+
+
+def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type without `| None`, and what Annotated says of it."""
+    if get_origin(annotation) is Annotated:
+        kind, *said = get_args(annotation)
+        inner, more = _unwrapped(kind)
+        return inner, [
+            *more,
+            *(m for one in said for m in (one.metadata if isinstance(one, FieldInfo) else [one])),
+        ]
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [each for each in get_args(annotation) if each is not types.NoneType]
+        if len(kinds) == 1:
+            return _unwrapped(kinds[0])
+    return annotation, []
+
+
+def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) -> str:
+    """The SQL of the value of a field that a line leaves out. `valued` holds it: the field, or what names its row."""
+    if isinstance(source, Expression):
+        text = Statement(*sql_of(field.model, source)).sql.decode()
+    else:
+        own = field.default if field.has_default() else None
+        given = next((defaults[name] for name in (field.name, field.attname) if name in defaults), own)
+        if callable(given) and given not in (dict, list):
+            raise ImproperlyConfigured(
+                f"{field}: an import cannot call {given.__name__}() for each row. Give `defaults` an "
+                "expression of it, which Postgres computes."
+            )
+        if source is None:
+            raise ImproperlyConfigured(f"{field}: Postgres cannot fill it.")
+        text = literal(valued.get_db_prep_save(source(), djangos))
+    return f"CAST({text} AS {valued.rel_db_type(djangos)})"
+
+
+def _quote(name: str) -> str:
+    return str(djangos.ops.quote_name(name))

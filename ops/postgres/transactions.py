@@ -1,0 +1,284 @@
+"""Transactions: several statements that have their effect together, or none.
+
+    async with transaction() as tx:
+        order = await CREATE_ORDER(customer="ada")       # compiled commands and queries, in their order
+        await CREATE_LINE(order_id=int(order.key))       # an error ends the block, and nothing was written
+        tx.on_commit(partial(notify, order.key))         # sync or async; before the block is left
+
+    order = await in_transaction(place_order)            # async def place_order(tx): again after a deadlock
+
+All statements of the block's task, and of tasks that it starts and awaits, run in the transaction. It has a
+connection of the native pool to itself, of which a worker has few: read the request's content before, and never wait
+for a client or another service in the block. BEGIN and COMMIT are a round trip each.
+
+Where no native pool is open, in tests, commands and shells, it is Django's atomic() on Django's own connection, and
+in an atomic() that is open already, such as a test's, a savepoint.
+
+https://www.postgresql.org/docs/current/transaction-iso.html
+"""
+
+import asyncio
+import inspect
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import cache, partial
+from time import monotonic
+from typing import Any, Literal, TypeVar
+
+import psycopg
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import Error, connection
+from django.db.transaction import atomic, on_commit
+from psycopg import InternalError, OperationalError, errors
+from psycopg.pq.abc import PGresult
+
+from ops.postgres.connection import ConnectionLost, OutcomeUnknown, is_lost
+from ops.postgres.pool import ROLLBACK, Lease, StockLease, current, fetch, fetch_through_django, pools
+from ops.postgres.statement import Statement
+from ops.tasks import finish
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+Hook = Callable[[], Any]
+Result = TypeVar("Result")
+
+DEADLINE_SECONDS = 5.0  # idle_in_transaction_session_timeout is the server's own limit, of a pause
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.02  # at most, before the second attempt; twice before the third
+BEGIN: dict[str, Statement] = {
+    level: Statement(f"BEGIN ISOLATION LEVEL {level.upper()}", ())
+    for level in ("read committed", "repeatable read", "serializable")
+}
+COMMIT = Statement("COMMIT", (), repeatable=False)
+# After these, nothing was written, and another attempt may succeed: the last two are prepared statements that a
+# migration has made stale.
+TRY_AGAIN = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    ConnectionLost,
+    errors.FeatureNotSupported,
+    errors.InvalidSqlStatementName,
+)
+
+
+class TransactionTimeout(OperationalError):
+    """The block has taken longer than its deadline: it was rolled back."""
+
+
+class Transaction:
+    """One that is under way: what `async with transaction()` gives."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Hook] = []  # what runs after the commit, in this order
+        self._lease: Lease | StockLease
+        self._failure: BaseException | None = None  # after it, Postgres refuses all but a rollback
+        self.has_ended = False
+        self._depth = 0  # of savepoints
+
+    def on_commit(self, hook: Hook) -> None:
+        """Call `hook` after the commit, and await what it returns, before the block is left.
+
+        Also if the caller is cancelled meanwhile; not after a rollback, be it of the savepoint that is open now. If
+        it raises, the caller gets the error, and the hooks after it are not called; the commit stands.
+        """
+        self.hooks.append(hook)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part that an error undoes alone: catch it around this block."""
+        save, release, undo = _savepoint(self._depth)
+        hooks = len(self.hooks)
+        await self.fetch(save, ())
+        self._depth += 1
+        try:
+            yield
+            self._check()
+        except Exception:
+            del self.hooks[hooks:]
+            self._failure = None
+            await self.fetch(undo, ())
+            raise
+        finally:
+            self._depth -= 1
+        await self.fetch(release, ())
+
+    async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        """Run a statement: what ops.postgres.pool.fetch does in this context."""
+        if self.has_ended:  # and the task has outlived its block
+            current.set(None)
+            return await fetch(statement, parameters)
+        try:
+            return await self._run(statement, parameters)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    async def commit(self) -> None:
+        """Raises OutcomeUnknown if the connection was lost under it, psycopg's errors of deferred constraints."""
+        try:
+            self._check()
+        except InternalError:
+            await self.roll_back()
+            raise
+        self.has_ended = True
+        await finish(self._commit())
+
+    async def begin(self, isolation: Isolation) -> None:
+        self._lease = await pools[asyncio.get_running_loop()].lease(BEGIN[isolation])
+
+    async def _run(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        return await self._lease.fetch(statement, parameters)
+
+    async def _commit(self) -> None:
+        current.set(None)  # of this task, whose hooks are beyond the transaction
+        is_lost_before = self._lease.is_lost
+        try:
+            await self._lease.end(COMMIT)
+        except OperationalError as error:
+            if is_lost(error) and not is_lost_before:
+                raise OutcomeUnknown(str(error)) from error
+            raise
+        for hook in self.hooks:
+            await _call(hook)
+
+    async def roll_back(self, *, wait: bool = True) -> None:
+        """End it without an effect, and wait until its locks are free.
+
+        Without `wait` that comes after the statement that is under way, which statement_timeout ends.
+        """
+        self.has_ended = True
+        ended = self._lease.end(ROLLBACK)
+        if wait:
+            with suppress(psycopg.Error):  # the connection is lost, and the transaction with it
+                await asyncio.shield(ended)
+
+    def _check(self) -> None:
+        """Raises if a statement has failed and its error was caught, or the statement was cancelled."""
+        if self._failure:
+            raise errors.InFailedSqlTransaction(
+                "A statement of this block has failed, and its error was caught without a savepoint."
+            ) from self._failure
+
+
+class DjangoTransaction(Transaction):
+    """On Django's own connection, by its atomic()."""
+
+    async def begin(self, isolation: Isolation) -> None:
+        await sync_to_async(self._enter)(isolation)
+
+    def _enter(self, isolation: Isolation) -> None:
+        self._was_open = connection.connection is not None
+        is_outermost = not connection.in_atomic_block
+        self._atomic = atomic()
+        self._atomic.__enter__()
+        if is_outermost:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation.upper()}")
+
+    async def _run(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
+        return await fetch_through_django(statement, parameters)
+
+    async def _commit(self) -> None:
+        current.set(None)
+        await sync_to_async(self._leave)(None)
+
+    async def roll_back(self, *, wait: bool = True) -> None:
+        self.has_ended = True
+        await sync_to_async(self._leave)(ConnectionLost("rolled back"))
+
+    def _leave(self, error: Exception | None) -> None:
+        for hook in () if error else self.hooks:
+            on_commit(partial(async_to_sync(_call), hook))
+        try:
+            self._atomic.__exit__(type(error) if error else None, error, None)
+        except Error as failed:
+            raise failed.__cause__ or failed from None
+        finally:
+            if not self._was_open:
+                connection.close()
+
+
+def active() -> Transaction | None:
+    """The transaction that this code is in."""
+    found = current.get()
+    return found if isinstance(found, Transaction) and not found.has_ended else None
+
+
+async def _call(hook: Hook) -> None:
+    result = hook()
+    if inspect.isawaitable(result):
+        await result
+
+
+@cache
+def _savepoint(depth: int) -> tuple[Statement, Statement, Statement]:
+    """Repeatable, which is not used in a transaction: on Django's connection they need no savepoint of their own."""
+    return (
+        Statement(f"SAVEPOINT s{depth}", ()),
+        Statement(f"RELEASE SAVEPOINT s{depth}", ()),
+        Statement(f"ROLLBACK TO SAVEPOINT s{depth}", ()),
+    )
+
+
+@asynccontextmanager
+async def transaction(
+    *, isolation: Isolation = "read committed", deadline: float = DEADLINE_SECONDS
+) -> AsyncIterator[Transaction]:
+    """A transaction around the block; in one that is under way a savepoint, with the isolation and deadline of that.
+
+    After `deadline` seconds the block is cancelled, and TransactionTimeout raised. Beside the errors of its
+    statements it raises InFailedSqlTransaction, if the block went on after one, and OutcomeUnknown, if the connection
+    was lost under the COMMIT.
+    """
+    if isolation not in BEGIN:
+        raise ValueError(f"isolation is one of {', '.join(BEGIN)}, not {isolation!r}.")
+    if outer := active():
+        async with outer.savepoint():
+            yield outer
+        return
+    has_pool = asyncio.get_running_loop() in pools
+    tx = Transaction() if has_pool else DjangoTransaction()
+    await tx.begin(isolation)
+    token = current.set(tx)
+    try:
+        async with asyncio.timeout(deadline) as limit:
+            yield tx
+    except BaseException as error:
+        current.reset(token)
+        is_late = isinstance(error, TimeoutError) and limit.expired()
+        await tx.roll_back(wait=isinstance(error, Exception) and not is_late)
+        if is_late:
+            raise TransactionTimeout(
+                f"The transaction took more than {deadline:.3g} s: rolled back."
+            ) from error
+        raise
+    current.reset(token)
+    await tx.commit()
+
+
+async def in_transaction(
+    block: Callable[[Transaction], Awaitable[Result]],
+    *,
+    attempts: int = ATTEMPTS,
+    isolation: Isolation = "read committed",
+    deadline: float = DEADLINE_SECONDS,
+) -> Result:
+    """What `block` returns, in a transaction around it.
+
+    After a deadlock, a serialisation failure or the loss of the connection before the COMMIT, the whole block runs
+    again, `attempts` times in all, within one deadline. In a transaction that is under way it runs once: the
+    outermost call begins again.
+    """
+    is_nested = active() is not None
+    give_up = monotonic() + deadline
+    attempt = 1
+    while True:
+        try:
+            async with transaction(isolation=isolation, deadline=give_up - monotonic()) as tx:
+                return await block(tx)
+        except TRY_AGAIN:
+            if is_nested or attempt >= attempts:
+                raise
+        # By chance, so that two do not meet again.
+        await asyncio.sleep(random.uniform(0, attempt * PAUSE_SECONDS))  # noqa: S311
+        attempt += 1

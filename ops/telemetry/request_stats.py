@@ -1,0 +1,108 @@
+"""Metrics of requests: how many, how long, in which stages.
+
+A caller that answers the same again and again can keep the result of `durations(route, method)`; then `record` takes
+0.2 us.
+"""
+
+import re
+from bisect import bisect_left
+
+from ops.telemetry.metrics import BOUNDS_SECONDS, OTHER, Histogram, metrics
+from ops.telemetry.stopwatch import CACHE, STAGES, UNMATCHED, Stopwatch
+
+# RFC 9110 and RFC 5789. A client may send any other word: all others are one.
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+# Templates come from the URL configuration, not from clients; this bounds a mistake.
+MAX_ROUTES = 200
+PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+REQUESTS = metrics.counter("http_requests_total", "Requests answered.", "route", "method", "status")
+DURATION = metrics.histogram(
+    "http_request_duration_seconds", "Until the last byte was sent.", "route", "method", "status"
+)
+STAGE = metrics.histogram("http_request_stage_seconds", "By stage.", "route", "stage")
+SHED = metrics.counter(
+    "http_requests_shed_total", "Requests refused so that the others are served.", "reason"
+)
+in_flight = metrics.gauge("http_requests_in_flight", "Requests that are being answered.").labels()
+
+
+class Stages(dict[int, Histogram]):
+    """The times of a route's stages, by their index."""
+
+    def __init__(self, template: str) -> None:
+        super().__init__()
+        self._template = template
+
+    def __missing__(self, index: int) -> Histogram:
+        found = self[index] = STAGE.labels(self._template, STAGES[index].name)
+        return found
+
+
+class Route:
+    """The metrics of a URL template."""
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+        self.stages = Stages(template)
+        self.methods: dict[str, Durations] = {}
+
+
+class Durations(dict[int, Histogram]):
+    """The durations of a route's answers to one method, by status."""
+
+    def __init__(self, route: Route, method: str) -> None:
+        super().__init__()
+        self.route, self.method = route, method
+
+    def __missing__(self, status: int) -> Histogram:
+        found = self[status] = DURATION.labels(self.route.template, self.method, str(status))
+        return found
+
+
+_routes = {UNMATCHED: Route(UNMATCHED)}
+
+
+def route(pattern: str) -> Route:
+    """The route of a Django URL pattern, `api/products/<id:product_id>`, as OpenAPI spells it."""
+    found = _routes.get(pattern)
+    if found is None:
+        if len(_routes) >= MAX_ROUTES:
+            return _routes[UNMATCHED]
+        found = _routes[pattern] = Route("/" + PARAMETER.sub(r"{\1}", pattern).lstrip("/"))
+    return found
+
+
+def durations(route: Route, method: str) -> Durations:
+    """The histograms of a route's durations with one method; unknown methods share theirs."""
+    found = route.methods.get(method)
+    if found is None:
+        known = method if method in METHODS else OTHER
+        found = route.methods.setdefault(known, Durations(route, known))
+    return found
+
+
+def record(durations: Durations, status: int, seconds: float) -> None:
+    """Record an answer from the worker's memory: all of its time belongs to the stage `cache`."""
+    bucket = bisect_left(BOUNDS_SECONDS, seconds)
+    for series in (durations[status], durations.route.stages[CACHE.index]):
+        series.counts[bucket] += 1
+        series.sum += seconds
+
+
+def record_stages(durations: Durations, status: int, seconds: float, watch: Stopwatch) -> None:
+    """Record an answer and the time of each of its stages."""
+    durations[status].observe(seconds)
+    stages = durations.route.stages
+    for index, spent in enumerate(watch.seconds):
+        if spent:
+            stages[index].observe(spent)
+
+
+def count() -> None:
+    """As many requests as durations: counted here, once a second, rather than in each of them."""
+    for labels, durations in DURATION.series.items():
+        REQUESTS.labels(*labels).value = sum(durations.counts)
+
+
+metrics.register(count)

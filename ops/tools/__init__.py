@@ -1,0 +1,1 @@
+"""Tools of developers, which no image has: servers, lab and load."""

@@ -1,0 +1,72 @@
+"""The account that the servers run as.
+
+Postgres refuses to be root, as people are in containers and on fresh machines. Then the servers become the
+checkout's owner or `nobody`, and get only the rights to reach a checkout in a private home directory.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ops.tools.embedded.console import Failure
+from ops.tools.embedded.paths import ROOT, postgres_program
+
+
+class Account(NamedTuple):
+    """The owner of the servers' files, and the prefix of a command that runs as it."""
+
+    uid: int
+    gid: int
+    prefix: tuple[str, ...] = ()
+
+    def own(self, path: Path) -> None:
+        """Give `path` to the account, with all that is in it. Only root has that to do."""
+        if path.stat().st_uid != self.uid:
+            for each in (*path.rglob("*"), path):
+                os.chown(each, self.uid, self.gid, follow_symlinks=False)
+
+
+def choose(directory: Path) -> Account:
+    """Return the first account that can run the servers' programs and reach `directory`, and make it its own."""
+    if os.geteuid() != 0:
+        return Account(os.geteuid(), os.getegid())
+    for account in _candidates():
+        if _works(account, directory.parent):
+            account.own(directory)
+            return account
+    raise Failure(
+        "Postgres refuses to run as root, and here root cannot run it as another user (util-linux's setpriv "
+        "and unshare both failed): run make as an ordinary user, or set DATABASE_URL and REDIS_URL"
+    )
+
+
+def _candidates() -> Iterator[Account]:
+    """From the least privilege to the most."""
+    try:
+        user = pwd.getpwuid(ROOT.stat().st_uid or pwd.getpwnam("nobody").pw_uid)
+    except KeyError:
+        raise Failure("there is no user `nobody` for Postgres, which refuses to run as root") from None
+    become = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    yield Account(user.pw_uid, user.pw_gid, become)
+    # The checkout lies in a directory closed to others (/root): keep the one capability that opens it, also for
+    # access(2), which Postgres calls and which would ignore it.
+    keep = (
+        "--securebits=+no_setuid_fixup",
+        "--inh-caps=-all,+dac_override",
+        "--ambient-caps=-all,+dac_override",
+    )
+    yield Account(user.pw_uid, user.pw_gid, (*become, *keep))
+    # A sandbox with root as its only user: another id, in a user namespace.
+    yield Account(0, 0, ("unshare", "--user", f"--map-user={user.pw_uid}"))
+
+
+def _works(account: Account, parent: Path) -> bool:
+    """Try it, rather than reason about modes, capabilities, namespaces and security modules."""
+    if not shutil.which(account.prefix[0]):
+        return False
+    trial = ("sh", "-c", '"$0" --bindir && test -x "$1"', str(postgres_program("pg_config")), str(parent))
+    return subprocess.run([*account.prefix, *trial], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,118 @@
+"""Background processes that outlive a killed supervisor, and that the next one finds again.
+
+Each inherits a lock from its start, so `alive` is exact: no stale pid file and no reused pid can deceive it, and a
+server is gone only when its last child process is.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import IO
+
+from ops.tools.embedded import account, locks
+from ops.tools.embedded.console import Failure, until
+
+
+class Daemon:
+    """A process with its lock, pid and log in `directory`. Subclasses say how it starts and when it answers."""
+
+    name: str
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path) -> None:
+        self.lock = directory / f"{self.name}.lock"
+        self.log = directory / f"{self.name}.log"
+        self.pid_file = directory / f"{self.name}.pid"
+        self.hint = f"see {self.log}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id. Raises OSError or ValueError when it has left none."""
+        return int(self.pid_file.read_text().split()[0])
+
+    def launch(self, lock: IO[bytes]) -> None:
+        """Start the process, which inherits the lock."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def alive(self) -> bool:
+        """Tell whether any process of it is left."""
+        return locks.held(self.lock)
+
+    def start(self) -> None:
+        """Start it, or adopt the one that a killed supervisor left running."""
+        self._settle()  # one that was killed or is stopping may have processes that have not ended yet
+        lock = locks.hold(self.lock)
+        if not lock:
+            return
+        with lock:
+            self.pid_file.unlink(missing_ok=True)  # of one that was killed: the pid may be another's by now
+            self.launch(lock)
+        self._settle()
+        if not self.alive():
+            raise Failure(f"{self.name} did not start; {self.hint}")
+
+    def stop(self) -> None:
+        """Tell it to stop and wait for its last process."""
+        until(lambda: not self.alive() or self._told(), f"the pid of {self.name}; {self.hint}")
+        until(lambda: not self.alive(), f"{self.name} to stop; {self.hint}")
+
+    def _settle(self) -> None:
+        until(lambda: not self.alive() or self.answers(), f"{self.name} to answer; {self.hint}")
+
+    def _told(self) -> bool:
+        with suppress(OSError, ValueError):  # it has not written its pid yet, or just ended
+            os.kill(self.pid, self.stop_signal)
+            return True
+        return False
+
+
+class SocketServer(Daemon):
+    """A daemon of another account, on a unix socket."""
+
+    socket_name: str
+
+    def __init__(self, directory: Path, sockets: Path) -> None:
+        super().__init__(directory)
+        self.directory = directory
+        self.sockets = sockets
+
+    def answers(self) -> bool:
+        with closing(socket.socket(socket.AF_UNIX)) as client, suppress(OSError):
+            client.connect(str(self.sockets / self.socket_name))
+            return True
+        return False
+
+    def runs_by_hand(self) -> bool:
+        """Tell whether it runs without its lock: a user restarted it, say. Such a one is used, and never stopped."""
+        return not self.alive() and self.answers()
+
+    def start(self) -> None:
+        if not self.runs_by_hand():
+            super().start()
+
+    def run(self, lock: IO[bytes], *command: str | Path, variables: Mapping[str, str] | None = None) -> None:
+        """Run a command of the server, in a session of its own, out of Ctrl-C's reach."""
+        owner = account.choose(self.directory)
+        owner.own(self.sockets)
+        with self.log.open("ab") as log:
+            owner.own(self.log)
+            done = subprocess.run(
+                [*owner.prefix, *command],
+                cwd="/",
+                env={**os.environ, **(variables or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+                check=False,
+            )
+        if done.returncode:
+            raise Failure(f"{Path(command[0]).name} failed; {self.hint}")

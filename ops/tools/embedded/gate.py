@@ -1,0 +1,182 @@
+"""`make check` and `make test`: people and CI run them before a change goes in.
+
+On throwaway servers, so that neither needs or touches those of `make up`.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ops.tools.embedded import child, environment, venv
+from ops.tools.embedded.console import Failure
+from ops.tools.embedded.paths import LOCAL, ROOT, VENV
+from ops.tools.embedded.servers import Servers, remove_leftovers
+
+GROUPS = ("runtime", "embedded", "dev", "profile")
+TESTED = ("3.11", "3.13")  # the oldest and the newest Python; where one is missing the other has to do
+# The linter's command, without the linter among the service's INSTALLED_APPS.
+LINT_MIGRATIONS = """
+import django; django.setup()
+from django.core.management import call_command
+from django_migration_linter.management.commands.lintmigrations import Command
+call_command(Command(), project_root_path=".", no_cache=True)
+"""
+CHECKS = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+    ("lint-imports",),
+    ("python", "manage.py", "makemigrations", "--check"),
+    ("python", "manage.py", "check", "--deploy", "--fail-level", "WARNING"),
+    ("python", "-c", LINT_MIGRATIONS),
+    ("python", "-m", "ops.monitoring.prometheus"),
+)
+# Of these, the steps that a release of Django may change.
+CHECKS_OF_DJANGO = [command for command in CHECKS if command[0] in ("mypy", "python")]
+CONFORMANCE = ("python", "-m", "tests.conformance.run")
+# Where nobody can be asked about vulnerabilities, it says so.
+AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
+# Three at once take 218 s instead of 270 on 2 cores, and leave the tests that kill and reset less of a chance.
+TESTS = ("pytest", "-n", "2", "--dist", "loadgroup")
+# Tools and assets outside of requests. Their tests run if their content differs from PASSED, the last that passed
+# them, and with ALL=1.
+TOOLS = ("tools", "monitoring")
+PASSED = ROOT / "tests/tools.sha256"
+# A resource's test_lab.py runs the lab on it.
+IGNORED = (*(f"--ignore=tests/ops/{tool}" for tool in TOOLS), "--ignore-glob=*/test_lab.py")
+# On the second Python: the path of a request, not the processes and tools around it, which are the same there.
+AROUND = ("e2e", "test_remove_sample.py", "ops/telemetry", "products", "api/idempotency/test_exactly_once.py")
+SECOND = (*TESTS, *(f"--ignore=tests/{room}" for room in AROUND), *IGNORED)
+# The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
+STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
+SETTINGS = ("env", "DJANGO_SETTINGS_MODULE=tests.settings")  # those of tests/conftest.py
+
+
+def check() -> int:
+    venv.ensure(VENV, GROUPS, sys.executable)
+    _run(_in(VENV, command) for command in CHECKS)
+    return 0
+
+
+def conformance() -> int:
+    venv.ensure(VENV, GROUPS, sys.executable)
+    _run([_in(VENV, CONFORMANCE)])
+    return 0
+
+
+def test() -> int:
+    """With DJANGO=6.1 in the environment, all on that release instead of the lock's, in a .venv-django6.1.
+
+    With ALL=1, the tests of the tools too, though these are as they were, and all tests on each Python.
+    """
+    everything, tools = bool(os.environ.get("ALL")), _hash_of_tools()
+    skipped = () if everything or tools != _passed() else IGNORED
+    if skipped:
+        print(
+            f"The tools ({', '.join(TOOLS)}) are as they passed their tests, which ALL=1 runs again",
+            flush=True,
+        )
+    release = os.environ.get("DJANGO")
+    where = _venv_with_django(release) if release else VENV
+    venv.ensure(VENV, GROUPS, sys.executable)
+    checks, others = (CHECKS_OF_DJANGO, []) if release else ([*CHECKS], [*_other_venvs()])
+    commands = [_in(where, command) for command in (*checks, CONFORMANCE)]
+    stock = [*SETTINGS, "RUNTIME=stock", *_in(where, STOCK)]
+    tests = [_in(where, (*TESTS, *skipped)), *(_in(each, TESTS if everything else SECOND) for each in others)]
+    if not release:
+        commands.append(_in(VENV, AUDIT))
+    _run([*commands, stock, *([*SETTINGS, *command] for command in tests)])
+    if not skipped and not release:
+        PASSED.write_text(f"{tools}\n")
+    return 0
+
+
+def fuzz() -> int:
+    """Explore each OpenAPI document for longer than `make test` does: EXAMPLES an operation, made of SEED."""
+    venv.ensure(VENV, GROUPS, sys.executable)
+    seed = os.environ.setdefault("SEED", str(secrets.randbelow(10**6)))
+    examples = os.environ.setdefault("EXAMPLES", "200")
+    print(f"EXAMPLES={examples} SEED={seed} make fuzz: the same again", flush=True)
+    files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").glob("*/test_document.py"))]
+    _run([[*SETTINGS, *_in(VENV, ("pytest", "-n", "2", "-k", "every_answer", *files))]])
+    return 0
+
+
+def chaos() -> int:
+    """`chaos ARGUMENT...`: the promises of docs/reliability.md, with faults as long as they say.
+
+    One at a time, so that what they measure is theirs. The arguments are pytest's.
+    """
+    venv.ensure(VENV, GROUPS, sys.executable)
+    os.environ.setdefault("CHAOS", "long")
+    _run([[*SETTINGS, *_in(VENV, ("pytest", "-m", "chaos", *sys.argv[2:]))]])
+    return 0
+
+
+def _hash_of_tools() -> str:
+    """Return the SHA-256 of the tools, of their tests and of their packages: names and contents."""
+    rooms = [ROOT / parent / tool for parent in ("ops", "tests/ops") for tool in TOOLS]
+    files = [file for room in rooms for file in room.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    files += [ROOT / f"requirements/{group}.txt" for group in ("embedded", "lab")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _passed() -> str:
+    return PASSED.read_text().strip() if PASSED.exists() else ""
+
+
+def _in(directory: Path, command: Sequence[str]) -> list[str]:
+    return [str(directory.relative_to(ROOT) / "bin" / command[0]), *command[1:]]
+
+
+def _run(commands: Iterable[list[str]]) -> None:
+    """Run each, until one fails."""
+    remove_leftovers()
+    servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
+    variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
+    with servers:
+        environment.check(variables)
+        for command in commands:
+            shown = shlex.join(command).replace(LINT_MIGRATIONS, "...")
+            print(f"\n$ {shown}", flush=True)
+            if child.finish(command, variables):
+                raise Failure(f"{shown} failed")
+
+
+def _other_venvs() -> Iterable[Path]:
+    """Build an environment for each tested Python that is here and is not .venv's."""
+    for version in TESTED:
+        if (VENV / "lib" / f"python{version}").exists():
+            continue
+        base = _find_python(version)
+        if not base:
+            print(f"Python {version} is not here: not tested with it", flush=True)
+            continue
+        directory = ROOT / f".venv-{version}"
+        venv.ensure(directory, GROUPS, base)
+        yield directory
+
+
+def _venv_with_django(release: str) -> Path:
+    """Build an environment of the newest tested Python with the lock, and in it this release of Django."""
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", release):
+        raise Failure(f"DJANGO is {release!r}, not a release such as 6.1 or 6.1.3")
+    directory = ROOT / f".venv-django{release}"
+    venv.ensure(directory, GROUPS, _find_python(TESTED[-1]) or sys.executable)
+    venv.replace(directory, f"django=={release}.*")
+    return directory
+
+
+def _find_python(version: str) -> str:
+    """Return the path of this Python, or nothing."""
+    command = ["sh", str(ROOT / "ops/tools/embedded/find-python.sh"), version]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

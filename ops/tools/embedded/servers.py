@@ -1,0 +1,102 @@
+"""Postgres and Valkey together, for as long as someone uses them.
+
+    with Servers(directory, durable=False) as servers:
+        os.environ.update(servers.environment)
+
+Several processes may use one directory: the first starts the servers, the last stops them. A server that the
+environment names (DATABASE_URL, REDIS_URL) is used instead of a private one.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ops.tools.embedded import locks
+from ops.tools.embedded.console import Failure
+from ops.tools.embedded.daemon import SocketServer
+from ops.tools.embedded.paths import LOCAL
+from ops.tools.embedded.postgres import Postgres
+from ops.tools.embedded.valkey import Valkey
+
+SOCKET_PATH_LIMIT = 103  # bytes, macOS; Linux has 107 (unix(7), sun_path without its final NUL)
+
+
+class Servers:
+    """The servers of `directory`. Not durable: fast, and the directory is removed at the end."""
+
+    def __init__(self, directory: Path, *, durable: bool = True) -> None:
+        self.directory = directory
+        self.durable = durable
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._turn = directory / "turn.lock"
+        self._users = directory / "users.lock"
+        sockets = _socket_directory(directory)
+        self.postgres = Postgres(directory, sockets, durable=durable)
+        self.valkey = Valkey(directory, sockets)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the servers are, in the variables that config/settings.py reads."""
+        own = {"DATABASE_URL": self.postgres.url, "REDIS_URL": self.valkey.url}
+        return {name: os.environ.get(name) or url for name, url in own.items()}
+
+    def __enter__(self) -> Self:
+        try:
+            with locks.turn(self._turn, "starts or stops the servers"):
+                for server in self.wanted():
+                    server.start()
+                self._use = locks.hold(self._users, shared=True)
+        except Failure:  # its log stays, to be read
+            for server in self.wanted():
+                server.stop()
+            raise
+        except KeyboardInterrupt:
+            self.stop_unused()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._use:
+            self._use.close()
+        self.stop_unused()
+
+    def stop_unused(self) -> bool:
+        """Stop the servers, unless someone uses them: then return False."""
+        with locks.turn(self._turn, "starts or stops the servers"):
+            last = locks.hold(self._users)
+            if not last:
+                return False
+            with last:
+                self.valkey.stop()
+                self.postgres.stop()
+                if not self.durable:
+                    shutil.rmtree(self.postgres.sockets)
+                    shutil.rmtree(self.directory)
+        return True
+
+    def wanted(self) -> list[SocketServer]:
+        """Return those that the environment names no replacement for."""
+        own: dict[str, SocketServer] = {"DATABASE_URL": self.postgres, "REDIS_URL": self.valkey}
+        return [server for name, server in own.items() if not os.environ.get(name)]
+
+
+def remove_leftovers() -> None:
+    """Stop and remove throwaway servers of a killed process."""
+    for directory in LOCAL.glob("test-*"):
+        Servers(directory, durable=False).stop_unused()
+
+
+def _socket_directory(directory: Path) -> Path:
+    """Return a directory for sockets that is closed to others and has a path that is short enough."""
+    inside = directory / "run"
+    if len(os.fsencode(inside / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_LIMIT:
+        inside.mkdir(mode=0o700, exist_ok=True)
+    elif not inside.is_dir():  # the first time, or the temporary directory was emptied
+        inside.unlink(missing_ok=True)
+        inside.symlink_to(tempfile.mkdtemp(prefix="sockets-"))
+    return inside.resolve()

@@ -1,0 +1,95 @@
+"""A contender, a command that serves on a port with a number of workers; and those that are the service."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+ROOM = "ops.tools.lab.contenders"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """`command` and `environment` may have {python}, {port}, {workers}, and {start}, which no other start has."""
+
+    name: str
+    summary: str
+    command: tuple[str, ...]
+    packages: tuple[str, ...] = ()  # their versions identify it
+    program: str = ""  # the same, if it is no package; it prints its version with -v
+    environment: Mapping[str, str] = field(default_factory=dict)
+    at_root: bool = False  # it starts in the project's directory, where gunicorn.conf.py is
+    root: Path = Path(__file__).parents[3]  # that directory
+    redis: bool = False  # it needs REDIS_URL
+
+    @property
+    def versions(self) -> str | None:
+        """Names and versions of its packages and its program, or None if one is not installed."""
+        try:
+            found = [f"{package} {metadata.version(package)}" for package in self.packages]
+        except metadata.PackageNotFoundError:
+            return None
+        if self.program:
+            if not shutil.which(self.program):
+                return None
+            printed = subprocess.run([self.program, "-v"], capture_output=True, text=True, check=False)
+            found.append((printed.stdout + printed.stderr).strip().rpartition(": ")[2])
+        return ", ".join(found)
+
+
+def gunicorn(application: str, *options: str) -> tuple[str, ...]:
+    bind = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}", "--no-control-socket")
+    return ("{python}", "-m", "gunicorn", f"{ROOM}.{application}", *bind, *options)
+
+
+def uvicorn(application: str) -> tuple[str, ...]:
+    bind = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "{workers}")
+    options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+    return ("{python}", "-m", "uvicorn", f"{ROOM}.{application}", *bind, *options)
+
+
+SUB10 = Contender(
+    name="sub10",
+    summary="the service itself, without its page cache",
+    command=("{python}", "-m", "gunicorn", "--bind", "127.0.0.1:{port}"),
+    environment={
+        "WEB_CONCURRENCY": "{workers}",
+        "PORT": "{port}",
+        "SECRET_KEY": "a key that signs the cursors of measurements only",
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "LOG_LEVEL": "warning",
+        "LOG_FORMAT": "json",  # as deployed: each write has a line, whatever the level
+        "DEBUG": "",
+        "RUNTIME": "lean",
+        "PAGE_CACHE": "off",
+        "RATE_LIMIT_WRITE": "off",
+        "RATE_LIMIT_BULK": "off",
+    },
+    packages=("django", "uvicorn", "psycopg"),
+    at_root=True,
+    redis=True,
+)
+
+UNTIMED = replace(
+    SUB10,
+    name="sub10-untimed",
+    summary="the same without telemetry: no headers, logs and metrics of requests",
+    command=(*SUB10.command, "ops.tools.lab.untimed:application"),
+    environment={**SUB10.environment, "METRICS_PORT": "0"},
+)
+
+STOCK = replace(
+    SUB10,
+    name="sub10-stock",
+    summary="the same with RUNTIME=stock: Django's handler, psycopg's pool, uvicorn's protocol",
+    environment={**SUB10.environment, "RUNTIME": "stock"},
+)
+
+SCRAPED = replace(
+    SUB10,
+    name="sub10-scraped",
+    summary="the same while its metrics are scraped every 100 ms",
+    command=("{python}", "-m", "ops.tools.lab.scraped", *SUB10.command[3:]),
+)

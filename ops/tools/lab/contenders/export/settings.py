@@ -1,0 +1,5 @@
+"""The settings of `drf` with other routes."""
+
+from ops.tools.lab.contenders.drf.settings import *  # noqa: F403
+
+ROOT_URLCONF = "ops.tools.lab.contenders.export.urls"

@@ -1,0 +1,5 @@
+"""The settings of `ninja_async`."""
+
+from ops.tools.lab.contenders.ninja_async.settings import *  # noqa: F403
+
+ROOT_URLCONF = "ops.tools.lab.contenders.ninja_async_writes.urls"

@@ -1,0 +1,5 @@
+"""The settings of `ninja_sync`."""
+
+from ops.tools.lab.contenders.ninja_sync.settings import *  # noqa: F403
+
+ROOT_URLCONF = "ops.tools.lab.contenders.ninja_sync_writes.urls"

@@ -1,0 +1,211 @@
+"""Open-loop load at rates that k6 cannot make beside a server on the same cores.
+
+One thread, connections that are kept alive, requests at fixed times. A latency counts from when its request was due:
+one that waits for a free connection, or for this process, has waited (no coordinated omission). Sockets and select()
+rather than an event loop with timers in milliseconds. Reads and writes are two streams on the same connections, each
+with its own rate and latencies.
+"""
+
+import gc
+import json
+import select
+import subprocess
+import sys
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from heapq import merge
+from http import HTTPStatus
+from math import ceil
+from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
+from socket import create_connection
+from time import perf_counter
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from httptools import HttpParserError, HttpResponseParser
+
+from ops.tools.lab.failure import LabError
+from ops.tools.lab.measurement import Load
+from ops.tools.lab.scenarios import Request
+
+PATIENCE = 5.0  # seconds for an answer, as wrk's and k6's
+BUFFER = memoryview(bytearray(256 * 1024))
+
+
+class Stream(NamedTuple):
+    """Requests to make in turn, `rate` of them a second."""
+
+    requests: list[Request]
+    rate: int
+
+
+def run(url: str, streams: list[Stream], seconds: int, *, scratch: Path, headers: str = "") -> Load:
+    """The first of two streams is that of the reads, the second that of the writes."""
+    plan = scratch / "pacer.json"
+    plan.write_text(json.dumps({"url": url, "streams": streams, "seconds": seconds, "headers": headers}))
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.tools.lab.pacer", str(plan)],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 30,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"the pacer failed: {done.stderr.strip()[-2000:]}")
+    return Load(**json.loads(done.stdout))
+
+
+class Connection:
+    """A connection that is kept alive, with at most one request under way."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = create_connection(address, PATIENCE)
+        self.socket.settimeout(0)
+        self.parser = HttpResponseParser(self)
+        self.due: float | None = None  # when the request under way was due
+        self.stream = 0  # that it belongs to
+        self.answered = False
+
+    def receive(self) -> None:
+        """Read the bytes that have come of the answer; raises OSError or HttpParserError."""
+        length = self.socket.recv_into(BUFFER)
+        if not length:
+            raise ConnectionResetError
+        self.parser.feed_data(BUFFER[:length])
+
+    def on_message_complete(self) -> None:
+        self.answered = True
+
+
+class Pacer:
+    """Makes the requests of all `streams`; `headers` are lines that each of them has, with their ends."""
+
+    def __init__(self, url: str, *streams: Stream, headers: str = "") -> None:
+        parts = urlsplit(url)
+        self.address = (parts.hostname or "", parts.port or 80)
+        self.streams = [
+            ([request._replace(closes=False).wire(parts.netloc, headers) for request in requests], rate)
+            for requests, rate in streams
+        ]
+        self.rate = sum(rate for _, rate in streams)
+        self.underway = self.errors = 0
+        self.latencies = [array("d") for _ in streams]
+        self.selector = DefaultSelector()
+        # Used in turn, so that each process of the server has its part. Enough for answers that take 50 ms, within
+        # the usual limit of 1,024 open files.
+        self.idle: deque[Connection] = deque()
+        for _ in range(min(max(50, self.rate // 20), 1000)):
+            self._connect()
+
+    def run(self, seconds: int) -> Load:
+        sent = 0
+        start = perf_counter()
+        end = start + seconds
+        for offset, stream, request in merge(*(self._schedule(n, seconds) for n in range(len(self.streams)))):
+            if not self._free(at := start + offset, end):
+                break
+            self._send(request, at, stream)
+            sent += 1
+        while self.underway and perf_counter() < end + PATIENCE:
+            self._receive(end + PATIENCE)
+        if not all(self.latencies):
+            raise LabError("no answer")
+        p50, p95, p99 = _percentiles(self.latencies[0])
+        writes = _percentiles(self.latencies[1]) if len(self.latencies) > 1 else (None, None, None)
+        return Load(
+            requests_per_second=sum(map(len, self.latencies)) / (max(end, perf_counter()) - start),
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            writes_p50=writes[0],
+            writes_p99=writes[2],
+            errors=self.errors + self.underway,
+            dropped=self.rate * seconds - sent,
+        )
+
+    def _schedule(self, stream: int, seconds: int) -> Iterator[tuple[float, int, bytes]]:
+        """When each request of a stream is due, in seconds from the start."""
+        requests, rate = self.streams[stream]
+        return ((at / rate, stream, requests[at % len(requests)]) for at in range(rate * seconds))
+
+    def _free(self, at: float, end: float) -> bool:
+        """Wait until `at`; then for a free connection, but not beyond `end`. Whether there is one."""
+        while (now := perf_counter()) < at or (not self.idle and now < end):
+            self._receive(at if now < at else end)
+        return bool(self.idle)
+
+    def _send(self, request: bytes, due: float, stream: int) -> None:
+        connection = self.idle.popleft()
+        connection.due, connection.stream = due, stream
+        self.underway += 1
+        try:
+            connection.socket.send(request)
+        except OSError:
+            self._replace(connection)
+
+    def _receive(self, until: float) -> None:
+        """Wait for answers until then, at most."""
+        timeout = max(0.0, until - perf_counter())
+        if select.select([self.selector], [], [], timeout)[0]:  # its own select() rounds up to milliseconds
+            for key, _ in self.selector.select(0):
+                self._read(key.data)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            connection.receive()
+        except (OSError, HttpParserError):
+            self._replace(connection)
+            return
+        if connection.answered and connection.due is not None:
+            self.latencies[connection.stream].append(perf_counter() - connection.due)
+            self.errors += connection.parser.get_status_code() >= HTTPStatus.BAD_REQUEST
+            self.underway -= 1
+            connection.due, connection.answered = None, False
+            self.idle.append(connection)
+
+    def _replace(self, connection: Connection) -> None:
+        """A new connection for one that has ended: an error, unless it was idle."""
+        if connection.due is None:
+            self.idle.remove(connection)
+        else:
+            self.underway -= 1
+            self.errors += 1
+        self.selector.unregister(connection.socket)
+        connection.socket.close()
+        self._connect()
+
+    def _connect(self) -> None:
+        connection = Connection(self.address)
+        self.selector.register(connection.socket, EVENT_READ, connection)
+        self.idle.append(connection)
+
+    def close(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            key.data.socket.close()
+        self.selector.close()
+
+
+def _percentiles(latencies: "array[float]") -> tuple[float, ...]:
+    """50, 95 and 99, in milliseconds."""
+    ordered = sorted(latencies)
+    return tuple(ordered[ceil(len(ordered) * percent / 100) - 1] * 1000 for percent in (50, 95, 99))
+
+
+def main(plan: Path) -> None:
+    gc.disable()  # a collection would be a pause in every contender's latency
+    wanted = json.loads(plan.read_text())
+    streams = [Stream([Request(*each) for each in requests], rate) for requests, rate in wanted["streams"]]
+    try:
+        with closing(Pacer(wanted["url"], *streams, headers=wanted["headers"])) as pacer:
+            load = pacer.run(wanted["seconds"])
+    except (OSError, LabError) as error:
+        sys.exit(str(error))
+    sys.stdout.write(json.dumps(asdict(load)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

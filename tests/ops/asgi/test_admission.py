@@ -1,0 +1,41 @@
+"""The limit: what it counts, and how it follows the lag."""
+
+from ops.asgi.admission import FIRST, KEPT_SHARE, LEAST, MAX_WAIT_SECONDS, MOST, Limit
+
+LATE, IN_TIME = 4 * MAX_WAIT_SECONDS, 0.0
+
+
+def look(admission: Limit, lag: float, times: int = 1, *, refuses: bool = False) -> int:
+    for _ in range(times):
+        if refuses:
+            admission.active = admission.limit
+            assert admission.is_full()
+        admission.look(lag)
+    return admission.limit
+
+
+def test_lag_lowers_the_limit_and_its_end_raises_it() -> None:
+    admission = Limit()
+    assert look(admission, IN_TIME, 100) == FIRST  # nothing was refused: it need not rise
+    fallen = look(admission, LATE, 10)
+    assert LEAST < fallen < FIRST / 2
+    assert look(admission, LATE, 100) == LEAST
+    assert look(admission, IN_TIME, 50) == LEAST
+    assert LEAST < look(admission, IN_TIME, 50, refuses=True) < LEAST + 51
+    assert look(admission, IN_TIME, 2 * MOST, refuses=True) == MOST
+
+
+def test_one_late_look_is_no_lag() -> None:
+    admission = Limit()
+    assert look(admission, LATE) == FIRST
+
+
+def test_a_place_is_kept_for_writes() -> None:
+    admission = Limit()
+    admission.active = FIRST - 1
+    assert not admission.is_full()
+    admission.active = FIRST
+    assert admission.is_full()
+    assert not admission.is_full(is_kept=True)
+    admission.active = int(FIRST * (1 + KEPT_SHARE))
+    assert admission.is_full(is_kept=True)

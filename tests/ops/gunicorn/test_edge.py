@@ -1,0 +1,559 @@
+"""What a client may send over a connection, and how long it may take: the same with the wire as without."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from django.test import override_settings
+
+from ops.asgi.problems import PROBLEMS
+from ops.gunicorn.edge import PIECE_BYTES
+from ops.gunicorn.limits import Limits
+from ops.telemetry import request_stats
+from tests.ops.asgi import pages
+from tests.ops.asgi.views import DEADLINE
+from tests.ops.gunicorn.corpus import CLOSE, GET, HALF, MISS, SLOW, TARGET, UPGRADES, request
+from tests.ops.gunicorn.twins import Server, Twins, read_all, twins
+
+LIMITS = Limits(
+    max_target_bytes=8192,
+    max_head_bytes=32768,
+    max_fields=100,
+    patience_seconds=0.5,
+    min_bytes_per_second=400,
+    linger_seconds=0.5,
+)
+SHARE = int(
+    LIMITS.min_bytes_per_second * LIMITS.patience_seconds
+)  # bytes of content that are enough for a span of patience
+MEGABYTE = 2**20
+CHUNKED = b"Transfer-Encoding: chunked"
+ECHO = b"/zoo/scope"  # shows what the application was given
+
+
+class Answer(NamedTuple):
+    status: int
+    head: bytes
+    body: bytes
+
+    @property
+    def problem(self) -> Any:
+        assert b"content-type: application/problem+json\r\n" in self.head
+        assert b"cache-control: no-store\r\n" in self.head
+        assert b"connection: close\r\n" in self.head
+        told = json.loads(self.body)
+        assert told["status"] == self.status
+        return told["code"]
+
+
+def parse(data: bytes) -> list[Answer]:
+    answers = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        answers.append(Answer(int(head.split()[1]), head + b"\r\n", data[:length]))
+        assert len(answers[-1].body) == length
+        data = data[length:]
+    return answers
+
+
+def talk(server: Server, *segments: bytes) -> list[Answer]:
+    """The answers to segments that arrive one by one, until the server closes."""
+    with server.connect() as connection:
+        for segment in segments:
+            connection.sendall(segment)
+            server.run_there(server.settle())
+        return parse(read_all(connection))
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Twins]:
+    with override_settings(REQUEST_LIMITS=LIMITS), twins(timeout_keep_alive=65) as pair:
+        pair.warm(TARGET)
+        yield pair
+
+
+def protocol_of(server: Server) -> Any:
+    """The only connection's."""
+    server.run_there(server.read())
+    (protocol,) = server.server_state.connections
+    return protocol
+
+
+# --- Upgrades -------------------------------------------------------------------------------------
+
+FRAMES = {
+    "length": ([b"Content-Length: %d" % len(GET)], GET),
+    "chunked": ([CHUNKED], b"%x\r\n%b\r\n0\r\n\r\n" % (len(GET), GET)),
+    "trailers": ([CHUNKED], b"%x;a=b\r\n%b\r\n0\r\nX-Test: 1\r\n\r\n" % (len(GET), GET)),
+}
+METHODS = [b"GET", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"]
+CUTS = ["whole", "later", "in bytes"]
+
+
+# Each offer with each method, and with each framing; not each with each, which are 324.
+CONTENT = [
+    *((offer, method, "length", "whole") for offer in UPGRADES for method in METHODS),
+    *((offer, b"POST", frame, cut) for offer in UPGRADES for frame in FRAMES for cut in CUTS),
+]
+
+
+@pytest.mark.chaos("h2c upgrade with body; smuggling shapes")
+@pytest.mark.parametrize("case", sorted({*CONTENT}))
+def test_content_beside_an_upgrade(
+    server: Server, caplog: pytest.LogCaptureFixture, case: tuple[str, bytes, str, str]
+) -> None:
+    """Content beside an upgrade is content, though it looks like a request: one answer."""
+    offer, method, frame, cut = case
+    fields, body = FRAMES[frame]
+    head = request(ECHO, *UPGRADES[offer], *fields, method=method)
+    segments = {"whole": [head + body + CLOSE], "later": [head, body, CLOSE]}.get(cut)
+    if segments is None:
+        segments = [bytes([byte]) for byte in head + body] + [CLOSE]
+    shown, page = talk(server, *segments)
+    assert (shown.status, page.status) == (200, 200)
+    assert repr(GET).encode() in shown.body
+    assert b"('method', '%b')" % method in shown.body
+    assert b"connection: close" not in shown.head
+    assert "uvicorn.error" not in {record.name for record in caplog.records}
+
+
+@pytest.mark.parametrize("offer", UPGRADES)
+@pytest.mark.parametrize("segments", [[0], [0, 1], [0, 0, 0]], ids=["alone", "and another", "three"])
+def test_upgrades_without_content(
+    server: Server, caplog: pytest.LogCaptureFixture, offer: str, segments: list[int]
+) -> None:
+    kinds = request(TARGET, *UPGRADES[offer]), GET
+    data = b"".join(kinds[kind] for kind in segments)
+    assert [answer.status for answer in talk(server, data + CLOSE)] == [200] * (len(segments) + 1)
+    assert "uvicorn.error" not in {record.name for record in caplog.records}
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_upgrade_of_a_connection_that_closes(server: Server, version: bytes) -> None:
+    fields = [b"Connection: close, Upgrade", b"Upgrade: h2c", b"Content-Length: 3"]
+    first = request(ECHO, *fields, method=b"POST", body=b"abc", version=version)
+    (shown,) = talk(server, first + GET)
+    assert repr(b"abc").encode() in shown.body
+    assert b"connection: close\r\n" in shown.head
+
+
+def test_many_upgrades_at_once(server: Server) -> None:
+    offer = request(b"/", b"Connection: upgrade", b"Upgrade: x", host=b"x")
+    assert len(talk(server, offer * 1000 + CLOSE)) == 1001
+
+
+@pytest.mark.parametrize("target", [b"localhost:443", b"/page/list", TARGET])
+def test_connect(server: Server, target: bytes) -> None:
+    first, refusal = talk(server, GET + request(target, method=b"CONNECT") + b"abc")
+    assert first.status == 200
+    assert (refusal.status, refusal.problem) == (501, "not_implemented")
+
+
+# --- Limits ---------------------------------------------------------------------------------------
+
+
+def fields(count: int) -> list[bytes]:
+    """With Host, which is always there."""
+    return [b"X-%d: 1" % number for number in range(count - 1)]
+
+
+def padded(size: int) -> bytes:
+    """A request whose target and fields have this size."""
+    return request(TARGET, b"X: " + b"x" * (size - len(TARGET) - len(b"Host: localhost\r\nX: \r\n")))
+
+
+def target(size: int) -> bytes:
+    return b"/" + b"x" * (size - 1)
+
+
+@pytest.mark.parametrize("size", [100, 5000, MEGABYTE], ids="in pieces of {}".format)
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (request(target(8192)), 404, None),
+        (request(target(8193)), 414, "target_too_long"),
+        (request(TARGET, *fields(100)), 200, None),
+        (request(TARGET, *fields(101)), 431, "head_too_large"),
+        (padded(32768), 200, None),
+        (padded(32769), 431, "head_too_large"),
+        (request(TARGET, b"X" * 33000 + b": 1"), 431, "head_too_large"),
+    ],
+    ids=["target", "long target", "fields", "many fields", "head", "large head", "large name"],
+)
+def test_limits_of_a_head(server: Server, size: int, data: bytes, status: int, code: str | None) -> None:
+    with server.connect() as connection:
+        for start in range(0, len(data), size):
+            connection.sendall(data[start : start + size])
+        if not code:
+            connection.sendall(CLOSE)
+        answers = parse(read_all(connection))
+    assert answers[0].status == status
+    if code:
+        assert [answer.problem for answer in answers] == [code]
+
+
+ENDLESS = {
+    "field": (b"GET / HTTP/1.1\r\nX: ", b"x", 431),
+    "name": (b"GET / HTTP/1.1\r\n", b"x", 431),
+    "fields": (b"GET / HTTP/1.1\r\n", b"a:\r\n", 431),
+    "target": (b"GET /", b"x", 414),
+    "method": (b"", b"G", 400),
+    "extension": (request(ECHO, CHUNKED, method=b"POST") + b"3;", b"x", 400),
+    "extensions": (
+        request(ECHO, CHUNKED, method=b"POST"),
+        b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n",
+        400,
+    ),
+    "trailer": (request(ECHO, CHUNKED, method=b"POST") + b"0\r\nX: ", b"x", 400),
+    "trailers": (request(ECHO, CHUNKED, method=b"POST") + b"0\r\n", b"a:\r\n", 400),
+    "zeros of a length": (request(ECHO, CHUNKED, method=b"POST"), b"0", 400),
+    "space": (request(ECHO, method=b"POST")[:-2] + b"Content-Length:", b" ", 431),
+    "blank lines": (b"", b"\r\n", 431),
+}
+
+
+@pytest.mark.chaos("200 MB header, 300 MB body, 10 MB of pipelined requests")
+@pytest.mark.parametrize("kind", ENDLESS)
+@pytest.mark.parametrize("before", [b"", MISS * 2])
+def test_what_has_no_end(server: Server, kind: str, before: bytes) -> None:
+    """What has no end is refused before much of it is read, and the client, which goes on to send, hears that."""
+    beginning, more, status = ENDLESS[kind]
+    with server.connect() as connection:
+        connection.sendall(before + beginning + more * (2 * MEGABYTE // len(more)))
+        *others, refusal = parse(read_all(connection))
+    assert len(others) == before.count(b"HTTP/1.1")
+    assert refusal.status == status
+    assert refusal.problem
+
+
+@pytest.mark.parametrize("kind", ["field", "fields", "target", "extension", "trailer"])
+def test_others_are_answered_meanwhile(pair: Twins, kind: str) -> None:
+    """50 MB: before, the loop collected them for seconds, piece by piece."""
+    beginning, more, _ = ENDLESS[kind]
+    answers: list[bytes] = []
+
+    def flood() -> None:
+        with pair.wire.connect() as connection:
+            connection.sendall(beginning)
+            for _ in range(50):
+                connection.sendall(more * (MEGABYTE // len(more)))
+            answers.append(read_all(connection))
+
+    flooding = threading.Thread(target=flood)
+    with pair.wire.connect() as connection:
+        flooding.start()
+        longest = 0.0
+        while flooding.is_alive():
+            began = time.perf_counter()
+            connection.sendall(MISS)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+            longest = max(longest, time.perf_counter() - began)
+    (refusal,) = parse(answers[0])
+    assert refusal.problem
+    assert longest < 0.5
+
+
+def test_little_is_read_of_what_is_refused(pair: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pair.wire.connect() as connection:
+        protocol = protocol_of(pair.wire)
+        connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 4 * MEGABYTE)
+        read_all(connection)
+        assert LIMITS.max_head_bytes < protocol._read <= LIMITS.max_head_bytes + 2 * PIECE_BYTES
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_small_chunks_are_content(server: Server, size: int) -> None:
+    """What frames them is more than they are, and is paid for by them."""
+    body = b"%x\r\n%b\r\n" % (size, b"x" * size) * 2000 + b"0\r\n\r\n"
+    shown, _ = talk(server, request(b"/zoo/length", CHUNKED, method=b"POST") + body + CLOSE)
+    assert shown.body == b"%d" % (2000 * size)
+
+
+def test_trailers_are_no_fields(server: Server) -> None:
+    body = b"3\r\nabc\r\n0\r\nHost: other.invalid\r\nAuthorization: x\r\n\r\n"
+    shown, _ = talk(server, request(ECHO, CHUNKED, method=b"POST"), body, CLOSE)
+    assert b"'abc'" in shown.body
+    assert b"other.invalid" not in shown.body
+    assert b"authorization" not in shown.body
+
+
+# --- Framing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.chaos("h2c upgrade with body; smuggling shapes")
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (501, [b"Transfer-Encoding: gzip, chunked"]),
+        (501, [b"Transfer-Encoding: gzip", CHUNKED]),
+        (501, [b"Transfer-Encoding: identity"]),
+        (501, [b"Transfer-Encoding: gzip"]),
+        (400, [b"transfer-encoding: chunked, chunked"]),
+        (400, [CHUNKED, CHUNKED]),
+        (400, [b"Transfer-Encoding:"]),
+        (400, [CHUNKED, b"Content-Length: 5"]),
+        (400, [b"Content-Length: 5", CHUNKED]),
+        (400, [b"Content-Length: 5", b"Content-Length: 5"]),
+        (400, [b"Content-Length: 5", b"Content-Length: 6"]),
+        (400, [b"Content-Length: 5, 5"]),
+        (400, [b"Content-Length: -5"]),
+        (400, [b"Content-Length: 99999999999999999999999"]),
+        (400, [b"Transfer-Encoding: chunked,", b" gzip"]),
+        (400, [b"X-Test: a", b" b"]),
+        (400, [b"Transfer-Encoding : chunked"]),
+        (400, [b"Transfer-Encoding\x0b: chunked"]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("upgrade", [[], UPGRADES["h2c"]], ids=["", "upgrade"])
+def test_framing_that_is_in_doubt(
+    server: Server, status: int, fields: list[bytes], upgrade: list[bytes]
+) -> None:
+    """Framing in doubt is 400 or 501 and the end: no view is asked, and nothing that follows is read as a request."""
+    pages.started.clear()
+    data = request(b"/slow", *fields, *upgrade, method=b"POST", body=b"0\r\n\r\n")
+    first, refusal = talk(server, GET + data + GET)
+    assert first.status == 200
+    assert refusal.status == status
+    assert refusal.problem in ("bad_request", "unknown_coding")
+    assert not pages.started.is_set()
+
+
+def test_http_1_0_has_no_chunks(server: Server) -> None:
+    (refusal,) = talk(server, request(ECHO, CHUNKED, method=b"POST", version=b"1.0", body=b"0\r\n\r\n"))
+    assert (refusal.status, refusal.problem) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("value", [b"Chunked", b" chunked ", b"\tCHUNKED"])
+def test_chunked_as_it_may_be_written(server: Server, value: bytes) -> None:
+    body = b"3\r\nabc\r\n0\r\n\r\n"
+    shown, _ = talk(server, request(ECHO, b"Transfer-Encoding:" + value, method=b"POST", body=body) + CLOSE)
+    assert b"'abc'" in shown.body
+
+
+# --- Targets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "path", "seen"),
+    [
+        (b"http://localhost/zoo/scope?a=1", b"other.invalid", "/zoo/scope", b"localhost"),
+        (b"http://localhost:80/zoo/scope", b"localhost", "/zoo/scope", b"localhost:80"),
+        (b"HTTP://LOCALHOST/zoo/scope", b"", "/zoo/scope", b"LOCALHOST"),
+        (b"https://127.0.0.1/zoo/scope#f", b"localhost", "/zoo/scope", b"127.0.0.1"),
+    ],
+)
+def test_absolute_target(server: Server, target: bytes, host: bytes, path: str, seen: bytes) -> None:
+    shown, _ = talk(server, request(target, host=host) + CLOSE)
+    assert f"('path', '{path}')".encode() in shown.body
+    assert repr((b"host", seen)).encode() in shown.body
+    assert shown.body.count(b"b'host'") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://other.invalid/page/list", b"localhost", 400),
+        (b"http://localhost@other.invalid/page/list", b"localhost", 400),
+        (b"http://other.invalid@localhost/page/list", b"localhost", 400),
+        (b"http://localhost", b"localhost", 404),
+        (b"http://localhost?a=1", b"localhost", 404),
+        (b"http://localhost/page/list", b"other.invalid", 200),
+        (b"http://localhost/page/list", None, 400),
+        (b"ws://localhost/page/list", b"localhost", 400),
+        (b"ftp://localhost/page/list", b"localhost", 400),
+        (b"http:///page/list", b"localhost", 400),
+        (b"localhost:80", b"localhost", 400),
+        (b"*", b"localhost", 400),
+    ],
+)
+def test_absolute_target_of_a_page(server: Server, target: bytes, host: bytes | None, status: int) -> None:
+    answers = talk(server, request(target, host=host) + CLOSE)
+    assert answers[0].status == status
+
+
+def test_two_hosts_stay_two(server: Server) -> None:
+    answers = talk(server, request(b"http://localhost/page/list", b"Host: localhost") + CLOSE)
+    assert answers[0].status == 400
+
+
+def test_options_of_everything(server: Server) -> None:
+    answer, page = talk(server, request(b"*", method=b"OPTIONS") + CLOSE)
+    assert answer.status == 404
+    assert page.status == 200
+
+
+def test_http_2_is_not_spoken(server: Server) -> None:
+    (refusal,) = talk(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert (refusal.status, refusal.problem) == (400, "bad_request")
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+BAD = b"\x00"
+BROKEN = request(ECHO, CHUNKED, method=b"POST") + b"x\r\n"
+
+
+@pytest.mark.parametrize("bad", [BAD, BROKEN, request(target(9000))], ids=["garbage", "chunk", "target"])
+def test_refusal_comes_in_order(server: Server, bad: bytes) -> None:
+    pages.started.clear()
+    pages.released.clear()
+    with server.connect() as connection:
+        connection.sendall(GET + SLOW + MISS + bad + GET)
+        assert pages.started.wait(DEADLINE)
+        server.run_there(server.read())
+        pages.released.set()
+        answers = parse(read_all(connection))
+    assert [answer.status for answer in answers[:3]] == [200, 200, 404]
+    assert [answer.problem for answer in answers[3:]]
+    assert len(answers) == 4
+
+
+def test_content_that_breaks(server: Server) -> None:
+    """Its request, which waits for the rest, is told that nothing comes."""
+    (refusal,) = talk(server, request(ECHO, CHUNKED, method=b"POST"), b"3\r\nabc\r\n", b"x\r\n")
+    assert (refusal.status, refusal.problem) == (400, "bad_request")
+    server.run_there(server.settle())
+    assert not server.server_state.tasks
+
+
+def test_content_that_breaks_after_its_answer(server: Server) -> None:
+    (answer,) = talk(server, request(b"/zoo/early", CHUNKED, method=b"POST"), b"x\r\n")
+    assert answer.body == b"abc"
+
+
+def test_refusals_are_counted(server: Server) -> None:
+    request_stats.count()
+    answers = request_stats.REQUESTS.labels("unmatched", "other", "414")
+    codes, before = (
+        PROBLEMS.labels("target_too_long"),
+        (answers.value, PROBLEMS.labels("target_too_long").value),
+    )
+    talk(server, request(target(9000)))
+    request_stats.count()
+    assert (answers.value, codes.value) == (before[0] + 1, before[1] + 1)
+
+
+# --- Deadlines ------------------------------------------------------------------------------------
+
+POST = request(ECHO, b"Content-Length: 100000", method=b"POST")
+
+
+def until_closed(connection: socket.socket) -> tuple[list[Answer], float]:
+    began = time.monotonic()
+    return parse(read_all(connection)), time.monotonic() - began
+
+
+@pytest.mark.chaos("1,000 slowloris sockets")
+@pytest.mark.parametrize(
+    ("data", "statuses"),
+    [
+        (b"", []),
+        (b"\r\n", []),
+        (HALF, [408]),
+        (GET[:-1], [408]),
+        (b"GE", [408]),
+        (POST, [408]),
+        (POST + b"x" * 10, [408]),
+        (request(ECHO, CHUNKED, method=b"POST") + b"3\r\nabc\r\n", [408]),
+        (request(ECHO, CHUNKED, method=b"POST") + b"0\r\nX: ", [408]),
+        (request(ECHO, *UPGRADES["h2c"], b"Content-Length: 9", method=b"POST") + b"abc", [408]),
+        (request(b"/zoo/early", b"Content-Length: 9", method=b"POST") + b"abc", [200]),
+        (GET + HALF, [200, 408]),
+        (MISS + HALF, [404, 408]),
+        (MISS + GET + POST, [404, 200, 408]),
+    ],
+)
+def test_what_never_ends(server: Server, data: bytes, statuses: list[int]) -> None:
+    """A request that never ends is 408 at its deadline, and the connection is closed."""
+    with server.connect() as connection:
+        connection.sendall(data)
+        answers, seconds = until_closed(connection)
+    assert [answer.status for answer in answers] == statuses
+    assert not statuses or statuses[-1] != 408 or answers[-1].problem == "request_timeout"
+    assert LIMITS.patience_seconds / 2 < seconds < DEADLINE / 2
+
+
+@pytest.mark.chaos("1,000 slowloris sockets")
+@pytest.mark.parametrize(
+    "beginning", [b"GET / HTTP/1.1\r\nX: ", POST, b"\r\n"], ids=["head", "content", "blank lines"]
+)
+def test_drip(server: Server, beginning: bytes) -> None:
+    """A byte now and then does not keep a connection."""
+    with server.connect() as connection:
+        connection.sendall(beginning)
+        connection.settimeout(LIMITS.patience_seconds / 10)
+        until, answer = time.monotonic() + DEADLINE / 2, None
+        while answer is None:
+            assert time.monotonic() < until
+            try:
+                answer = connection.recv(65536)
+            except TimeoutError:
+                connection.sendall(b"\r\n" if beginning == b"\r\n" else b"x")
+    assert answer.startswith(b"" if beginning == b"\r\n" else b"HTTP/1.1 408 ")
+
+
+def test_slow_content_is_waited_for(server: Server) -> None:
+    """For many times as long as a silent client is."""
+    size = 10 * SHARE
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/length", b"Content-Length: %d" % size, method=b"POST"))
+        for _ in range(20):
+            time.sleep(LIMITS.patience_seconds / 5)  # the client's pace is what is tested
+            connection.sendall(b"x" * (size // 20))
+        connection.sendall(CLOSE)
+        answer, _ = parse(read_all(connection))
+    assert answer.body == b"%d" % size
+
+
+@pytest.mark.parametrize("headers", [[], [b"Expect: 100-continue"]], ids=["paused", "not asked for"])
+def test_client_is_not_blamed_for_the_application(server: Server, headers: list[bytes]) -> None:
+    """That reads late what is large, and so keeps the client from sending it."""
+    size = 4 * MEGABYTE
+    pages.started.clear()
+    pages.released.clear()
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/waiting", b"Content-Length: %d" % size, *headers, method=b"POST"))
+        sender = threading.Thread(target=connection.sendall, args=[b"x" * size])
+        if not headers:
+            sender.start()
+        assert pages.started.wait(DEADLINE)
+        time.sleep(3 * LIMITS.patience_seconds)  # the application's pace is what is tested
+        pages.released.set()
+        if headers:
+            assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sender.start()
+        sender.join(DEADLINE)
+        connection.sendall(CLOSE)
+        answer, _ = parse(read_all(connection))
+    assert answer.body == b"%d" % size
+
+
+def test_slow_application_has_its_time(server: Server) -> None:
+    pages.started.clear()
+    pages.released.clear()
+    with server.connect() as connection:
+        connection.sendall(SLOW)
+        assert pages.started.wait(DEADLINE)
+        time.sleep(3 * LIMITS.patience_seconds)
+        pages.released.set()
+        connection.sendall(CLOSE)
+        assert [answer.status for answer in parse(read_all(connection))] == [200, 200]
+
+
+def test_client_that_does_not_read(server: Server) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(server.address)
+        connection.sendall(request(b"/zoo/much"))
+        protocol = protocol_of(server)
+        until = time.monotonic() + DEADLINE
+        while protocol in server.server_state.connections:
+            assert time.monotonic() < until
+            server.run_there(server.read())

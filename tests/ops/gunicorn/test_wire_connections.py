@@ -1,0 +1,148 @@
+"""Nothing stays of a connection, however it ends, and a client that does not read gets no more than it takes."""
+
+import gc
+import logging
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ops.gunicorn.wire import MAX_REMEMBERED_BYTES
+from tests.ops.asgi import pages
+from tests.ops.asgi.views import DEADLINE
+from tests.ops.gunicorn.corpus import GET, HALF, MISS, POST, SLOW, TARGET, request
+from tests.ops.gunicorn.twins import Twins, read_all, read_one, twins
+
+LARGE = request(b"/page/large")
+AT_ONCE = 2**18  # bytes that uvloop reads at most
+STATES = {
+    "nothing": [],
+    "hit": [GET],
+    "hits": [GET, GET],
+    "miss": [MISS],
+    "hit and miss": [GET, MISS],
+    "hit after a miss": [MISS, GET],
+    "half a request": [HALF],
+    "half a request after a hit": [GET + HALF],
+    "half a body after a hit": [GET, POST[:-2]],
+    "slow request": [SLOW],
+    "slow request between hits": [GET + SLOW + GET],
+    "unread answers": [LARGE * 500],
+    "garbage after a hit": [GET, b"\x00"],
+}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Twins]:
+    with twins(timeout_keep_alive=65) as pair:
+        pair.warm(TARGET, b"/page/large")
+        yield pair
+
+
+def reset(connection: socket.socket) -> None:
+    """Close it so that the other side gets an error."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, reset])
+@pytest.mark.parametrize("segments", STATES.values(), ids=STATES.keys())
+def test_nothing_stays(
+    pair: Twins,
+    caplog: pytest.LogCaptureFixture,
+    segments: list[bytes],
+    end: Callable[[socket.socket], None],
+) -> None:
+    """Not even a timer, which would keep the protocol for as long as a connection may be idle."""
+    caplog.set_level(logging.ERROR)
+    pages.released.clear()
+    server, connection = pair.wire, pair.wire.connect()
+    server.run_there(server.read())
+    (protocol,) = map(weakref.ref, server.server_state.connections)
+    for segment in segments:
+        connection.sendall(segment)
+        server.run_there(server.read())
+    end(connection)
+    server.run_there(server.read())
+    pages.released.set()
+    server.run_there(server.settle())
+    deadline = (
+        time.monotonic() + DEADLINE
+    )  # on a busy machine the kernel may tell of the end later; a timer takes 65 s
+    while protocol() is not None and time.monotonic() < deadline:
+        server.run_there(server.read())
+        gc.collect()
+    assert not caplog.records
+    assert protocol() is None
+
+
+def test_request_hears_of_the_end_though_others_wait(pair: Twins) -> None:
+    for event in pages.started, pages.released, pages.cancelled:
+        event.clear()
+    with pair.wire.connect() as connection:
+        connection.sendall(GET + SLOW + GET)
+        assert pages.started.wait(DEADLINE)
+        protocol: Any = next(iter(pair.wire.server_state.connections))
+        until = time.monotonic() + DEADLINE
+        while not protocol._running.message_event._waiters:  # the handler listens to the client after a while
+            assert time.monotonic() < until
+    assert pages.cancelled.wait(DEADLINE)
+    pages.released.set()
+
+
+def test_little_is_remembered(pair: Twins) -> None:
+    with pair.wire.connect() as connection, connection.makefile("rb") as answers:
+        for padding in 10, 10_000:
+            connection.sendall(request(TARGET, b"X-Padding: " + b"x" * padding))
+            read_one(answers)
+            protocol: Any = next(iter(pair.wire.server_state.connections))
+            assert bool(protocol._known) == (padding < MAX_REMEMBERED_BYTES)
+
+
+@pytest.mark.parametrize("segments", [[GET], [GET[:9], GET[9:]], [GET * 3], [MISS, GET]])
+def test_half_closed(pair: Twins, segments: list[bytes]) -> None:
+    """Uvicorn closes when the client has said its last, be it answered or not. What the wire answers, is."""
+    server = pair.wire
+    with server.connect() as connection:
+        for segment in segments[:-1]:
+            connection.sendall(segment)
+            server.run_there(server.settle())
+        connection.sendall(segments[-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).count(b"detail=l1") == b"".join(segments).count(GET)
+
+
+def test_requests_are_counted(pair: Twins) -> None:
+    for server in pair.wire, pair.layer:
+        before = server.server_state.total_requests
+        server.exchange([GET, GET, GET * 3 + MISS + POST, request(method=b"HEAD")])
+        assert server.server_state.total_requests - before == 9  # with the goodbye
+
+
+@pytest.mark.parametrize("target", [b"/page/large", b"/page/large?"], ids=["wire", "layer"])
+def test_client_that_does_not_read(pair: Twins, target: bytes) -> None:
+    """What it does not take is neither made nor, beyond a little, even read."""
+    server, one, count = pair.wire, request(target, b"X-Padding: " + b"x" * 400), 3000
+    with socket.socket() as connection, connection.makefile("rb") as answers:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(DEADLINE)
+        connection.connect(server.address)
+        server.run_there(server.read())
+        protocol: Any = next(iter(server.server_state.connections))
+        sender = threading.Thread(target=connection.sendall, args=[one * count])
+        sender.start()
+        until = time.monotonic() + DEADLINE
+        while not (protocol.flow.write_paused and protocol.flow.read_paused):
+            assert time.monotonic() < until
+            server.run_there(server.read())
+        for _ in range(count):
+            assert protocol.transport.get_write_buffer_size() < 2**17
+            assert len(protocol.pipeline) * len(one) < 2 * AT_ONCE
+            read_one(answers)
+        sender.join(DEADLINE)
+    assert not sender.is_alive()

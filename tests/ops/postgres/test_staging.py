@@ -1,0 +1,264 @@
+"""Lines of every kind: an import takes what a single row takes, and leaves it as a single row would."""
+
+import asyncio
+import datetime
+import json
+import secrets
+import uuid
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Value
+from django.db.models.functions import Now
+from ninja import Schema
+from pydantic import AfterValidator, Field
+
+from api.problems import Problem
+from api.writes import content
+from api.writes.inputs import content_of, read
+from ops.postgres.commands import Insert
+from ops.postgres.load import Load
+from ops.postgres.long_transaction import long_transaction
+from ops.postgres.staging import Staging
+from tests.ops.postgres.models import Everything, Label, Spelled
+from tests.shop.models import Voucher
+from tests.shop.schemas import VoucherOut
+
+pytestmark = pytest.mark.django_db
+
+
+def schema(**fields: Any) -> Any:
+    return type("Made", (Schema,), {"__annotations__": fields})
+
+
+# Fields of every kind, as requests may spell them.
+KINDS: dict[str, Any] = {
+    "text": str | None,
+    "char": Annotated[str, Field(min_length=2, max_length=5)],
+    "slug": str,
+    "colour": str,
+    "grade": int,
+    "small": int,
+    "integer": Annotated[int, Field(gt=-5, lt=5)] | None,
+    "big": int,
+    "positive_small": int,
+    "positive_big": int,
+    "maybe": bool | None,
+    "float": float | None,
+    "price": Decimal | None,
+    "fine": Decimal,
+    "uuid": uuid.UUID | None,
+    "date": datetime.date | None,
+    "moment": datetime.datetime | None,
+    "time": datetime.time | None,
+    "document": dict[str, Any] | None,
+}
+NAMES = [*KINDS]
+Written = schema(**KINDS, label_id=str | None)
+
+# In JSON, for each field: those that are taken, and those that are not, between them all that one may get wrong.
+VALUES: dict[str, list[str]] = {
+    "text": [
+        *("null", '""', '" \\"a\\" \\\\ é😀 %s $1 \\u2028"', '"\\u00e9"'),
+        *("7", "true", "[]", '"a\\u0000"', '"\\ud800"'),
+    ],
+    "char": ["null", '"a"', '"ab"', '"abcde"', '"abcdef"', '"é😀é😀é"'],
+    "slug": ['"a_-Z9"', '""', '"a b"', '"a\\n"', '"é"', f'"{"x" * 51}"'],
+    "colour": ['"red"', '"bl\'ue\\\\"', '"Red"', '""', "null"],
+    "grade": ["-1", "7", "0", '"7"', "7.0", "-1.0e0", "700e-2"],
+    "small": ["-32768", "32767", "-32769", "32768", "1.5", "1e3", "0.1e1", "-0", "true", '""', "1" + "0" * 4000],
+    "integer": ["null", "-5", "-4", "4", "5", "5.0", "4.0"],
+    "big": [str(2**63 - 1), str(2**63), str(-(2**63)), "9.2e18", "{}"],
+    "positive_small": ["0", "-1", "32767"],
+    "positive_big": [str(2**63 - 1), "-1"],
+    "maybe": ["true", "false", "null", "0", '"true"'],
+    "float": ["1.5", "-1e-7", "1e300", "1e400", "7", '"1.5"', "null"],
+    "price": ["12.5", '"12.5"', '"-12.500"', '"1.555"', "99999.99", "100000", '"1e4"', '"NaN"', '"x"', '""', "true"],
+    "fine": ['"0.000001"', '"0.0000001"', "1e-6", "1" + "0" * 33, "1" + "0" * 34],
+    "uuid": [f'"{uuid.UUID(int=7)}"', '"7"', "7"],
+    "date": ['"0099-01-02"', '"2024-02-29"', '"2023-02-29"', '"today"', '"2024-2-29"', "20240229"],
+    "moment": [
+        *('"2020-01-01T00:00:13.37Z"', '"2020-01-01t00:00:13z"', '"2020-01-01T00:00:13.370000+00:00"'),
+        *('"2020-01-01T01:00:00+01:30"', '"2020-01-01T00:00:13"', '"2020-01-01 00:00:13Z"', '"2020-01-01T24:00:00Z"'),
+        *('"2020-13-01T00:00:13Z"', '"now"', "1577836800", '"2020-01-01T00:00:00+24:00"'),
+    ],
+    "time": ['"13:37:00"', '"13:37:00.5"', '"13:37"', '"25:00:00"', "7", '"noon"'],
+    "document": [
+        *('{"a":[1,"b\'",null,true,1.50]}', "{}", "[]", '"{}"', "1", '{"a":{"a":1,"a":2}}', '{"a":"\\u0000"}'),
+        *('{"a":' * 63 + "{}" + "}" * 63, '{"a":' * 62 + "{}" + "}" * 62, '{"a":' + "[" * 62 + "]" * 62 + "}"),
+    ],
+}  # fmt: skip
+
+
+def load(plan: Staging, lines: bytes, *, is_csv: bool = False) -> list[int]:
+    """Insert the good lines of a stream; returns the numbers of the others. In the test's transaction."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield lines[: len(lines) // 2]
+        await asyncio.sleep(0)
+        yield lines[len(lines) // 2 :]
+
+    async def run() -> list[int]:
+        async with long_transaction() as transaction:
+            one = Load(plan, transaction.connection)
+            await one.receive(pieces(), is_csv=is_csv)
+            await one.convert()
+            wrong = await one.wrong_lines(1000)
+            await transaction.connection.execute('DELETE FROM "import rows" WHERE "import fault" IS NOT NULL')
+            await one.insert(10)
+            await transaction.commit()
+            return [each.line for each in wrong]
+
+    return async_to_sync(run)()
+
+
+@pytest.mark.usefixtures("tables")
+def test_values_of_every_kind() -> None:
+    """Each is taken or refused as in the content of a request, and stored as the ORM reads it there."""
+    insert = Insert(Everything, Written, NAMES)
+    columns = {name: insert.columns[name] for name in NAMES}
+    model = content_of(Written, columns, name="Creation", optional=NAMES)
+    lines: list[str] = []
+    expected: list[dict[str, Any] | None] = []
+    for name, values in VALUES.items():
+        for value in values:
+            lines.append(f'{{"{name}":{value}}}')
+            try:
+                expected.append(read(model, content.check(lines[-1].encode())))
+            except Problem:
+                expected.append(None)
+    wrong = load(Staging(insert, Written), "\n".join(lines).encode())
+    assert [lines[line - 1] for line in wrong] == [
+        line for line, taken in zip(lines, expected, strict=True) if taken is None
+    ]
+    stored = list(Everything.objects.order_by("id"))
+    for row, taken in zip(stored, [each for each in expected if each is not None], strict=True):
+        [(name, value)] = taken.items()
+        assert getattr(row, name) == value, name
+    assert min(len(stored), len(wrong)) > 50
+    assert (stored[0].grade, stored[0].binary, stored[0].shouted, stored[0].colour) == (-1, b"", "", "red")
+
+
+@pytest.mark.usefixtures("tables")
+def test_cells_of_every_kind() -> None:
+    """The same values as texts, where JSON has them as numbers or words."""
+    plan = Staging(Insert(Everything, Written, NAMES), Written)
+    cells = {
+        "text": '"a ""b"", \\ é"',
+        "char": "abc",
+        "slug": "a-b",
+        "colour": '"bl\'ue\\"',
+        "grade": "7",
+        "small": "-7",
+        "integer": "4.0",
+        "big": str(2**63 - 1),
+        "positive_small": "007",
+        "maybe": "true",
+        "float": "-1e-7",
+        "price": "12.5",
+        "fine": "1e-6",
+        "uuid": str(uuid.UUID(int=7)),
+        "date": "2024-02-29",
+        "moment": "2020-01-01T01:00:00+01:00",
+        "time": "13:37:00.5",
+        "document": '"{""a"": [1, null]}"',
+    }
+    empty = dict.fromkeys(cells, "")
+    rows = [cells, empty, cells | {"document": "null"}]
+    bad = [
+        *({"text": '""'}, {"slug": '""'}),
+        *({"maybe": "t"}, {"document": "[]"}, {"document": '"{""a"":1,""a"":2}"'}, {"document": "{"}),
+        *({"price": "NaN"}, {"price": "0x1"}, {"date": "epoch"}, {"moment": "infinity"}, {"big": str(2**63)}),
+        *({"uuid": "{" + str(uuid.UUID(int=7)) + "}"}, {"time": "now"}, {"float": "inf"}, {"small": "1_0"}),
+    ]
+    rows += [cells | each for each in bad]
+    table = "\n".join(",".join(row) for row in ([*cells], *(row.values() for row in rows)))
+    assert load(plan, table.encode(), is_csv=True) == [*range(5, 5 + len(bad))]
+    one, nothing, other = Everything.objects.order_by("id")
+    assert (one.text, one.colour, one.small, one.integer, one.positive_small) == (
+        'a "b", \\ é',
+        "bl'ue\\",
+        -7,
+        4,
+        7,
+    )
+    assert (one.maybe, one.float, one.price, one.fine) == (True, -1e-7, Decimal("12.5"), Decimal("0.000001"))
+    assert (one.moment.isoformat(), one.time) == (
+        "2020-01-01T00:00:00+00:00",
+        datetime.time(13, 37, 0, 500000),
+    )
+    assert one.document == {"a": [1, None]}
+    assert (nothing.text, nothing.char, nothing.colour, nothing.document) == (None, "", "red", None)
+    assert other.document is None
+
+
+@pytest.mark.usefixtures("tables")
+def test_rows_that_others_name() -> None:
+    for at in range(3):
+        Label.objects.create(key=f"leaf {at}", rank=at)
+    plan = Staging(Insert(Everything, Written, ["label_id"]), Written)
+    lines = [{"label_id": "leaf 1"}, {"label_id": "leaf 7"}, {"label_id": None}, {}, {"label_id": 1}]
+    assert load(plan, "\n".join(map(json.dumps, lines)).encode()) == [2, 5]
+    assert [row.label_id for row in Everything.objects.order_by("id")] == ["leaf 1", None, None]
+
+
+class Ruled(Spelled):
+    number = models.IntegerField(validators=[MinValueValidator(3)])
+    code = models.CharField(max_length=9, default=secrets.token_hex)
+    email = models.EmailField(default="")
+
+    class Meta:
+        app_label = "spelled"
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+def plan(kind: Any, name: str = "number", **defaults: Any) -> Staging:
+    own = schema(**{name: kind})
+    return Staging(Insert(Ruled, own, defaults={"code": "x", "number": 3} | defaults), own)
+
+
+def test_what_only_python_can_do_is_refused_as_it_is_declared() -> None:
+    assert "t0::integer >= 3" in plan(int).conversion(None, asks=False)
+    assert "IN ('s', 'l')" in plan(Size, "code").conversion(None, asks=False)
+    assert "IN ('a')" in plan(Literal["a"], "code").conversion(None, asks=False)
+    for kind, name, said in (
+        (
+            Annotated[int, AfterValidator(int)],
+            "number",
+            r"Made.number: an import cannot ask .*, which only Python",
+        ),
+        (Annotated[str, Field(pattern="^a")], "code", r"Made.code: an import cannot ask .*pattern='\^a'"),
+        (str, "email", r"Made.email: an import cannot ask .*EmailValidator"),
+        (int | str, "number", r"Made.number: an import cannot read a int \| str for spelled.Ruled.number"),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=said):
+            plan(kind, name)
+
+
+def test_defaults() -> None:
+    """A constant, or an expression that Postgres computes for each row: not a function of Python's."""
+    own = schema(number=int)
+    Staging(Insert(Ruled, own, defaults={"code": Value("c")}), own)
+    with pytest.raises(
+        ImproperlyConfigured, match=r"spelled.Ruled.code: an import cannot call token_hex\(\)"
+    ):
+        Staging(Insert(Ruled, own), own)
+    fields = ["code", "percent", "category"]
+    Staging(Insert(Voucher, VoucherOut, fields, defaults={"created": Now(), "note": "n"}), VoucherOut)
+    with pytest.raises(ImproperlyConfigured, match=r"cannot call token_hex\(\)"):
+        Staging(Insert(Voucher, VoucherOut, fields, defaults={"note": secrets.token_hex}), VoucherOut)
+    with pytest.raises(
+        ImproperlyConfigured, match=r"VoucherOut.category: an import needs a value as its default"
+    ):
+        Staging(Insert(Voucher, VoucherOut, fields, defaults={"category": Value(1)}), VoucherOut)

@@ -1,0 +1,83 @@
+"""Which tests `make test` runs: those of the tools only if a tool has changed, or all are asked for."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from ops.tools.embedded import gate
+from ops.tools.embedded.console import Failure
+
+OF_TOOLS = {*gate.IGNORED}
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose gate runs nothing, and has other Pythons for nothing."""
+    for file in (
+        "ops/tools/lab/run.py",
+        "tests/ops/tools/lab/test_run.py",
+        "requirements/embedded.txt",
+        "requirements/lab.txt",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    for name, value in {
+        "ROOT": tmp_path,
+        "VENV": tmp_path / ".venv",
+        "PASSED": tmp_path / "tests/tools.sha256",
+    }.items():
+        monkeypatch.setattr(gate, name, value)
+    monkeypatch.setattr("ops.tools.embedded.venv.ensure", lambda *_: None)
+    monkeypatch.setattr(gate, "_other_venvs", list)
+    for name in ("DJANGO", "ALL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def skipped(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The folders that the last of the gate's commands leaves out."""
+    ran: list[list[str]] = []
+
+    def run(commands: Iterable[list[str]]) -> None:
+        ran.extend(commands)
+
+    monkeypatch.setattr(gate, "_run", run)
+    gate.test()
+    return {part for part in ran[-1] if part.startswith("--ignore")}
+
+
+def test_tools_that_passed_are_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert skipped(monkeypatch) == set()
+    assert skipped(monkeypatch) == OF_TOOLS
+    (tree / "ops/tools/lab/run.pyc").touch()
+    assert skipped(monkeypatch) == OF_TOOLS
+    monkeypatch.setenv("ALL", "1")
+    assert skipped(monkeypatch) == set()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "ops/tools/lab/run.py",
+        "ops/monitoring/grafana/new.py",
+        "tests/ops/tools/lab/test_run.py",
+        "requirements/lab.txt",
+    ],
+)
+def test_tools_that_changed_are_tested(tree: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    skipped(monkeypatch)
+    (tree / changed).parent.mkdir(parents=True, exist_ok=True)
+    (tree / changed).write_text("another")
+    assert skipped(monkeypatch) == set()
+    assert skipped(monkeypatch) == OF_TOOLS
+
+
+def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Iterable[list[str]]) -> None:
+        raise Failure("pytest failed")
+
+    monkeypatch.setattr(gate, "_run", fail)
+    with pytest.raises(Failure):
+        gate.test()
+    assert skipped(monkeypatch) == set()

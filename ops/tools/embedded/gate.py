@@ -4,12 +4,14 @@ On throwaway servers, so that neither needs or touches those of `make up`.
 """
 
 import hashlib
+import json
 import os
 import re
 import secrets
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -56,6 +58,10 @@ SECOND = (*TESTS, *(f"--ignore=tests/{room}" for room in AROUND), *IGNORED)
 # The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
 STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
 SETTINGS = ("env", "DJANGO_SETTINGS_MODULE=tests.settings")  # those of tests/conftest.py
+# Of thousands of tests with real processes and deadlines, a busy machine fails one now and then. As many as these run
+# a second time, alone; more, or one that fails alone, is a defect.
+RETRIED = 8
+TESTS_FAILED = 1  # pytest's status for it; others are for what is interrupted, or broken itself
 
 
 def check() -> int:
@@ -143,13 +149,35 @@ def _run(commands: Iterable[list[str]]) -> None:
     remove_leftovers()
     servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
     variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
-    with servers:
+    with servers, tempfile.TemporaryDirectory() as cache:  # pytest's: which tests failed last
+        variables["PYTEST_ADDOPTS"] = f"{variables.get('PYTEST_ADDOPTS', '')} -o cache_dir={cache}"
         environment.check(variables)
         for command in commands:
-            shown = shlex.join(command).replace(LINT_MIGRATIONS, "...")
-            print(f"\n$ {shown}", flush=True)
-            if child.finish(command, variables):
+            shown = _show(command)
+            status = child.finish(command, variables)
+            if status and not (status == TESTS_FAILED and _pass_alone(command, Path(cache), variables)):
                 raise Failure(f"{shown} failed")
+
+
+def _pass_alone(command: list[str], cache: Path, variables: dict[str, str]) -> bool:
+    """Run the tests that failed beside others once more, one at a time, and name them."""
+    file = cache / "v/cache/lastfailed"
+    failed = sorted(json.loads(file.read_text())) if file.exists() else []
+    if not 0 < len(failed) <= RETRIED:
+        return False
+    print(f"\n{len(failed)} failed beside other tests. Alone:", flush=True)
+    again = [*command, "--last-failed", "-n", "0"]
+    _show(again)
+    if child.finish(again, variables):
+        return False
+    print("\nFailed beside other tests, passed alone:", *failed, sep="\n  ", flush=True)
+    return True
+
+
+def _show(command: list[str]) -> str:
+    shown = shlex.join(command).replace(LINT_MIGRATIONS, "...")
+    print(f"\n$ {shown}", flush=True)
+    return shown
 
 
 def _other_venvs() -> Iterable[Path]:

@@ -1,6 +1,12 @@
-"""Which tests `make test` runs: those of the tools only if a tool has changed, or all are asked for."""
+"""Which tests `make test` runs: those of the tools only if a tool has changed, or all are asked for.
 
+And which it runs twice: the few that failed beside others.
+"""
+
+import os
+import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -81,3 +87,34 @@ def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.Monk
     with pytest.raises(Failure):
         gate.test()
     assert skipped(monkeypatch) == set()
+
+
+@pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (9, 0, "failed")])
+def test_few_failures_are_run_again_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    case: tuple[int, int, str],
+) -> None:
+    """Of ten tests `failing` fail beside others, and the first `alone` of them without others, too."""
+    failing, alone, outcome = case
+    (tmp_path / "test_it.py").write_text(
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('number', range(10))\n"
+        "def test_it(number):\n"
+        f"    assert number >= ({failing} if 'PYTEST_XDIST_WORKER' in os.environ else {alone})\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    servers = nullcontext()
+    monkeypatch.setattr(gate, "Servers", lambda *_, **__: servers)
+    monkeypatch.setattr("ops.tools.embedded.environment.complete", lambda _: variables)
+    monkeypatch.setattr("ops.tools.embedded.environment.check", lambda _: None)
+    command = [sys.executable, "-m", "pytest", "-n", "2", str(tmp_path)]
+    if outcome == "failed":
+        with pytest.raises(Failure, match="failed"):
+            gate._run([command])
+    else:
+        gate._run([command])
+    output = capfd.readouterr().out
+    assert ("Alone:" in output) is (failing <= gate.RETRIED)
+    assert ("passed alone:" in output) is (outcome == "passed")

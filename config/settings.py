@@ -77,8 +77,9 @@ RATE_LIMITS = {
     "write": env.rate("RATE_LIMIT_WRITE", default="100/s"),
     "bulk": env.rate("RATE_LIMIT_BULK", default="10/s"),
 }
-# Requests that each worker computes at a time; others are answered 503. 0: the limit adapts (ops/asgi/admission.py).
-ADMISSION_LIMIT = env.integer("ADMISSION_LIMIT", least=0, most=10_000, default=64)
+# Requests that each worker computes at a time; others are answered 503. 0: as many as it can answer in time
+# (ops/asgi/admission.py).
+ADMISSION_LIMIT = env.integer("ADMISSION_LIMIT", least=0, most=10_000, default=0)
 CORS_ORIGINS = env.origins("CORS_ORIGINS")  # of the web pages that may read answers
 
 # Header fields for browsers, on every answer that has none of that name (ops/asgi/security.py). An API is no page: it

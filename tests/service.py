@@ -15,6 +15,8 @@ import httpx
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60  # seconds; a deadline, not a wait
+# Each request is computed, also beside other tests that keep the cores busy.
+QUIET = {"PAGE_CACHE": "off", "ADMISSION_LIMIT": "64"}
 
 
 @dataclass
@@ -43,7 +45,7 @@ def serve(
     port: int | None = None,
     listener: socket.socket | None = None,
 ) -> Iterator[Service]:
-    """Run the service until the block ends, without its page cache unless the environment says so.
+    """Run the service until the block ends, without its page cache and with a fixed limit of requests by default.
 
     `files` are its soft and its hard limit of open files.
 
@@ -62,7 +64,7 @@ def serve(
         process = subprocess.Popen(
             [*command, "--bind", bind],
             cwd=ROOT,
-            env={**os.environ, "WEB_CONCURRENCY": str(workers), "PAGE_CACHE": "off", **environment},
+            env={**os.environ, "WEB_CONCURRENCY": str(workers), **QUIET, **environment},
             pass_fds=[given.fileno()],
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,8 +8,8 @@ Counted are requests whose answer is being computed, from the end of their conte
 probes, and pages that the wire has or had lately. Most refusals are made where the request is parsed
 (ops/gunicorn/wire.py), which costs a twentieth of an answer; the layer makes the others.
 
-With ADMISSION_LIMIT=0 the limit follows the queues that stand in a worker: the lag of its event loop, and the wait
-for a connection to Postgres. The longer of the two counts:
+The limit follows the queues that stand in a worker: the lag of its event loop, and the wait of quick statements for
+a connection to Postgres that others use. The longer of the two counts:
 
 | the wait | requests were refused | the limit |
 | --- | --- | --- |
@@ -19,7 +19,10 @@ for a connection to Postgres. The longer of the two counts:
 
 It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), and its
 signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
-slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with.
+slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with. For the
+same reason a statement that is not quick does not count, nor does the wait for a server that is away.
+
+ADMISSION_LIMIT fixes the limit instead.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ PIPES = metrics.histogram(
 
 
 class RecentWaits:
-    """What requests of the native pool have waited since the last look, in seconds on average."""
+    """What quick statements have waited for a busy connection since the last look, in seconds on average."""
 
     def __init__(self) -> None:
         self._sum, self._count = 0.0, 0

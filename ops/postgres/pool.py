@@ -152,13 +152,14 @@ class Pool:
             call.lease = lease
             queue = self._quick if statement.quick else self._slow
             connection = None if queue else self._find(statement, now)
-            expiry = None
+            expiry, was_away = None, False
             try:
                 with DB:
                     if connection:
                         WAITED.counts[0] += 1
                         self._send(connection, call, now)
                     else:
+                        was_away = not self.borrowed
                         expiry = self._enqueue(queue, call)
                     return await call.future
             except ConnectionLost:
@@ -170,13 +171,15 @@ class Pool:
                     raise
             finally:
                 if expiry or call.started > call.since:
-                    self._end_wait(call, queue, expiry)
+                    self._end_wait(call, queue, expiry, was_away=was_away)
                 elif call.connection:
                     PIPED.counts[0] += 1
                 if call.connection:
                     (LOST if call.connection.is_lost else TAKEN).value += 1
 
-    def _end_wait(self, call: Call, queue: deque[Call], expiry: asyncio.TimerHandle | None) -> None:
+    def _end_wait(
+        self, call: Call, queue: deque[Call], expiry: asyncio.TimerHandle | None, *, was_away: bool
+    ) -> None:
         """Count what a call has waited, for a connection and on it."""
         if expiry:
             expiry.cancel()
@@ -186,7 +189,8 @@ class Pool:
             WAITED.observe((call.sent if call.connection else call.started) - call.since)
         if call.connection:
             PIPED.observe(call.started - call.sent)
-        recent_waits.add(call.started - call.since)
+        if call.statement.quick and not was_away:
+            recent_waits.add(call.started - call.since)
         QUEUE.take_from(DB, call.since, call.started)
 
     def load(self) -> tuple[int, int, int]:

@@ -66,6 +66,7 @@ SUB10 = Contender(
         "PAGE_CACHE": "off",
         "RATE_LIMIT_WRITE": "off",
         "RATE_LIMIT_BULK": "off",
+        "ADMISSION_LIMIT": "64",  # as many requests as a closed loop has: no peer refuses any either
     },
     packages=("django", "uvicorn", "psycopg"),
     at_root=True,

@@ -18,6 +18,7 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from pytest_django import Settings
 
+from ops.postgres.checkouts import recent_waits
 from ops.postgres.connection import MAX_PREPARED_STATEMENTS, ConnectionLost, ResponseTimeout
 from ops.postgres.pool import Busy, Pool, Unreachable
 from ops.postgres.statement import Param, Statement
@@ -341,6 +342,27 @@ async def test_not_away_while_it_is_busy(pool: Pool, lock: Admin) -> None:
     unlock(lock)
     await asyncio.gather(*held)
     await answers(pool)
+
+
+@pytest.mark.parametrize("options", [{"max_size": 1, "timeout": 0.1}])
+async def test_waits_that_are_no_overload(pool: Pool, lock: Admin, server: Postgres) -> None:
+    """Admission control hears of quick statements that wait for their turn, and of nothing else."""
+    recent_waits.take()
+    held = start(pool, BLOCKED)
+    await until(lambda: blocked(lock))
+    await timed(value(pool, BLOCKED), Busy)
+    assert recent_waits.take() == 0
+    await timed(value(pool, ECHO, x=1), Busy)
+    assert 0.09 < recent_waits.take() < 1
+    unlock(lock)
+    await asyncio.gather(*held)
+    await asyncio.to_thread(server.stop)
+    await timed(value(pool, ECHO, x=1), OperationalError)  # its connection is lost
+    recent_waits.take()
+    await timed(value(pool, ECHO, x=1), Unreachable)
+    assert recent_waits.take() == 0
+    await asyncio.to_thread(server.start)
+    await recovered(pool, 5)
 
 
 async def test_a_restart_that_nobody_notices(pool: Pool, server: Postgres) -> None:

@@ -17,7 +17,7 @@ def look(admission: Limit, lag: float, times: int = 1, *, refuses: bool = False)
 def test_lag_lowers_the_limit_and_its_end_raises_it() -> None:
     admission = Limit()
     assert look(admission, IN_TIME, 100) == FIRST  # nothing was refused: it need not rise
-    fallen = look(admission, LATE, 10)
+    fallen = look(admission, LATE, 3)
     assert LEAST < fallen < FIRST / 2
     assert look(admission, LATE, 100) == LEAST
     assert look(admission, IN_TIME, 50) == LEAST

@@ -17,9 +17,9 @@ a connection to Postgres that others use. The longer of the two counts:
 | under half of it | since the last look | rises by one, to MOST at most |
 | otherwise | | stays |
 
-It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), by as much
-as the wait is too long: half as many requests wait half as long (Little, 1961, doi 10.1287/opre.9.3.383). Its signal
-is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
+It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), by as
+much as the wait is too long: half as many requests wait half as long (Little, 1961, doi 10.1287/opre.9.3.383). Its
+signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
 slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with. For the
 same reason a statement that is not quick does not count, nor does the wait for a server that is away.
 
@@ -64,6 +64,7 @@ class Limit:
     def __init__(self) -> None:
         self.limit = FIRST
         self.active = 0  # requests that are being computed
+        self.begun = 0  # and that were
         self._refused = 0  # since the last look
         self._wait = 0.0
 

@@ -37,6 +37,7 @@ class StockASGIHandler(ASGIHandler):
     async def run_get_response(self, request: Any) -> Any:
         """As Django's, counted as work: the content has been read, and the answer is not being sent yet."""
         admission.active += 1
+        admission.begun += 1
         try:
             return await super().run_get_response(request)
         finally:

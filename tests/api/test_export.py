@@ -22,7 +22,9 @@ from django.conf import settings
 from django.test import Client
 from pytest_django import Settings
 
-from api.reads.export import Stream
+from api.reads import export
+from api.reads.export import ExportQuery, Stream
+from ops.asgi.admission import admission
 from tests.api.writes.test_import import memory_of, wait_for
 from tests.api.writes.test_refusals import said
 from tests.conftest import ROWS
@@ -517,3 +519,31 @@ def test_patience_with_a_client(settings: Settings, takes: bool) -> None:  # noq
     else:
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(send())
+
+
+def test_it_gives_way_to_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a piece while which a request has come, and after no other."""
+
+    async def batches(*_: object) -> AsyncGenerator[list[bytes]]:
+        for number in range(4):
+            yield [b"%d\n" % number]
+
+    async def pieces() -> list[tuple[bytes, int]]:
+        pauses: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        monkeypatch.setattr("ops.postgres.copy_out.copy_out", batches)
+        found = []
+        async with aclosing(
+            export._pieces(ExportQuery("them", "", [], "ndjson", b"", has_end=False))
+        ) as them:
+            async for piece in them:
+                found.append((piece, len(pauses)))
+                if piece == b"1\n":
+                    admission.begun += 1
+        return found
+
+    assert asyncio.run(pieces()) == [(b"0\n", 0), (b"1\n", 0), (b"2\n", 1), (b"3\n", 1)]

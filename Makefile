@@ -14,7 +14,7 @@ help: ## this list
 up: ## the service with made-up rows on http://127.0.0.1:8000 (PORT=8001 make up: on 8001)
 	@$(RUN) up
 
-test: ## everything that has to pass before a change goes in: make check, make conformance, make audit, then all tests (DJANGO=6.1: on that; ALL=1: unchanged tools too)
+test: ## everything that has to pass before a change goes in: make check, make conformance, make audit, then all tests (DJANGO=6.1: on that; ALL=runtime, ALL=1: also of what has not changed)
 	@$(RUN) test
 
 check: ## the fast part of it: format, lint, types, import directions, migrations, deployment

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
@@ -66,6 +67,7 @@ class Scope:
     def __init__(self, *names: str) -> None:
         if wrong := [name for name in names if not SCOPE.fullmatch(name)]:
             raise ImproperlyConfigured(f"{wrong} cannot be scopes (RFC 6749, section 3.3).")
+        markcoroutinefunction(self)  # Ninja asks at each request: 6 us instead of 16
         self.names = names
         self.scopes = frozenset(names)
         SCOPES.update(names)

@@ -148,7 +148,7 @@ def _faults(found: Sequence[tuple[str, tuple[str, str]]]) -> Problem:
 
 def check_type(request: HttpRequest, types: Sequence[str]) -> None:
     """Raises Problem 415 for content of another type, charset or coding."""
-    if request.headers.get("Content-Type") in types and "Content-Encoding" not in request.headers:
+    if request.META.get("CONTENT_TYPE") in types and "HTTP_CONTENT_ENCODING" not in request.META:
         return
     media_type, _, parameters = request.headers.get("Content-Type", "").partition(";")
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", parameters, re.IGNORECASE)

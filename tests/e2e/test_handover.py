@@ -14,9 +14,9 @@ from django.db import connection
 from ops.asgi.types import Receive, Scope, Send
 from tests.e2e.test_draining import end, load, seen_by, variables, wait_for_answers
 from tests.extra import OWN_SESSIONS
-from tests.nginx import nginx
 from tests.ops.telemetry.conftest import children, eventually, free_port
 from tests.ops.test_server import status
+from tests.proxies import nginx
 from tests.service import PATIENCE, Service, serve
 
 pytestmark = pytest.mark.lean

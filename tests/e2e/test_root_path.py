@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests import spare
-from tests.nginx import nginx
 from tests.ops.telemetry.conftest import free_port
+from tests.proxies import nginx
 from tests.service import PATIENCE, Service, serve
 
 PREFIX = "/shop"

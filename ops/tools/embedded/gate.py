@@ -45,16 +45,30 @@ CONFORMANCE = ("python", "-m", "tests.conformance.run")
 # Where nobody can be asked about vulnerabilities, it says so.
 AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
 # Three at once take 218 s instead of 270 on 2 cores, and leave the tests that kill and reset less of a chance.
-TESTS = ("pytest", "-n", "2", "--dist", "loadgroup")
-# Tools and assets outside of requests. Their tests run if their content differs from PASSED, the last that passed
-# them, and with ALL=1.
-TOOLS = ("tools", "monitoring")
-PASSED = ROOT / "tests/tools.sha256"
+TESTS = ("pytest", "-n", "2", "--dist", "loadgroup", "--durations=15")
+# What is as it was when it passed its tests need not pass them again: PASSED has the SHA-256 of each part. Of a clone
+# whose runtime nobody has touched, that leaves the tests of its own resources and settings. ALL=runtime runs those of
+# the runtime nevertheless, ALL=1 all there are.
+PASSED = ROOT / "tests/passed.sha256"
+TOOLS, RUNTIME = "tools", "runtime"
+PARTS = {
+    TOOLS: (  # tools and assets outside of requests
+        *(f"{parent}/{tool}" for parent in ("ops", "tests/ops") for tool in ("tools", "monitoring")),
+        *("requirements/embedded.txt", "requirements/lab.txt"),
+    ),
+    RUNTIME: (
+        *("api", "ops", "requirements", "Makefile"),
+        *(
+            f"tests/{room}"
+            for room in ("api", "ops", "shop", "e2e", "conformance", "service.py", "settings.py")
+        ),
+    ),
+}
 # A resource's test_lab.py runs the lab on it.
-IGNORED = (*(f"--ignore=tests/ops/{tool}" for tool in TOOLS), "--ignore-glob=*/test_lab.py")
-# On the second Python: the path of a request, not the processes and tools around it, which are the same there.
-AROUND = ("e2e", "test_remove_sample.py", "ops/telemetry", "products", "api/idempotency/test_exactly_once.py")
-SECOND = (*TESTS, *(f"--ignore=tests/{room}" for room in AROUND), *IGNORED)
+WITHOUT_TOOLS = ("--ignore=tests/ops/tools", "--ignore=tests/ops/monitoring", "--ignore-glob=*/test_lab.py")
+WITHOUT_RUNTIME = tuple(f"--ignore=tests/{room}" for room in ("api", "ops", "e2e", "test_remove_sample.py"))
+# On the second Python: what a resource is made of. ALL=1 has all tests there, too.
+SECOND = (*TESTS, "tests/config", "tests/api")
 # The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
 STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
 SETTINGS = ("env", "DJANGO_SETTINGS_MODULE=tests.settings")  # those of tests/conftest.py
@@ -79,16 +93,22 @@ def conformance() -> int:
 def test() -> int:
     """With DJANGO=6.1 in the environment, all on that release instead of the lock's, in a .venv-django6.1.
 
-    With ALL=1, the tests of the tools too, though these are as they were, and all tests on each Python.
+    With ALL=1 all tests on each Python, with ALL=runtime those of the runtime though it is as it was.
     """
-    everything, tools = bool(os.environ.get("ALL")), _hash_of_tools()
-    skipped = () if everything or tools != _passed() else IGNORED
+    asked, release = os.environ.get("ALL", ""), os.environ.get("DJANGO")
+    if asked not in ("", "1", RUNTIME):
+        raise Failure(f"ALL is {asked!r}, not 1 or {RUNTIME}")
+    found, passed = {part: _hash_of(part) for part in PARTS}, _passed()
+    if not asked and not release and found[RUNTIME] == passed.get(RUNTIME):
+        print(f"The runtime is as it passed its tests, which ALL={RUNTIME} runs again", flush=True)
+        venv.ensure(VENV, GROUPS, sys.executable)
+        own = [*SETTINGS, *_in(VENV, (*TESTS, *WITHOUT_RUNTIME, *WITHOUT_TOOLS))]
+        _run([*(_in(VENV, command) for command in (*CHECKS, AUDIT)), own])
+        return 0
+    everything = asked == "1"
+    skipped = () if everything or found[TOOLS] != passed.get(TOOLS) else WITHOUT_TOOLS
     if skipped:
-        print(
-            f"The tools ({', '.join(TOOLS)}) are as they passed their tests, which ALL=1 runs again",
-            flush=True,
-        )
-    release = os.environ.get("DJANGO")
+        print("The tools are as they passed their tests, which ALL=1 runs again", flush=True)
     where = _venv_with_django(release) if release else VENV
     venv.ensure(VENV, GROUPS, sys.executable)
     checks, others = (CHECKS_OF_DJANGO, []) if release else ([*CHECKS], [*_other_venvs()])
@@ -98,8 +118,10 @@ def test() -> int:
     if not release:
         commands.append(_in(VENV, AUDIT))
     _run([*commands, stock, *([*SETTINGS, *command] for command in tests)])
-    if not skipped and not release:
-        PASSED.write_text(f"{tools}\n")
+    if not release:
+        parts = [TOOLS] * (not skipped) + [RUNTIME] * everything
+        passed |= {part: found[part] for part in parts}
+        PASSED.write_text("".join(f"{digest}  {part}\n" for part, digest in sorted(passed.items())))
     return 0
 
 
@@ -125,19 +147,25 @@ def chaos() -> int:
     return 0
 
 
-def _hash_of_tools() -> str:
-    """Return the SHA-256 of the tools, of their tests and of their packages: names and contents."""
-    rooms = [ROOT / parent / tool for parent in ("ops", "tests/ops") for tool in TOOLS]
-    files = [file for room in rooms for file in room.rglob("*") if file.is_file() and file.suffix != ".pyc"]
-    files += [ROOT / f"requirements/{group}.txt" for group in ("embedded", "lab")]
+def _hash_of(part: str) -> str:
+    """Return the SHA-256 of a part's files: names and contents."""
+    files: list[Path] = []
+    for place in PARTS[part]:
+        path = ROOT / place
+        files += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        if file.suffix != ".pyc":
+            digest.update(
+                f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
+            )
     return digest.hexdigest()
 
 
-def _passed() -> str:
-    return PASSED.read_text().strip() if PASSED.exists() else ""
+def _passed() -> dict[str, str]:
+    """Return the hash of each part that has passed its tests."""
+    lines = PASSED.read_text().splitlines() if PASSED.exists() else []
+    return {part: digest for digest, part in (line.split() for line in lines)}
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.e2e.security.conftest import behind
-from tests.nginx import nginx
 from tests.ops.telemetry.conftest import free_port
+from tests.proxies import nginx
 from tests.service import PATIENCE, Service
 
 HTTPS = {"X-Forwarded-Proto": "https"}

@@ -48,6 +48,11 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces(), headers=OWN if "own" in request.GET else None)
 
 
+async def number(request: HttpRequest, number: int) -> HttpResponse:
+    """Whose answer is it?"""
+    return JsonResponse({"number": number})
+
+
 async def failing(request: HttpRequest) -> HttpResponse:
     raise ValueError
 
@@ -57,6 +62,7 @@ urlpatterns = [
     path("scheme", scheme),
     path("moved", moved),
     path("links", links),
+    path("number/<int:number>", number),
     path("own", own),
     path("own/cached", own_cached),
     path("stream", stream),

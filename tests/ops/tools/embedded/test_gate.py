@@ -14,7 +14,7 @@ import pytest
 from ops.tools.embedded import gate
 from ops.tools.embedded.console import Failure
 
-OF_TOOLS = {*gate.IGNORED}
+OF_TOOLS, OF_RUNTIME = {*gate.WITHOUT_TOOLS}, {*gate.WITHOUT_RUNTIME}
 
 
 @pytest.fixture
@@ -25,13 +25,16 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "tests/ops/tools/lab/test_run.py",
         "requirements/embedded.txt",
         "requirements/lab.txt",
+        "api/reads/listing.py",
+        "tests/api/test_list.py",
+        "orders/api.py",
     ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(file)
     for name, value in {
         "ROOT": tmp_path,
         "VENV": tmp_path / ".venv",
-        "PASSED": tmp_path / "tests/tools.sha256",
+        "PASSED": tmp_path / "tests/passed.sha256",
     }.items():
         monkeypatch.setattr(gate, name, value)
     monkeypatch.setattr("ops.tools.embedded.venv.ensure", lambda *_: None)
@@ -87,6 +90,26 @@ def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.Monk
     with pytest.raises(Failure):
         gate.test()
     assert skipped(monkeypatch) == set()
+
+
+def test_a_runtime_that_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has passed once all has; what others change in it, and not their resources, is tested."""
+    assert skipped(monkeypatch) == set()
+    assert not skipped(monkeypatch) & OF_RUNTIME  # not all has passed yet
+    monkeypatch.setenv("ALL", "1")
+    assert skipped(monkeypatch) == set()
+    monkeypatch.delenv("ALL")
+    assert skipped(monkeypatch) == OF_RUNTIME | OF_TOOLS
+    (tree / "orders/api.py").write_text("another")
+    assert skipped(monkeypatch) == OF_RUNTIME | OF_TOOLS
+    monkeypatch.setenv("ALL", "runtime")
+    assert skipped(monkeypatch) == OF_TOOLS
+    monkeypatch.delenv("ALL")
+    (tree / "tests/api/test_list.py").write_text("another")
+    assert skipped(monkeypatch) == OF_TOOLS
+    monkeypatch.setenv("ALL", "everything")
+    with pytest.raises(Failure, match="ALL is 'everything', not 1 or runtime"):
+        gate.test()
 
 
 @pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (9, 0, "failed")])

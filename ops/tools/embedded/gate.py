@@ -163,9 +163,9 @@ def _hash_of(part: str) -> str:
 
 
 def _passed() -> dict[str, str]:
-    """Return the hash of each part that has passed its tests."""
+    """Return the hash of each part that has passed its tests, by lines as sha256sum writes them."""
     lines = PASSED.read_text().splitlines() if PASSED.exists() else []
-    return {part: digest for digest, part in (line.split() for line in lines)}
+    return {line[66:]: line[:64] for line in lines}
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:

@@ -45,6 +45,7 @@ def service(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     own = {
         "DATABASE_URL": postgres.url,
         "PAGE_CACHE": "on",
+        "ADMISSION_LIMIT": "0",
         "CACHE_PREFIX": f"{directory.parent.name}-clients",
     }
     with instrumented(directory, own, 1, "config.asgi:application") as running:

@@ -27,6 +27,7 @@ from api.cache.shared import EVERYTHING, Shared
 from api.problems import Problem
 from ops.asgi import routes
 from ops.asgi.answering import send_answer
+from ops.asgi.disconnect import has_left
 from ops.asgi.problems import refuse
 from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send, scheme_of
 from ops.gunicorn import wire
@@ -131,6 +132,8 @@ class PageCache:
         self, target: Target, conditions: Conditions, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer from Redis or the application, and have the endpoint answer itself if that cannot be stored."""
+        if has_left(scope):
+            return
         policy = target.policy
         try:
             found = await cast("Lookup", self.lookup).find(target)

@@ -34,6 +34,7 @@ from time import perf_counter
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 
+from ops.asgi.disconnect import answer_nobody, has_left
 from ops.asgi.problems import OVERLOADED, refuse
 from ops.asgi.types import SHARED, Application, Receive, Scope, Send
 from ops.postgres.checkouts import recent_waits
@@ -41,6 +42,7 @@ from ops.telemetry import request_stats
 from ops.telemetry.metrics import metrics
 
 FIRST, LEAST, MOST = 64, 8, 512  # requests
+ENOUGH = 4  # requests, beside which another is begun only if its client is still there
 # Of the limit, beside it: kept for requests that write, and for pages that are computed for the cache, of which
 # other clients get the same answer.
 KEPT_SHARE = 0.25
@@ -110,6 +112,8 @@ class Admission:
             is_kept=scope["method"] not in READS or SHARED in scope
         ):
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
+        if admission.active >= ENOUGH and has_left(scope):
+            return answer_nobody()
         return self.application(scope, receive, send)
 
 

@@ -113,6 +113,10 @@ class EdgeProtocol(PipeliningProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._watch.cancel()
+        # Each refers to the protocol, which would live until a full collection: 10 kB for each connection.
+        self.parser, self._running = DISCARD, None
+        self.cycle, self.scope = None, {}  # type: ignore[assignment, typeddict-item]
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         if len(data) > PIECE_BYTES:

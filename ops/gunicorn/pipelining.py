@@ -64,7 +64,7 @@ class PipeliningProtocol(DrainingProtocol):
         """
         state = select.poll()
         state.register(self.transport.get_extra_info("socket"), 0)  # POLLERR and POLLHUP come unasked
-        if not state.poll(0):
+        if not self.transport.is_closing() and not state.poll(0):
             return False
         if self._running:
             self._running.disconnected = True

@@ -44,6 +44,10 @@ def pair() -> Iterator[Twins]:
         yield pair
 
 
+def half_close(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
+
+
 def reset(connection: socket.socket) -> None:
     """Close it so that the other side gets an error."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -83,6 +87,25 @@ def test_nothing_stays(
     gc.enable()
     assert not caplog.records
     assert protocol() is None
+
+
+@pytest.mark.parametrize("end", ["half", "close", "reset"])
+def test_who_has_left(pair: Twins, end: str) -> None:
+    """A client that has reset its connection, before the loop hears of it; not one that still reads."""
+    pages.started.clear()
+    pages.released.clear()
+    with pair.wire.connect() as connection:
+        connection.sendall(SLOW)
+        assert pages.started.wait(DEADLINE)
+        protocol: Any = next(iter(pair.wire.server_state.connections))
+
+        async def leave() -> bool:
+            assert not protocol._has_left()
+            {"half": half_close, "close": socket.socket.close, "reset": reset}[end](connection)
+            return bool(protocol._has_left())
+
+        assert pair.wire.run_there(leave()) is (end == "reset")
+        pages.released.set()
 
 
 def test_request_hears_of_the_end_though_others_wait(pair: Twins) -> None:

@@ -74,7 +74,7 @@ STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
 SETTINGS = ("env", "DJANGO_SETTINGS_MODULE=tests.settings")  # those of tests/conftest.py
 # Of thousands of tests with real processes and deadlines, a busy machine fails one now and then. As many as these run
 # a second time, alone; more, or one that fails alone, is a defect.
-RETRIED = 8
+RETRIED = 20
 TESTS_FAILED = 1  # pytest's status for it; others are for what is interrupted, or broken itself
 
 

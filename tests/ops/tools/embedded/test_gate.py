@@ -112,18 +112,18 @@ def test_a_runtime_that_passed_is_not_tested_again(tree: Path, monkeypatch: pyte
         gate.test()
 
 
-@pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (9, 0, "failed")])
+@pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (21, 0, "failed")])
 def test_few_failures_are_run_again_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     case: tuple[int, int, str],
 ) -> None:
-    """Of ten tests `failing` fail beside others, and the first `alone` of them without others, too."""
+    """Of thirty tests `failing` fail beside others, and the first `alone` of them without others, too."""
     failing, alone, outcome = case
     (tmp_path / "test_it.py").write_text(
         "import os, pytest\n"
-        "@pytest.mark.parametrize('number', range(10))\n"
+        "@pytest.mark.parametrize('number', range(30))\n"
         "def test_it(number):\n"
         f"    assert number >= ({failing} if 'PYTEST_XDIST_WORKER' in os.environ else {alone})\n"
     )

@@ -128,7 +128,7 @@ def test_what_blocks_the_loop_is_one_line_a_route(start: Start) -> None:
     assert culprit(spun) in {"spin", "count_in_vain"}
     assert culprit(slept) == "sleep"
     assert all(line["seconds"] >= 1.0 for line in (spun, slept, again))
-    eventually(lambda: running.scrapes("event_loop_blocks_total", 6))
+    eventually(lambda: running.scrape()["event_loop_blocks_total"] >= 6)  # the machine may stop it once more
     assert len(lines(running, BLOCKED)) == 3
 
 

@@ -11,6 +11,7 @@ from django.urls import path
 
 from api.cache.policy import Endpoint, Policy
 from api.problems import Problem
+from ops.asgi.disconnect import HAS_LEFT
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.types import Message, Receive, Scope, Send
 
@@ -113,6 +114,7 @@ async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _show(scope: Scope, receive: Receive, send: Send) -> None:
     peers = {"client": scope["client"][0], "server": scope["server"][0]}  # without the ports
+    scope = {name: value for name, value in scope.items() if name != HAS_LEFT}  # a function of the protocol's
     shown = repr(sorted({**scope, **peers, "body": await _read(receive)}.items())).encode()
     await _send(send, shown)
 

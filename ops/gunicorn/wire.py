@@ -201,6 +201,7 @@ class WireProtocol(EdgeProtocol):
             or readiness.draining
             or self.flow.write_paused
             or not self._is_at_rest()
+            or not all(admit(self._hit) for admit in self._front.admits)
             or not admission.is_full()
         ):
             return False

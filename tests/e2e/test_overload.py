@@ -31,6 +31,8 @@ def service(
         "ADMISSION_LIMIT": "1",
         "RUNTIME": getattr(request, "param", "lean"),
         "PAGE_CACHE": "on",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "HSTS_SECONDS": "300",
     }
     with serve(own, tmp_path) as running:
         running.client.get("/livez")  # it has started, and warmed its listings
@@ -67,13 +69,15 @@ def test_what_is_too_much_is_refused(service: tuple[Service, str], request: pyte
         # Pages that are computed for the cache have the kept place, too, if they come so far: without the wire.
         for path in ("/api/nothing", *([f"/api/products/{2**61}", MISSING] if runtime == "lean" else [])):
             began = time.monotonic()
-            refused = client.get(path)
+            refused = client.get(path, headers={"X-Forwarded-Proto": "https"})
             assert time.monotonic() - began < REFUSED_SECONDS
             assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
             fields = refused.headers
             assert (fields["retry-after"], fields["cache-control"]) == ("1", "no-store")
             assert fields["content-type"] == "application/problem+json"
             assert fields["x-request-id"]
+            assert fields["strict-transport-security"] == "max-age=300"
+            assert "strict-transport-security" not in client.get(path).headers
         assert client.head("/api/nothing").status_code == 503
         assert client.get("/api/categories").status_code == 200
         assert client.get("/livez").status_code == client.get("/readyz").status_code == 200

@@ -45,7 +45,9 @@ def complete(servers: Servers) -> dict[str, str]:
         "PORT": "8000",
         "LOG_FORMAT": "console",  # for a terminal
     }
-    return defaults | {name: value for name, value in os.environ.items() if value} | servers.environment
+    given = {name: value for name, value in os.environ.items() if value}
+    unset = {name: value for name, value in defaults.items() if f"{name}_FILE" not in given}
+    return unset | given | servers.environment
 
 
 def groups() -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """What `make up` takes from its environment."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from ops.tools.embedded import environment
+from ops.tools.embedded.servers import Servers
 
 
 @pytest.mark.parametrize("variables", [{}, {"PROFILE": "", "DEBUG": ""}, {"DEBUG": "False"}])
@@ -57,3 +59,9 @@ def groups(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> tuple[
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return environment.groups()
+
+
+def test_a_secret_from_a_file_needs_no_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+    monkeypatch.setenv("SECRET_KEY_FILE", "/run/secrets/key")
+    assert "SECRET_KEY" not in environment.complete(Servers(tmp_path, durable=False))

@@ -184,12 +184,8 @@ class WireProtocol(EdgeProtocol):
         if representation is None:
             return False
         hit.route, hit.status = entry.route, representation.status
-        of_server, defaults = self.server_state.default_headers, front.defaults[hit.scheme]
-        own = front.fields(hit)
-        self.transport.write(representation.write(of_server, own, defaults, head_only=hit.head_only))
+        self._write(representation, front.fields(hit))
         front.sent(hit)
-        self.server_state.total_requests += 1
-        self._idle_since = self.loop.time()
         return True
 
     def _refuse_for_now(self) -> bool:
@@ -208,13 +204,16 @@ class WireProtocol(EdgeProtocol):
         front, hit = self._front, self._hit
         hit.seconds = perf_counter() - hit.began
         own = front.fields(hit) or hit_block(request_id.of(hit.headers), hit.seconds, stages=False)
-        of_server, defaults = self.server_state.default_headers, front.defaults[hit.scheme]
-        self.transport.write(
-            REFUSALS[hit.scheme].write(of_server, own, defaults, head_only=hit.method == "HEAD")
-        )
+        self._write(REFUSALS[hit.scheme], own)
         problems.count("overloaded")
         stats = request_stats.durations(request_stats.route(UNMATCHED), hit.method)
         stats[503].observe(hit.seconds)
+        return True
+
+    def _write(self, representation: Representation, own: bytes) -> None:
+        """Answer the plain request that was read last: `own` are the lines of this answer."""
+        of_server, defaults = self.server_state.default_headers, self._front.defaults[self._hit.scheme]
+        is_head = self._hit.method == "HEAD"
+        self.transport.write(representation.write(of_server, own, defaults, head_only=is_head))
         self.server_state.total_requests += 1
         self._idle_since = self.loop.time()
-        return True

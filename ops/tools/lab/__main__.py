@@ -94,8 +94,7 @@ def _parser(scenarios: dict[str, Scenario]) -> argparse.ArgumentParser:
         help="milliseconds for many rows at once, by each way to write them, alone",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_scenario(many, {name: scenario for name, scenario in scenarios.items() if scenario.ways})
-    many.add_argument("--rounds", type=_between(1, 100), default=10, help="how often each is measured")
+    _add_scenario(many, {name: scenario for name, scenario in scenarios.items() if scenario.ways}, rounds=10)
     many.set_defaults(command=_bulk)
 
     whole = commands.add_parser(
@@ -103,8 +102,9 @@ def _parser(scenarios: dict[str, Scenario]) -> argparse.ArgumentParser:
         help="seconds, first byte, size and memory of 1,000 to 1,000,000 rows, by each way to export them, alone",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_scenario(whole, {name: scenario for name, scenario in scenarios.items() if scenario.exports})
-    whole.add_argument("--rounds", type=_between(1, 100), default=3, help="how often each is measured")
+    _add_scenario(
+        whole, {name: scenario for name, scenario in scenarios.items() if scenario.exports}, rounds=3
+    )
     whole.set_defaults(command=_export)
 
     beside = commands.add_parser(
@@ -112,9 +112,10 @@ def _parser(scenarios: dict[str, Scenario]) -> argparse.ArgumentParser:
         help="latency of reads at a constant rate by one worker, alone and beside exports, slow clients and the like",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_scenario(beside, {name: scenario for name, scenario in scenarios.items() if scenario.disturbances})
+    _add_scenario(
+        beside, {name: scenario for name, scenario in scenarios.items() if scenario.disturbances}, rounds=3
+    )
     beside.add_argument("--rate", type=_between(1, 10_000), default=200, help="reads a second")
-    beside.add_argument("--rounds", type=_between(1, 100), default=3, help="how often each is measured")
     beside.add_argument("--seconds", type=_between(1, 300), default=10, help="length of a measurement")
     beside.set_defaults(command=_disturbed)
     return parser
@@ -124,7 +125,7 @@ def _add_common(parser: argparse.ArgumentParser, scenarios: dict[str, Scenario],
     alone = {
         name: scenario for name, scenario in scenarios.items() if not scenario.ways and not scenario.exports
     }
-    _add_scenario(parser, alone)
+    _add_scenario(parser, alone, rounds=5)
     parser.add_argument(
         "--contenders",
         type=lambda text: text.split(","),
@@ -137,7 +138,6 @@ def _add_common(parser: argparse.ArgumentParser, scenarios: dict[str, Scenario],
         metavar="DIRECTORY",
         help="another checkout: the service is measured in it as well, to compare two revisions in one run",
     )
-    parser.add_argument("--rounds", type=_between(1, 100), default=5, help="how often each is measured")
     parser.add_argument("--seconds", type=_between(1, 300), default=5, help="length of a measurement")
     parser.add_argument("--warmup", type=_between(0, 60), default=2, help="seconds of load before each")
     parser.add_argument(
@@ -145,8 +145,9 @@ def _add_common(parser: argparse.ArgumentParser, scenarios: dict[str, Scenario],
     )
 
 
-def _add_scenario(parser: argparse.ArgumentParser, scenarios: dict[str, Scenario]) -> None:
+def _add_scenario(parser: argparse.ArgumentParser, scenarios: dict[str, Scenario], *, rounds: int) -> None:
     parser.set_defaults(scenarios=scenarios)
+    parser.add_argument("--rounds", type=_between(1, 100), default=rounds, help="how often each is measured")
     parser.add_argument(
         "--scenario", choices=scenarios, default=next(iter(scenarios), None), help="what is asked for"
     )

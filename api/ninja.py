@@ -17,6 +17,7 @@ from api.auth import scopes_of
 from api.cache.policy import Endpoint, Policy, policy_of
 from api.idempotency.once import Once, idempotency_of, refusing
 from api.limits import READ, READS, WRITE, read_classes
+from api.operation import view_of
 from api.orjson_renderer import CONTENT_TYPE, OrjsonParser, OrjsonRenderer
 from api.writes import violations
 from ops.asgi.bodies import limit_of, streams
@@ -53,16 +54,17 @@ class Api(NinjaAPI):
         """Tell the runtime what it may ask of each view: `body_limits`, `challenges`, `page_policy` and so on."""
         for router in self._get_bound_routers():
             for path, view in router.path_operations.items():
-                function: Any = view.get_view()
-                function.body_limits, function.challenges = {}, {}  # by method; see ops/asgi/bodies.py
+                body_limits: dict[str, int] = {}
+                function: Any = view_of(view, partial(problems.not_allowed, body_limits))
+                function.body_limits, function.challenges = (
+                    body_limits,
+                    {},
+                )  # by method; see ops/asgi/bodies.py
                 function.streamed_bodies = set()  # methods
                 function.rate_classes = {}  # by method; see api/limits.py
                 for operation in view.operations:
                     self._tell(function, path, operation)
                 setattr(view, "get_view", lambda function=function: function)  # noqa: B010
-                # Ninja's own answer is plain text; a PathView has no other seam.
-                not_allowed = partial(problems.not_allowed, function.body_limits)
-                setattr(view, "_not_allowed", not_allowed)  # noqa: B010
         return super()._get_urls() + docs.urls
 
     def _tell(self, function: Any, path: str, operation: Operation) -> None:

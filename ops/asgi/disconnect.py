@@ -18,7 +18,7 @@ from ops.asgi.types import Receive, Scope
 # this late has wasted little. With 5 ms, half the requests of a saturated worker started the task.
 LISTEN_AFTER_SECONDS = 0.05
 
-HAS_LEFT = "has_left"  # in the scope, by the HTTP edge: a function that asks the kernel, in 2 us
+HAS_LEFT = "has_left"  # in the scope, by the HTTP edge: a function that asks the kernel
 
 
 def has_left(scope: Scope) -> bool:

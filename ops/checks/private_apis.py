@@ -103,10 +103,11 @@ PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "ninja.NinjaAPI": ("_get_bound_routers", "_get_urls", "create_temporal_response", "get_content_type"),
         "ninja.Router": ("path_operations",),
         "ninja.operation.Operation": (
-            *("auth_callbacks", "auth_param", "is_async", "methods", "models", "openapi_extra"),
-            *("signature", "throttle_objects", "view_func", "_result_to_response"),
+            *("api", "auth_callbacks", "auth_param", "is_async", "methods", "models", "openapi_extra", "run"),
+            *("signature", "stream_format", "throttle_objects", "view_func"),
+            *("_get_values", "_result_to_response"),
         ),
-        "ninja.operation.PathView": ("_not_allowed", "get_view", "operations"),
+        "ninja.operation.PathView": ("_not_allowed", "get_view", "is_async", "operations"),
     },
     "psycopg": {
         "psycopg.adapt.Transformer": ("as_literal", "get_dumper"),

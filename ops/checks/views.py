@@ -135,9 +135,11 @@ def _routes(resolver: URLResolver | None = None, prefix: str = "") -> Iterator[t
 
 
 def _ninja_view(callback: View) -> PathView | None:
-    """The PathView behind a view of Ninja's: all that a URL pattern holds is a closure over it."""
+    """The PathView behind a view: api/operation.py tells its own, Ninja's is a closure over it."""
     function = inspect.unwrap(callback)
-    view = inspect.getclosurevars(function).nonlocals.get("self") if inspect.isfunction(function) else None
+    view = getattr(function, "path_view", None)
+    if view is None and inspect.isfunction(function):
+        view = inspect.getclosurevars(function).nonlocals.get("self")
     return view if isinstance(view, PathView) else None
 
 

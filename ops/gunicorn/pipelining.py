@@ -1,8 +1,11 @@
 """uvicorn's HTTP protocol with bounded pipelining. A lost connection also ends the request that runs."""
 
 import select
-from asyncio import Transport
+from asyncio import AbstractEventLoop, Transport
 from collections.abc import Sized
+from contextlib import suppress
+from time import perf_counter
+from weakref import WeakKeyDictionary
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -13,6 +16,10 @@ from ops.gunicorn.draining import DrainingProtocol
 
 # Requests that wait for the one before them while more are read. The rest of one read of uvloop's comes on top.
 MAX_WAITING_REQUESTS = 16
+
+
+# Seconds for which the kernel's answer holds. With one question a request, it was 5 % of the cost of a row by id.
+ASK_AGAIN_SECONDS = 0.001
 
 
 class Backpressure(FlowControl):
@@ -36,6 +43,36 @@ class Backpressure(FlowControl):
             super().resume_reading()
 
 
+class Hangups:
+    """The connections of an event loop that are lost, though it has not heard of it: it does so some turns later."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._lost: set[int] = set()
+        self._asked = 0.0
+
+    def watch(self, socket: int) -> None:
+        """Ask for this one, too, until `forget`."""
+        self._epoll.register(socket, select.EPOLLET)  # once each; errors and hang-ups come unasked
+
+    def forget(self, socket: int) -> None:
+        """Before the number is another connection's."""
+        self._lost.discard(socket)
+        with suppress(OSError):
+            self._epoll.unregister(socket)
+
+    def have(self, socket: int) -> bool:
+        """Whether the connection is lost. One whose client has only closed its own side is not: that one waits."""
+        now = perf_counter()
+        if now - self._asked > ASK_AGAIN_SECONDS:
+            self._asked = now
+            self._lost.update(socket for socket, _ in self._epoll.poll(0))
+        return socket in self._lost
+
+
+_hangups: WeakKeyDictionary[AbstractEventLoop, Hangups] = WeakKeyDictionary()
+
+
 class PipeliningProtocol(DrainingProtocol):
     """Bounds the requests that wait, and marks the running one as disconnected, too, when the connection is lost."""
 
@@ -45,8 +82,12 @@ class PipeliningProtocol(DrainingProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         super().connection_made(transport)
         self.flow = Backpressure(transport, self.pipeline)
+        self._hangups = _hangups.get(self.loop) or _hangups.setdefault(self.loop, Hangups())
+        self._socket: int = transport.get_extra_info("socket").fileno()
+        self._hangups.watch(self._socket)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._hangups.forget(self._socket)
         super().connection_lost(exc)  # marks the newest request as disconnected
         if self._running:
             self._running.disconnected = True
@@ -58,13 +99,8 @@ class PipeliningProtocol(DrainingProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _has_left(self) -> bool:
-        """Ask the kernel whether the connection is lost: the event loop hears of it some turns later. 2 us.
-
-        A client that has only closed its own side waits for its answer.
-        """
-        state = select.poll()
-        state.register(self.transport.get_extra_info("socket"), 0)  # POLLERR and POLLHUP come unasked
-        if not self.transport.is_closing() and not state.poll(0):
+        """Whether nobody waits for the answer to the running request."""
+        if not self.transport.is_closing() and not self._hangups.have(self._socket):
             return False
         if self._running:
             self._running.disconnected = True

@@ -8,6 +8,7 @@ class PoolOptions:
 
     prepare: bool  # whether to prepare statements; PgBouncer before 1.21 breaks them
     max_size: int  # connections
+    readers: int  # of them, for statements that only read; the others are for writes and transactions
     depth: int  # quick statements under way on one connection; 1: no pipelining
     max_waiting: int  # requests that wait for a place on a connection; the next one is refused
     timeout: float  # for a place to become free

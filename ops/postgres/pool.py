@@ -51,13 +51,21 @@ class Unreachable(PoolTimeout):
     """No connection can be opened. Nothing was sent."""
 
 
+class Lane:
+    """Statements of one kind: quick ones, other reads, writes. Each kind waits for its own connections only."""
+
+    def __init__(self) -> None:
+        self.places: Sequence[int] = ()  # of its connections, the first choice first
+        self.waiting: deque[Call] = deque()
+
+
 class Pool:
     """Belongs to one event loop: open and close it there.
 
     Quick statements share the first connection, up to a depth. While it is full, or held up by a statement that takes
-    long, they go to the next ones, but never to the last. A statement that is not quick has a connection to itself
-    while it runs: the last or one before it, but never the first. A pool of one connection uses it for both. A lost
-    connection is returned to psycopg_pool, which opens another.
+    long, they go to the next ones, but never to the last of those for reads. A statement that is not quick has a
+    connection to itself while it runs: that last one, one before it, but never the first, and for a write one after
+    it. A pool of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
 
     | the server   | a request without a connection       | next                                                   |
     | ------------ | ------------------------------------ | ------------------------------------------------------ |
@@ -73,8 +81,7 @@ class Pool:
         self._borrowing: set[int] = set()  # places that get a connection
         self._exclusive: set[Connection] = set()  # connections that a call has to itself
         self._leased: set[Connection] = set()  # and those that a transaction has
-        self._quick: deque[Call] = deque()  # calls that wait for a connection with room
-        self._slow: deque[Call] = deque()  # and for a connection to themselves
+        self._quick, self._slow, self._writes = self._lanes = Lane(), Lane(), Lane()
         self._rescue_due: asyncio.TimerHandle | None = None
         self._is_away = False  # whether the server cannot be reached
         self._source: AsyncConnectionPool[AsyncConnection[Any]] | None = None
@@ -88,7 +95,7 @@ class Pool:
     @property
     def waiting(self) -> list[Call]:
         """The calls that have no connection yet."""
-        return [*self._quick, *self._slow]
+        return [call for lane in self._lanes for call in lane.waiting]
 
     async def open(self) -> None:
         """Open the pool and borrow a first connection. A database that is down is no error here, only a delay."""
@@ -100,6 +107,10 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._options: PoolOptions = settings.NATIVE_POOL
         self._places = [None] * self._options.max_size
+        last = min(self._options.readers, self._options.max_size) - 1
+        self._quick.places = range(last or 1)
+        self._slow.places = range(last, min(last, 1) - 1, -1)
+        self._writes.places = (*range(last, len(self._places)), *self._slow.places[1:])
         self._source = _psycopg_pool(check=check, timeout=self._options.connect_timeout)
         await self._source.open()
         self._watching = self._loop.create_task(self._watch())
@@ -150,8 +161,8 @@ class Pool:
         while True:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease = lease
-            queue = self._quick if statement.quick else self._slow
-            connection = None if queue else self._find(statement, now)
+            lane = self._lane(statement)
+            connection = None if lane.waiting else self._find(lane, now)
             expiry, was_away = None, False
             try:
                 with DB:
@@ -160,7 +171,7 @@ class Pool:
                         self._send(connection, call, now)
                     else:
                         was_away = not self.borrowed
-                        expiry = self._enqueue(queue, call)
+                        expiry = self._enqueue(lane, call)
                     return await call.future
             except ConnectionLost:
                 now = perf_counter()
@@ -171,21 +182,21 @@ class Pool:
                     raise
             finally:
                 if expiry or call.started > call.since:
-                    self._end_wait(call, queue, expiry, was_away=was_away)
+                    self._end_wait(call, lane, expiry, was_away=was_away)
                 elif call.connection:
                     PIPED.counts[0] += 1
                 if call.connection:
                     (LOST if call.connection.is_lost else TAKEN).value += 1
 
     def _end_wait(
-        self, call: Call, queue: deque[Call], expiry: asyncio.TimerHandle | None, *, was_away: bool
+        self, call: Call, lane: Lane, expiry: asyncio.TimerHandle | None, *, was_away: bool
     ) -> None:
         """Count what a call has waited, for a connection and on it."""
         if expiry:
             expiry.cancel()
             if not call.connection:  # timed out, cancelled, or the pool was closed
                 call.started = perf_counter()
-                queue.remove(call)
+                lane.waiting.remove(call)
             WAITED.observe((call.sent if call.connection else call.started) - call.since)
         if call.connection:
             PIPED.observe(call.started - call.sent)
@@ -196,12 +207,16 @@ class Pool:
     def load(self) -> tuple[int, int, int]:
         """Connections that are idle and that are busy, and requests that wait for one."""
         idle = len(self.idle)
-        return idle, len(self.borrowed) - idle, len(self._quick) + len(self._slow)
+        return idle, len(self.borrowed) - idle, len(self.waiting)
 
-    def _find(self, statement: Statement, now: float) -> Connection | None:
-        """A connection that can take the statement at once. Where there is none, another is borrowed if it may be."""
-        last = len(self._places) - 1
-        for place in range(last or 1) if statement.quick else range(last, min(last, 1) - 1, -1):
+    def _lane(self, statement: Statement) -> Lane:
+        if statement.quick:
+            return self._quick
+        return self._slow if statement.repeatable else self._writes
+
+    def _find(self, lane: Lane, now: float) -> Connection | None:
+        """A connection that can take a statement at once. Where there is none, another is borrowed if it may be."""
+        for place in lane.places:
             connection = self._places[place]
             if connection is None:
                 self._grow(place)
@@ -211,7 +226,7 @@ class Pool:
                 if connection not in self._leased:
                     return connection
             elif (
-                statement.quick
+                lane is self._quick
                 and connection.load < self._options.depth
                 and now - connection.since < HELD_UP_SECONDS
                 and connection not in self._exclusive
@@ -243,7 +258,7 @@ class Pool:
             first, *others = connection.calls()
             if now - connection.since < HELD_UP_SECONDS:
                 continue
-            other = self._find(first.statement, now)
+            other = self._find(self._lane(first.statement), now)
             if not other or other.load:
                 continue
             for call in others:
@@ -257,19 +272,19 @@ class Pool:
         if not self._rescue_due:
             self._rescue_due = self._loop.call_later(HELD_UP_SECONDS, self._rescue)
 
-    def _enqueue(self, queue: deque[Call], call: Call) -> asyncio.TimerHandle:
+    def _enqueue(self, lane: Lane, call: Call) -> asyncio.TimerHandle:
         """Let the call wait until a connection can take it, for a bounded time. Raises psycopg_pool's errors."""
         if not self._source:
             raise PoolClosed("the pool is closed")
         if self._is_away:
             AWAY.value += 1
             raise Unreachable("the database is away")
-        waiting = len(self._quick) + len(self._slow)
+        waiting = sum(len(each.waiting) for each in self._lanes)
         if waiting >= self._options.max_waiting:
             REFUSED.value += 1
             SHED.value += 1
             raise TooManyRequests(f"{waiting} requests wait for a connection already")
-        queue.append(call)
+        lane.waiting.append(call)
 
         def expire() -> None:
             if not call.connection and not call.future.done():
@@ -289,21 +304,21 @@ class Pool:
     def _serve(self) -> None:
         """Send calls that wait, in turn, as far as connections can take them."""
         now = perf_counter()
-        for queue in (self._quick, self._slow):
-            for call in [*queue]:
+        for lane in self._lanes:
+            for call in [*lane.waiting]:
                 if call.future.done():  # its caller is about to take it out of the queue
                     continue
-                connection = self._find(call.statement, now)
+                connection = self._find(lane, now)
                 if not connection:
                     break
-                queue.remove(call)
+                lane.waiting.remove(call)
                 self._send(connection, call, now)
 
     def _progress(self, connection: Connection) -> None:
         """Results have come."""
         if self._exclusive and not connection.load and connection not in self._leased:
             self._exclusive.discard(connection)
-        if self._quick or self._slow:
+        if self._quick.waiting or self._slow.waiting or self._writes.waiting:
             self._serve()
 
     def take_back(self, connection: Connection) -> None:

@@ -370,10 +370,11 @@ def watchful(django_db_setup: None, tmp_path: Path) -> Iterator[Service]:
     setting = f'ALTER DATABASE "{database().name}" {{}} deadlock_timeout'
     with database().connect() as connection:
         connection.execute(setting.format("SET") + " = '200ms'")
-        with serve({"DATABASE_URL": database().url}, tmp_path) as service:
-            assert service.client.get("/healthz").status_code == 200
+        try:
+            with serve({"DATABASE_URL": database().url}, tmp_path) as service:
+                yield service
+        finally:
             connection.execute(setting.format("RESET"))
-            yield service
 
 
 def test_a_deadlock_is_tried_again(watchful: Service) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ops.gunicorn import pipelining
 from ops.gunicorn.wire import MAX_REMEMBERED_BYTES
 from tests.ops.asgi import pages
 from tests.ops.asgi.views import DEADLINE
@@ -90,8 +91,9 @@ def test_nothing_stays(
 
 
 @pytest.mark.parametrize("end", ["half", "close", "reset"])
-def test_who_has_left(pair: Twins, end: str) -> None:
+def test_who_has_left(pair: Twins, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that has reset its connection, before the loop hears of it; not one that still reads."""
+    monkeypatch.setattr(pipelining, "ASK_AGAIN_SECONDS", 0.0)
     pages.started.clear()
     pages.released.clear()
     with pair.wire.connect() as connection:

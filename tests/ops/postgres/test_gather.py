@@ -15,7 +15,7 @@ from tests.loops import until
 from tests.ops.postgres.conftest import Admin, settled
 from tests.ops.postgres.test_pool import BLOCKED, LOCK, blocked, unlock
 
-ROOMY = {"max_size": 5, "timeout": 10.0, "deadline": 30.0}
+ROOMY = {"max_size": 5, "readers": 5, "timeout": 10.0, "deadline": 30.0}
 
 
 @pytest.fixture

@@ -74,6 +74,24 @@ async def answers(pool: Pool, times: int = 10) -> None:
     assert await asyncio.gather(*start(pool, ECHO, times, x="here")) == [b"here"] * times
 
 
+@pytest.mark.parametrize("options", [{"max_size": 5, "readers": 3, "timeout": 10}])
+async def test_reads_leave_connections_to_writes(pool: Pool, lock: Admin) -> None:
+    """Quick ones share one, reads that are not have two more, and only writes have the others."""
+    write = Statement(
+        "SELECT 'free' FROM (SELECT pg_advisory_xact_lock_shared(%s)) AS locked", (LOCK,), repeatable=False
+    )
+    reads = start(pool, BLOCKED, 4)
+    await until(lambda: len(blocked(lock)) == 2)
+    await answers(pool)
+    assert len(pool.borrowed) == 3
+    writes = start(pool, write, 3)
+    await until(lambda: len(blocked(lock)) == 4)
+    assert (len(pool.borrowed), len(pool.waiting)) == (5, 3)
+    await answers(pool)
+    unlock(lock)
+    assert await asyncio.gather(*reads, *writes) == [b"free"] * 7
+
+
 # --- Queueing -------------------------------------------------------------------------------------
 
 
@@ -214,7 +232,7 @@ async def test_backends_end_while_idle(pool: Pool, admin: Admin) -> None:
     await answers(pool)
 
 
-@pytest.mark.parametrize("options", [{"max_size": 4}])
+@pytest.mark.parametrize("options", [{"max_size": 4, "readers": 4}])
 async def test_a_backend_ends_in_flight(pool: Pool, lock: Admin) -> None:
     """Nobody sees it: the query runs once more."""
     tasks = start(pool, BLOCKED, 3)
@@ -441,7 +459,7 @@ def test_one_loop_after_the_other(database: dict[str, Any]) -> None:
             runner.run(use())
 
 
-@pytest.mark.parametrize("options", [{"prepare": False, "depth": 1, "max_size": 4}])
+@pytest.mark.parametrize("options", [{"prepare": False, "depth": 1, "max_size": 4, "readers": 4}])
 async def test_without_prepared_statements(pool: Pool, lock: Admin) -> None:
     tasks = start(pool, BLOCKED, 3)
     await until(lambda: len(blocked(lock)) == 3)

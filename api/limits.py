@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
-from django.urls import Resolver404, get_resolver
+from django.urls import Resolver404
 
 from api.auth import IDENTITY, Identity, authenticate, bearer_of
 from api.problems import SAFE, Problem
@@ -124,7 +124,7 @@ def class_of(scope: Scope) -> str:
     """The class of a request's route and method."""
     method: str = scope["method"]
     try:
-        view = routes.resolve(get_resolver(), path_info(scope)).func
+        view = routes.match_of(scope, path_info(scope)).func
     except Resolver404:
         view = None
     classes: dict[str, str] = getattr(view, "rate_classes", {})  # by method: see api/ninja.py

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import RequestAborted
-from django.core.handlers.asgi import get_script_prefix
 from django.http import HttpRequest
-from django.urls import Resolver404, get_resolver
+from django.urls import Resolver404
 
 from ops.asgi import routes
 from ops.asgi.problems import not_allowed, refuse
+from ops.asgi.root_path import path_info
 from ops.asgi.types import Application, Message, Receive, Scope, Send
 from ops.telemetry.stopwatch import current
 
@@ -245,7 +245,7 @@ def _limit_of_request(scope: Scope, method: str) -> tuple[int, bool]:
     Raises Refused for an unknown path or method.
     """
     try:
-        match = routes.resolve(get_resolver(), scope["path"].removeprefix(get_script_prefix(scope)))
+        match = routes.match_of(scope, path_info(scope))
     except Resolver404:
         if settings.MIDDLEWARE:  # which may answer by itself, or choose another URL configuration
             return int(settings.BODY_LIMIT), False

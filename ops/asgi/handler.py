@@ -28,7 +28,7 @@ from django.db import close_old_connections, reset_queries
 from django.dispatch import Signal
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.urls import ResolverMatch, get_resolver, set_script_prefix, set_urlconf
+from django.urls import ResolverMatch, set_script_prefix, set_urlconf
 from django.urls.base import _prefixes, _urlconfs  # type: ignore[attr-defined]
 from django.utils.log import log_response, request_logger
 
@@ -110,7 +110,7 @@ class LeanASGIHandler(StockASGIHandler):
         if hasattr(request, "urlconf"):
             match = super().match(request)
         else:
-            match = request.resolver_match = routes.resolve(get_resolver(), request.path_info)
+            match = request.resolver_match = routes.match_of(request.scope, request.path_info)  # type: ignore[attr-defined]
         if not _is_async(match.func):
             # Listen for a disconnect at once, as Django does: a sync view's thread costs more than the task.
             request.disconnect_watch.start()  # type: ignore[attr-defined]

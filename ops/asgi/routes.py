@@ -5,11 +5,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.urls import ResolverMatch, URLPattern, URLResolver
+from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import RoutePattern
+
+from ops.asgi.types import Scope
 
 # Paths remembered at most. A route without parameters is one path, unless it is a regular expression.
 MAX_PATHS = 1024
+
+MATCH = "match"  # in a scope: the path and its view
 
 
 class Route:
@@ -81,6 +85,14 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
         return match  # type: ignore[no-any-return]
     known.paths[path] = match
     return _copy(match, kwargs=dict(match.kwargs))
+
+
+def match_of(scope: Scope, path: str) -> ResolverMatch:
+    """The view of a request for `path`, found once: layers that ask before the handler leave it in the scope."""
+    known: tuple[str, ResolverMatch] | None = scope.get(MATCH)
+    if known is None or known[0] != path:
+        known = scope[MATCH] = path, resolve(get_resolver(), path)
+    return known[1]
 
 
 def _copy(match: ResolverMatch, **changes: Any) -> ResolverMatch:

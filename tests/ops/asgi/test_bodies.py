@@ -15,13 +15,13 @@ import pytest
 from asgiref.sync import markcoroutinefunction
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.urls import ResolverMatch, URLResolver, path
 from ninja import File, UploadedFile
 from pytest_django import Settings
 
 from api.ninja import Api
 from api.problems import safe_methods
-from ops.asgi import bodies
+from ops.asgi import bodies, routes
 from ops.asgi.bodies import BodyLimit, body_limit
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.head import Head
@@ -207,6 +207,20 @@ def test_chunks_beyond_the_limit_are_refused_at_the_byte(serving: Serving, spool
                 connection.shutdown(socket.SHUT_RDWR)
             sender.join()
     assert not serving.errors
+
+
+def test_the_route_is_found_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this layer, for the lean handler, too."""
+    found: list[str] = []
+    resolve = routes.resolve
+
+    def counted(resolver: URLResolver, path: str) -> ResolverMatch:
+        found.append(path)
+        return resolve(resolver, path)
+
+    monkeypatch.setattr(routes, "resolve", counted)
+    assert serving.client.post("/api/items", content=b"abc").text == "3"
+    assert found == ["/api/items"]
 
 
 def test_exactly_the_limit(serving: Serving) -> None:

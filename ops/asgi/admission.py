@@ -27,9 +27,11 @@ ADMISSION_LIMIT fixes the limit instead.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
+from types import MappingProxyType
+from typing import Any
 
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
@@ -101,7 +103,12 @@ metrics.register(admission.sample)
 
 
 class Admission:
-    """The layer, directly before the handler: a cached answer does not come so far."""
+    """The layer, directly before the handler: a cached answer does not come so far.
+
+    Without a page cache in front of it, this is the last layer that the wire asks (ops/asgi/hits.py).
+    """
+
+    ready: Mapping[bytes, Any] = MappingProxyType({})
 
     def __init__(self, application: Application) -> None:
         self.application = application

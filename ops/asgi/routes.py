@@ -1,14 +1,16 @@
 """Finds the view of a path faster than Django, which tries its patterns one by one: 16 us for /api/products."""
 
 import re
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
-from django.urls import ResolverMatch, URLPattern, URLResolver, get_resolver
+from django.urls import Resolver404, ResolverMatch, URLPattern, URLResolver, get_resolver
 from django.urls.resolvers import RoutePattern
 
 from ops.asgi.types import Scope
+from ops.telemetry.stopwatch import UNMATCHED
 
 # Paths remembered at most. A route without parameters is one path, unless it is a regular expression.
 MAX_PATHS = 1024
@@ -85,6 +87,16 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
         return match  # type: ignore[no-any-return]
     known.paths[path] = match
     return _copy(match, kwargs=dict(match.kwargs))
+
+
+def route_of(path: str) -> str:
+    """The route of a path that can be told in 2 us; UNMATCHED for any other."""
+    resolver = get_resolver()
+    known = _known.get(resolver)
+    if known and (path in known.paths or any(route.find(path) for route in known.routes)):
+        with suppress(Resolver404):  # where a converter refuses the path
+            return resolve(resolver, path).route
+    return UNMATCHED
 
 
 def match_of(scope: Scope, path: str) -> ResolverMatch:

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from ops.asgi.disconnect import HAS_LEFT
 from ops.gunicorn.draining import DrainingProtocol
 
-# Requests that wait for the one before them while more are read. The rest of one read of uvloop's comes on top.
+# Requests that wait for the one before them while more are read. Those of one piece (PIECE_BYTES) come on top.
 MAX_WAITING_REQUESTS = 16
 
 
@@ -33,13 +33,14 @@ class Backpressure(FlowControl):
         super().__init__(transport)
         self._waiting = waiting
         self.was_paused = False  # since it was last set
+        self.unread = b""  # bytes that have come, and wait for the requests before them
 
     def pause_reading(self) -> None:
         self.was_paused = True
         super().pause_reading()
 
     def resume_reading(self) -> None:
-        if len(self._waiting) < MAX_WAITING_REQUESTS:
+        if not self.unread and len(self._waiting) < MAX_WAITING_REQUESTS:
             super().resume_reading()
 
 

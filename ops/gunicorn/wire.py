@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 
+from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ops.asgi import problems
+from ops.asgi import problems, routes
 from ops.asgi.admission import RETRY_AFTER, admission
 from ops.asgi.answering import NONE, Defaults
 from ops.asgi.hits import Hit, front_of
@@ -23,7 +24,6 @@ from ops.gunicorn.edge import EdgeProtocol
 from ops.telemetry import request_id, request_stats
 from ops.telemetry.headers import hit_block
 from ops.telemetry.readiness import readiness
-from ops.telemetry.stopwatch import UNMATCHED
 
 MAX_EARLIER_PIECES_BYTES = 4096  # of a head, before its last piece: a longer one is left to the edge
 MAX_REMEMBERED_BYTES = 4096  # of a request that is compared with the next one of its connection
@@ -192,6 +192,7 @@ class WireProtocol(EdgeProtocol):
         """Refuse a plain request that is one too many, before it costs more: see ops/asgi/admission.py."""
         if (
             admission.has_room
+            or self._front.silent  # which has to say how an answer looks
             or not self._is_plain()
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)
             or readiness.draining
@@ -206,7 +207,8 @@ class WireProtocol(EdgeProtocol):
         own = front.fields(hit) or hit_block(request_id.of(hit.headers), hit.seconds, stages=False)
         self._write(REFUSALS[hit.scheme], own)
         problems.count("overloaded")
-        stats = request_stats.durations(request_stats.route(UNMATCHED), hit.method)
+        path = self.url.partition(b"?")[0].decode("latin-1").removeprefix(settings.ROOT_PATH)
+        stats = request_stats.durations(request_stats.route(routes.route_of(path)), hit.method)
         stats[503].observe(hit.seconds)
         return True
 

@@ -25,12 +25,13 @@ def service(
     request: pytest.FixtureRequest, tmp_path: Path, django_db_setup: None
 ) -> Iterator[tuple[Service, str]]:
     """One request at a time."""
+    runtime, cache = getattr(request, "param", ("lean", "on"))
     url = Database(connection.settings_dict["NAME"]).url
     own = {
         "DATABASE_URL": url,
         "ADMISSION_LIMIT": "1",
-        "RUNTIME": getattr(request, "param", "lean"),
-        "PAGE_CACHE": "on",
+        "RUNTIME": runtime,
+        "PAGE_CACHE": cache,
         "TRUSTED_PROXIES": "127.0.0.1",
         "HSTS_SECONDS": "300",
     }
@@ -57,11 +58,11 @@ def one_request_waits(service: Service, url: str) -> Iterator[None]:
 
 
 @pytest.mark.chaos("overload 1, 2, 5, 10, 20 x capacity")
-@pytest.mark.parametrize("service", ["lean", "stock"], indirect=True)
+@pytest.mark.parametrize("service", [("lean", "on"), ("stock", "on")], ids=["lean", "stock"], indirect=True)
 def test_what_is_too_much_is_refused(service: tuple[Service, str], request: pytest.FixtureRequest) -> None:
     """A refusal comes at once, with its code; probes and cached answers are not refused, a place is for writes."""
     running, url = service
-    runtime, client = request.node.callspec.params["service"], running.client
+    (runtime, _), client = request.node.callspec.params["service"], running.client
     deadline = time.monotonic() + PATIENCE
     while "detail=l1" not in client.get("/api/categories").headers["cache-status"]:
         assert time.monotonic() < deadline
@@ -83,6 +84,19 @@ def test_what_is_too_much_is_refused(service: tuple[Service, str], request: pyte
         assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
         assert client.post("/api/categories", json=1).json()["code"] != "overloaded"
     assert client.get(MISSING).status_code == 404
+
+
+@pytest.mark.lean
+@pytest.mark.parametrize("service", [("lean", "off")], ids=["without a cache"], indirect=True)
+def test_layers_have_their_say_without_a_page_cache(service: tuple[Service, str]) -> None:
+    """A refusal where the request is parsed has their fields, and what none of them admits goes to them."""
+    running, url = service
+    client = running.client
+    with one_request_waits(running, url):
+        secure = client.get(MISSING, headers={"X-Forwarded-Proto": "https"})
+        assert (secure.status_code, secure.headers["strict-transport-security"]) == (503, "max-age=300")
+        assert "strict-transport-security" not in client.get(MISSING).headers
+        assert client.get(MISSING, headers={"Host": "elsewhere"}).status_code == 400
 
 
 @pytest.mark.lean

@@ -91,7 +91,7 @@ def children(pid: int) -> list[int]:
 def postgres() -> Iterator[Postgres]:
     """With few connections, and a shop."""
     servers = Servers(LOCAL / f"test-{os.getpid()}-chaos", durable=False)
-    servers.postgres.settings = servers.postgres.settings | {"max_connections": "40"}
+    servers.postgres.settings = servers.postgres.settings | {"max_connections": "50"}
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv(

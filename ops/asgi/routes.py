@@ -2,6 +2,7 @@
 
 import re
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -66,11 +67,16 @@ class Routes:
 _known: WeakKeyDictionary[URLResolver, Routes] = WeakKeyDictionary()
 
 
-def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
-    """Like `resolver.resolve(path)`."""
+def _routes_of(resolver: URLResolver) -> Routes:
     known = _known.get(resolver)
     if known is None:
         known = _known[resolver] = Routes(resolver)
+    return known
+
+
+def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
+    """Like `resolver.resolve(path)`."""
+    known = _routes_of(resolver)
     if path in known.paths:
         return _copy(known.paths[path], kwargs=dict(known.paths[path].kwargs))
     for route in known.routes:
@@ -89,11 +95,11 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
     return _copy(match, kwargs=dict(match.kwargs))
 
 
+@lru_cache(MAX_PATHS)
 def route_of(path: str) -> str:
     """The route of a path that can be told in 2 us; UNMATCHED for any other."""
-    resolver = get_resolver()
-    known = _known.get(resolver)
-    if known and (path in known.paths or any(route.find(path) for route in known.routes)):
+    known = _routes_of(resolver := get_resolver())
+    if path in known.paths or any(route.find(path) for route in known.routes):
         with suppress(Resolver404):  # where a converter refuses the path
             return resolve(resolver, path).route
     return UNMATCHED

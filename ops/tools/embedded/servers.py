@@ -4,7 +4,7 @@
         os.environ.update(servers.environment)
 
 Several processes may use one directory: the first starts the servers, the last stops them. A server that the
-environment names (DATABASE_URL, REDIS_URL) is used instead of a private one.
+environment names (DATABASE_URL, REDIS_URL, or DATABASE_URL_FILE and so on) is used instead of a private one.
 """
 
 import os
@@ -41,7 +41,11 @@ class Servers:
     def environment(self) -> dict[str, str]:
         """Where the servers are, in the variables that config/settings.py reads."""
         own = {"DATABASE_URL": self.postgres.url, "REDIS_URL": self.valkey.url}
-        return {name: os.environ.get(name) or url for name, url in own.items()}
+        return {
+            name: os.environ.get(name) or url
+            for name, url in own.items()
+            if not os.environ.get(f"{name}_FILE")
+        }
 
     def __enter__(self) -> Self:
         try:
@@ -82,7 +86,12 @@ class Servers:
     def wanted(self) -> list[SocketServer]:
         """Return those that the environment names no replacement for."""
         own: dict[str, SocketServer] = {"DATABASE_URL": self.postgres, "REDIS_URL": self.valkey}
-        return [server for name, server in own.items() if not os.environ.get(name)]
+        return [server for name, server in own.items() if not is_given(name)]
+
+
+def is_given(variable: str) -> bool:
+    """Whether the environment has a variable, itself or in the file that NAME_FILE names."""
+    return bool(os.environ.get(variable) or os.environ.get(f"{variable}_FILE"))
 
 
 def remove_leftovers() -> None:

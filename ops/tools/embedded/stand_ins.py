@@ -3,7 +3,6 @@
 `products/stand_ins/rates.json` becomes RATES_URL, unless the environment has one. So `make up` needs no network.
 """
 
-import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from typing import IO
 
 from ops.tools.embedded.daemon import Daemon
 from ops.tools.embedded.paths import LOCAL, PYTHON, ROOT
+from ops.tools.embedded.servers import is_given
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,7 +25,7 @@ class StandIns(Daemon):
     def __init__(self) -> None:
         super().__init__(LOCAL)
         found = {f"{file.stem.upper()}_URL": file for file in sorted(ROOT.glob("[!.]*/stand_ins/*.json"))}
-        self.files = {variable: file for variable, file in found.items() if not os.environ.get(variable)}
+        self.files = {variable: file for variable, file in found.items() if not is_given(variable)}
         self.directory = LOCAL / self.name
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))

@@ -189,6 +189,14 @@ def test_a_server_that_the_environment_names_is_used(
         assert servers.valkey.alive()
 
 
+def test_its_address_may_be_in_a_file(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the service reads it: then there is no other in DATABASE_URL."""
+    monkeypatch.setenv("DATABASE_URL_FILE", "/run/secrets/database")
+    with Servers(short_path / "servers") as servers:
+        assert {*servers.environment} == {"REDIS_URL"}
+        assert not servers.postgres.alive()
+
+
 def test_a_long_path_puts_the_sockets_elsewhere(short_path: Path) -> None:
     directory = short_path / ("long " * 20) / "servers"
     with Servers(directory, durable=False) as servers:

@@ -22,6 +22,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_service_that_the_environment_names_has_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEATHER_URL", "https://weather.example.com")
+    monkeypatch.setenv("PRICES_URL_FILE", "/run/secrets/prices")
+    assert StandIns().environment == {}
+
+
 def test_each_is_served_until_the_end(root: Path) -> None:
     running = StandIns()
     assert {*running.environment} == {"WEATHER_URL", "PRICES_URL"}

@@ -184,7 +184,7 @@ SESSION = SESSION_FORMAT | {"lock_timeout": 500}
 # The sync ORM's, in each worker: sync views. Requests read through a pool of their own.
 SYNC_POOL = {
     "min_size": 0,  # many workers: an idle one holds no connection
-    # workers x (3 + 7 of the native pool + 1 for imports + 1 for exports + 2 for statistics) must fit into
+    # workers x (3 + 3 to 7 of the native pool + 1 for imports + 1 for exports + 2 for statistics) must fit into
     # max_connections - 13: see docs/checks.md, ops.W060
     "max_size": 3,
     "timeout": 2.0,  # seconds, as connect_timeout: a first connection gets its whole chance
@@ -223,9 +223,10 @@ DATABASES = {
 # Requests read through a pool of their own in each worker (ops/postgres/pool.py).
 NATIVE_POOL = PoolOptions(
     prepare=PREPARE,
-    # Each is opened when it is needed first. A write has its connection to itself until it is committed: POST reached
-    # 0.67 of raw with two for writes, 0.84 with four, 0.93 with six (docs/decisions/0008-native-pool.md).
-    max_size=7,
+    # Each is opened when it is needed first. A write has its connection to itself until it is committed: with two for
+    # writes POST reached 0.67 of raw, with four 0.84, with six 0.93 (2 workers, docs/decisions/0008-native-pool.md).
+    # Many workers have as many together: Postgres has 100 connections by default.
+    max_size=max(3, min(7, 14 // WEB_CONCURRENCY)),
     # One for quick reads, a second one while the first is held up, two for reads that are not quick.
     readers=3 if PREPARE else 7,
     # A pooler that carries no prepared statements may not take more than one at a time either.

@@ -161,29 +161,29 @@ class Export:
         if not values.keys() & {"sort", "after", "limit"}:
             rows = rows.order_by()  # as Postgres finds them: an index costs up to three times as much
         fields: tuple[str, ...] = values.get("fields", listing.default_fields)
-        sql, constants = compile_queryset(rows, self._columns(fields, form, values))
+        shape, annotations = (listing.model, listing.schema), listing.annotations
+        columns: list[Json]
+        head = b""
+        if form == CSV:
+            chosen, is_spreadsheet = by_head(fields), values.get("spreadsheet", False)
+            head = f"{BYTE_ORDER_MARK if is_spreadsheet else ''}{','.join(chosen)}\r\n".encode()
+            columns = [
+                Cell(*shape, name, annotations, members, is_inert=is_spreadsheet)
+                for name, members in chosen.items()
+            ]
+        else:
+            shown = row(*shape, fields, annotations)
+            before = ""
+            if form == JSON:
+                head = b'{"results":['
+                before = ","  # the first row's is cut off
+            shown.pieces = [before + shown.pieces[0], *shown.pieces[1:-1], shown.pieces[-1] + "\n"]
+            columns = [shown]
+        sql, constants = compile_queryset(rows, columns)
         limit = f" LIMIT {values['limit']:d}" if "limit" in values else ""
         statement = Statement(sql + limit, constants)
         bound = [None if text is None else text.decode() for text in statement.bind(filters | key)]
-        head = b""
-        if form == JSON:
-            head = b'{"results":['
-        elif form == CSV:
-            mark = BYTE_ORDER_MARK if values.get("spreadsheet") else ""
-            head = f"{mark}{','.join(by_head(fields))}\r\n".encode()
         return ExportQuery(listing.name, statement.template, bound, form, head, values.get("end", False))
-
-    def _columns(self, fields: Sequence[str], form: str, values: dict[str, Any]) -> list[Json]:
-        shape = self.listing.model, self.listing.schema
-        annotations = self.listing.annotations
-        if form == CSV:
-            is_inert = values.get("spreadsheet", False)
-            chosen = by_head(fields).items()
-            return [Cell(*shape, name, annotations, members, is_inert=is_inert) for name, members in chosen]
-        shown = row(*shape, fields, annotations)
-        before = "," if form == JSON else ""  # the first row's is cut off
-        shown.pieces = [before + shown.pieces[0], *shown.pieces[1:-1], shown.pieces[-1] + "\n"]
-        return [shown]
 
     def _key(self, text: str, types: dict[str, ParameterType]) -> dict[str, Any]:
         """The sort key in `after`, as a row shows it: its parts between commas, of which a text may have some."""

@@ -16,7 +16,6 @@ from api.cache.changes import AsyncBatch, ainvalidate, invalidate
 from ops.postgres import bulk, commands, transactions
 from ops.postgres.commands import Row, Rows, Values, Written
 from ops.postgres.pool import pools
-from ops.postgres.transactions import Transaction
 from ops.tasks import finish
 
 
@@ -30,7 +29,11 @@ class Invalidating(commands.Command[Values, Written]):
             if on_commit:
                 tx.on_commit(partial(on_commit, written))
             if written.keys:
-                _changes(tx).add(self.model, written.keys)
+                # All are invalidated at once, after the commit. A batch that a savepoint has undone is gone.
+                batch = next((hook for hook in tx.hooks if isinstance(hook, AsyncBatch)), None)
+                if not batch:
+                    tx.on_commit(batch := AsyncBatch())
+                batch.add(self.model, written.keys)
             return written
         if asyncio.get_running_loop() not in pools:  # on Django's connection, maybe in a transaction
             written = await super().run(values)
@@ -48,14 +51,6 @@ class Invalidating(commands.Command[Values, Written]):
         if written.keys:
             await ainvalidate(self.model, *written.keys)
         return written
-
-
-def _changes(tx: Transaction) -> AsyncBatch:
-    """What is to be invalidated after the commit, all at once. A batch that a savepoint has undone is gone."""
-    found = next((hook for hook in tx.hooks if isinstance(hook, AsyncBatch)), None)
-    if not found:
-        tx.on_commit(found := AsyncBatch())
-    return found
 
 
 class Insert(Invalidating[Mapping[str, Any], Row], commands.Insert):

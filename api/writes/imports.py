@@ -16,6 +16,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from time import perf_counter
 
 import orjson
@@ -163,17 +164,13 @@ class Import:
             elif cell.json in ("number", "boolean") and JSON_SCALAR.fullmatch(text):
                 value = text
             else:
-                value = text if cell.type == "jsonb" and _is_json(text) else json.dumps(text)
+                value = json.dumps(text)
+                if cell.type == "jsonb":
+                    with suppress(ValueError, RecursionError):  # of a text that is no JSON
+                        json.loads(text)
+                        value = text
             members += [f"{json.dumps(name)}:{value}"] if value else []
         return f"{{{','.join(members)}}}"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _fault(line: int, name: str, code: str, detail: str) -> Fault:

@@ -32,8 +32,7 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )  # fmt: skip
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from api.problems import Fault, Problem, invalid
@@ -112,38 +111,31 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
     What `is_quick` needs no function of Python's: it takes no 7.0 for an integer, and of a decimal or a moment the
     usual text, which it leaves to Postgres.
     """
-    info = schema.model_fields[name]
+    info, field = schema.model_fields[name], column.field
     kind: Any = info.annotation
     described = Field(description=info.description, examples=info.examples)
     constraints, validators = _bounds(column)
     metadata = [*constraints, *info.metadata, *validators, described]
     if is_quick:
         metadata = [each for each in metadata if each != WHOLE]
-        if pattern := _text(info, column, validators):
+        # Postgres reads texts of the pattern as the field's type does. A field with rules of its own has none.
+        pattern = ""
+        rules: list[dict[str, Any]] = [
+            getattr(each, "__dict__", {"rule": each})
+            for each in info.metadata
+            if not isinstance(each, PlainSerializer | WithJsonSchema)
+        ]
+        if len(validators) == 1 and isinstance(field, models.DecimalField):
+            digits = {"max_digits": field.max_digits, "decimal_places": field.decimal_places}
+            if all(rule.items() <= digits.items() for rule in rules):
+                pattern = str(type_of(field).schema["pattern"])
+        elif len(validators) == 1 and isinstance(field, models.DateTimeField) and not rules:
+            pattern = MOMENT
+        if pattern:
             kind, metadata = str, [Field(pattern=pattern)]
-    if _takes_null(column) and type(None) not in getattr(kind, "__args__", ()):
+    if field.null and type(None) not in getattr(kind, "__args__", ()):
         kind |= None
     return Annotated[(kind, *metadata)]  # as Python 3.11 spells it
-
-
-def _text(info: FieldInfo, column: Column, validators: list[Any]) -> str:
-    """The pattern of texts that Postgres reads as the field's type does. None of a field with rules of its own."""
-    field = column.field
-    rules: list[dict[str, Any]] = [
-        getattr(each, "__dict__", {"rule": each})
-        for each in info.metadata
-        if not isinstance(each, PlainSerializer | WithJsonSchema)
-    ]
-    if len(validators) == 1 and isinstance(field, models.DecimalField):
-        digits = {"max_digits": field.max_digits, "decimal_places": field.decimal_places}
-        return (
-            str(type_of(field).schema["pattern"]) if all(r.items() <= digits.items() for r in rules) else ""
-        )
-    return MOMENT if len(validators) == 1 and isinstance(field, models.DateTimeField) and not rules else ""
-
-
-def _takes_null(column: Column) -> bool:
-    return bool(column.field.null)
 
 
 def read(content: type[Content], body: bytes) -> dict[str, Any]:
@@ -207,23 +199,20 @@ def _problem(error: ValidationError, place_of: Callable[[Sequence[Any]], str]) -
     found = error.errors(include_url=False, include_context=False)[:MAX_FAULTS]
     if found[0]["type"] == "json_invalid":
         return Problem(400, "The content is not JSON.", code="malformed_json")
-    return invalid([_fault(each, place_of(each["loc"])) for each in found])
-
-
-def _fault(error: ErrorDetails, place: str) -> Fault:
-    kind = error["type"]
-    custom = kind.removeprefix("api.")
-    code = next((code for name, code in CODES.items() if kind.startswith(name)), "malformed")
-    detail = error["msg"][:1].lower() + error["msg"][1:]
-    if code == "unknown":
-        detail = UNKNOWN[1]
-    elif code == "missing":
-        detail = "is missing"
-    elif error["input"] is None:
-        code, detail = "null", "may not be null"
-    return Fault(
-        parameter=place[:MAX_NAME_CHARACTERS], code=custom if custom != kind else code, detail=detail
-    )
+    faults = []
+    for each in found:
+        kind, place = each["type"], place_of(each["loc"])[:MAX_NAME_CHARACTERS]
+        custom = kind.removeprefix("api.")
+        code = next((code for name, code in CODES.items() if kind.startswith(name)), "malformed")
+        detail = each["msg"][:1].lower() + each["msg"][1:]
+        if code == "unknown":
+            detail = UNKNOWN[1]
+        elif code == "missing":
+            detail = "is missing"
+        elif each["input"] is None:
+            code, detail = "null", "may not be null"
+        faults.append(Fault(parameter=place, code=custom if custom != kind else code, detail=detail))
+    return invalid(faults)
 
 
 def _bounds(column: Column) -> tuple[list[Any], list[Any]]:

@@ -69,10 +69,11 @@ class Writes:
             )
         chosen = None if fields is None else [*fields]
         self.insert = Insert(self.model, self.schema, chosen, defaults=defaults)
+        keys = {name for name, column in self.insert.columns.items() if column.field.primary_key}
         self.update = Update(
             rows := listing.rows.filter(pk=Param(KEY)),
             self.schema,
-            None if chosen is None else [name for name in chosen if not _is_key(self.insert, name)],
+            None if chosen is None else [name for name in chosen if name not in keys],
         )
         self.delete_ = Delete(rows, self.schema)
         self.key_name = next(
@@ -192,7 +193,3 @@ def names_of(command: Command[Any, Any]) -> Names:
     """The names of the model's fields as clients know them."""
     names = {column.field: name for name, column in command.columns.items()}
     return lambda field: names.get(field, field.name)
-
-
-def _is_key(command: Command[Any, Any], name: str) -> bool:
-    return name in command.columns and command.columns[name].field.primary_key

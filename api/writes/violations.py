@@ -193,7 +193,12 @@ def handle_errors(api: NinjaAPI) -> None:
     for kind in (*by_commands, django.db.IntegrityError, django.db.DataError):
         api.add_exception_handler(kind, answer)
     api.add_exception_handler(NotWritten, lambda _, error: _not_written(cast("NotWritten", error)).response())
-    api.add_exception_handler(OutcomeUnknown, lambda _, error: _outcome_unknown().response())
+    detail = (
+        "The database was lost under this write: it may or may not have happened. Look before you try again."
+    )
+    api.add_exception_handler(
+        OutcomeUnknown, lambda _, error: Problem(503, detail, code="write_outcome_unknown").response()
+    )
 
 
 def place(at: int, name: str = "") -> str:
@@ -215,10 +220,3 @@ def _not_written(refusal: NotWritten) -> Problem:
             for name in refusal.unknown
         ])  # fmt: skip
     return Problem(412, "The resource has another representation than If-Match asks for.")
-
-
-def _outcome_unknown() -> Problem:
-    detail = (
-        "The database was lost under this write: it may or may not have happened. Look before you try again."
-    )
-    return Problem(503, detail, code="write_outcome_unknown")

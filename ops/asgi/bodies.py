@@ -104,7 +104,9 @@ class BodyLimit:
 
         try:
             limit, is_streamed = _limit_of_request(scope, method)
-            if _content_length(scope) > limit:
+            length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+            announced = int(length[:20]) if length.isdigit() else 0  # twenty digits are beyond any limit
+            if announced > limit:
                 raise _too_large(limit)
             if is_streamed:
                 stream = Stream(receive, limit)
@@ -231,12 +233,6 @@ async def stream_of(request: HttpRequest) -> AsyncIterator[bytes]:
             yield piece
     elif request.body:
         yield request.body
-
-
-def _content_length(scope: Scope) -> int:
-    """The Content-Length in bytes; 0 if there is none, or no number. Twenty digits of it are beyond any limit."""
-    value: bytes = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return int(value[:20]) if value.isdigit() else 0
 
 
 def _limit_of_request(scope: Scope, method: str) -> tuple[int, bool]:

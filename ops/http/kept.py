@@ -56,7 +56,11 @@ class Kept(Generic[Content]):
         """The content, as far as possible no older than `fresh`. Raises UpstreamUnavailable."""
         if self._age() >= self.fresh and time.monotonic() >= self._not_before:
             with UPSTREAM:
-                await asyncio.shield(self._renewal())
+                loop = asyncio.get_running_loop()
+                task = self._renewing
+                if task is None or task.done() or task.get_loop() is not loop:
+                    task = self._renewing = loop.create_task(self._renew())
+                await asyncio.shield(task)
         age = self._age()
         if self._content is None or age >= self.stale:
             reason = self._failure.reason if self._failure else INVALID
@@ -66,16 +70,15 @@ class Kept(Generic[Content]):
     def _age(self) -> float:
         return max(0.0, time.time() - self._fetched)
 
-    def _renewal(self) -> "asyncio.Task[None]":
-        """The renewal that is under way, or a new one."""
-        loop = asyncio.get_running_loop()
-        task = self._renewing
-        if task is None or task.done() or task.get_loop() is not loop:
-            task = self._renewing = loop.create_task(self._renew())
-        return task
-
     async def _renew(self) -> None:
-        await self._look()
+        shared = await self._in_cache(cache.get, self._key)
+        try:
+            fetched = float(shared["fetched"])
+            # Another worker's is taken if it is newer; one of the future is another clock's, and fresh for too long.
+            if self._fetched < fetched < time.time() + self.fresh:
+                self._content, self._fetched = self._read(shared["content"].encode()), fetched
+        except (LookupError, TypeError, ValueError, AttributeError, UpstreamUnavailable):
+            pass  # there is none, or it is no content of this release's
         if self._age() < self.fresh:
             return
         try:
@@ -105,17 +108,6 @@ class Kept(Generic[Content]):
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"]))[:100]
             raise UpstreamUnavailable(self.upstream.name, INVALID, f"{place} {first['msg']}") from None
-
-    async def _look(self) -> None:
-        """Take the content that another worker has fetched, if it is newer."""
-        shared = await self._in_cache(cache.get, self._key)
-        try:
-            fetched = float(shared["fetched"])
-            # One of the future is another clock's, and would be fresh for too long.
-            if self._fetched < fetched < time.time() + self.fresh:
-                self._content, self._fetched = self._read(shared["content"].encode()), fetched
-        except (LookupError, TypeError, ValueError, AttributeError, UpstreamUnavailable):
-            return  # there is none, or it is no content of this release's
 
     @staticmethod
     async def _in_cache(work: Any, *arguments: Any) -> Any:

@@ -23,17 +23,16 @@ def quota(root: Path = Path("/")) -> float:
     `cpu.max` in version 2 (kernel documentation, admin-guide/cgroup-v2), `cpu.cfs_quota_us` in version 1
     (scheduler/sched-bwc).
     """
-    return min((_limit(directory) for directory in cgroups.directories("cpu", root)), default=math.inf)
-
-
-def _limit(directory: Path) -> float:
-    """Return quota / period of one cgroup, math.inf where there is none."""
-    try:
-        if (directory / "cpu.max").exists():
-            limit, period = (directory / "cpu.max").read_text().split()
-        else:
-            limit = (directory / "cpu.cfs_quota_us").read_text().strip()
-            period = (directory / "cpu.cfs_period_us").read_text()
-    except OSError:
-        return math.inf
-    return math.inf if limit in ("max", "-1") else int(limit) / int(period)
+    quotas = []
+    for directory in cgroups.directories("cpu", root):
+        try:
+            if (directory / "cpu.max").exists():
+                limit, period = (directory / "cpu.max").read_text().split()
+            else:
+                limit = (directory / "cpu.cfs_quota_us").read_text().strip()
+                period = (directory / "cpu.cfs_period_us").read_text()
+        except OSError:
+            continue
+        if limit not in ("max", "-1"):
+            quotas.append(int(limit) / int(period))
+    return min(quotas, default=math.inf)

@@ -217,7 +217,12 @@ def _member(
     )
     nullable = not has_default and not has_value
     if nullable:
-        _check_null(schema, name)
+        try:
+            schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, None)
+        except ValidationError:
+            raise ImproperlyConfigured(
+                f"{schema.__name__}.{name} is null where there are no rows or only nulls: let it be so."
+            ) from None
     return name, _json_of(aggregate, field, schema, name), nullable
 
 
@@ -248,13 +253,3 @@ def _plain(field: Any) -> Any:
     while field.is_relation:
         field = field.target_field
     return getattr(field, "output_field", None) or field
-
-
-def _check_null(schema: type[BaseModel], name: str) -> None:
-    """Raises ImproperlyConfigured unless the field may be null."""
-    try:
-        schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, None)
-    except ValidationError:
-        raise ImproperlyConfigured(
-            f"{schema.__name__}.{name} is null where there are no rows or only nulls: let it be so."
-        ) from None

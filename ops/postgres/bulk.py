@@ -117,7 +117,13 @@ class Many(Command[Values, Rows]):
 
     def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
         shapes = [tuple(item) for item in values]
-        bits = {shape: self._bits(frozenset(shape)) for shape in {*shapes}}
+        bits = {}
+        for shape in {*shapes}:
+            names = frozenset(shape)
+            if not self.required <= names <= self.columns.keys():
+                wrong = ", ".join(sorted((names - self.columns.keys()) | (self.required - names)))
+                raise TypeError(f"unknown or missing fields: {wrong}; an item takes {sorted(self.columns)}")
+            bits[shape] = "".join("01"[name in names] for name in self.optional)
         some = {*chain(*bits)}
         every = some.intersection(*bits)
         if self.key and len({item[self.key] for item in values}) < len(values):
@@ -143,12 +149,6 @@ class Many(Command[Values, Rows]):
         if faults:
             raise NotWritten(items=[(at - 1, name) for at, name in json.loads(faults)])
         return Rows(text or b"[]", json.loads(keys or b"[]"))
-
-    def _bits(self, names: frozenset[str]) -> str:
-        if not self.required <= names <= self.columns.keys():
-            wrong = ", ".join(sorted((names - self.columns.keys()) | (self.required - names)))
-            raise TypeError(f"unknown or missing fields: {wrong}; an item takes {sorted(self.columns)}")
-        return "".join("01"[name in names] for name in self.optional)
 
     def _given(self, name: str) -> Expression:
         """Whether an item has the field."""

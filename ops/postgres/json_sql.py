@@ -216,7 +216,12 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             faults += error.errors(include_url=False, include_input=False, include_context=False)
             continue
         valid.append((sample, vars(one)[name]))  # vars: Ninja may have wrapped it
-    if not valid and all(_is_of_type(fault["type"]) for fault in faults) and not isinstance(samples[0], dict):
+    # Whether all faults are of the value's type: of its length, its size or its form they are not.
+    are_of_type = all(
+        code.endswith("_type") or code.removesuffix("_parsing") in PARSED or code in INEXACT
+        for code in {fault["type"] for fault in faults}
+    )
+    if not valid and are_of_type and not isinstance(samples[0], dict):
         raise ImproperlyConfigured(
             f"{schema.__name__}.{name}: its type takes no value of {of}, such as {samples[0]!r}: "
             f"{faults[0]['msg'][:1].lower()}{faults[0]['msg'][1:]}."
@@ -232,11 +237,6 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             text = text[len(f"{{{_json(name)}:") : -1]
         printed.append((sample, text))
     return printed
-
-
-def _is_of_type(code: str) -> bool:
-    """Whether a fault of pydantic's is of the value's type: of its length, its size or its form it is not."""
-    return code.endswith("_type") or code.removesuffix("_parsing") in PARSED or code in INEXACT
 
 
 def _is_same_json(printed: str, written: str) -> bool:

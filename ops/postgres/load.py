@@ -149,7 +149,16 @@ class Load:
 
     async def wrong_lines(self, limit: int) -> list[WrongLine]:
         """The first lines that cannot be rows, in their order."""
-        checks = await self._checks()
+        # The table's check constraints that are about columns which the rows have, by name, as SQL.
+        checks = dict(
+            await self._rows(
+                sql.SQL(
+                    "SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conrelid = {}::regclass"
+                    " AND contype = 'c' AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = conrelid"
+                    " AND attnum = ANY(conkey) AND attname <> ALL({}))"
+                ).format(self.plan.table, self.plan.columns)
+            )
+        )
         tests = [f"NOT coalesce({condition}, true)" for condition in checks.values()]
         is_wrong = " OR ".join(('"import fault" IS NOT NULL', *tests))
         broken = ", ".join(f"CASE WHEN {test} THEN {at} END" for at, test in enumerate(tests))
@@ -158,7 +167,16 @@ class Load:
             f' WHERE {is_wrong} ORDER BY "import line" LIMIT {limit:d}'
         )
         wrong = [line for line, fault, _ in found if fault and fault & 1]
-        contents = await self._contents(wrong) if wrong else {}
+        contents: dict[int, str | dict[str, str | None]] = {}
+        if wrong:
+            columns = "doc" if self.header is None else ", ".join(f"c{at}" for at in range(len(self.header)))
+            lines = await self._rows(
+                f'SELECT line, {columns} FROM "import lines" WHERE line = ANY({literal(wrong)})'
+            )
+            if self.header is None:
+                contents = dict(lines)
+            else:
+                contents = {line: dict(zip(self.header, cells, strict=True)) for line, *cells in lines}
         names = [*checks]
         return [
             WrongLine(
@@ -169,25 +187,6 @@ class Load:
             )
             for line, fault, at_checks in found
         ]
-
-    async def _checks(self) -> dict[str, str]:
-        """The table's check constraints that are about columns which the rows have, by name, as SQL."""
-        found = await self._rows(
-            sql.SQL(
-                "SELECT conname, pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conrelid = {}::regclass"
-                " AND contype = 'c' AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = conrelid"
-                " AND attnum = ANY(conkey) AND attname <> ALL({}))"
-            ).format(self.plan.table, self.plan.columns)
-        )
-        return dict(found)
-
-    async def _contents(self, lines: Sequence[int]) -> dict[int, str | dict[str, str | None]]:
-        columns = "doc" if self.header is None else ", ".join(f"c{at}" for at in range(len(self.header)))
-        query = f'SELECT line, {columns} FROM "import lines" WHERE line = ANY({literal([*lines])})'
-        found = await self._rows(query)
-        if self.header is None:
-            return dict(found)
-        return {line: dict(zip(self.header, cells, strict=True)) for line, *cells in found}
 
     async def insert(self, limit: int) -> int:
         """Insert the rows; returns their number. Raises Conflict, with as many lines as `limit` at most."""
@@ -201,8 +200,16 @@ class Load:
             try:
                 inserted += await self._insert(batch)
             except (psycopg.IntegrityError, psycopg.DataError) as error:
-                raise Conflict(error, await self._lines_of(error, batch, limit)) from error
-            self._tell("imported rows", rows=inserted)
+                # All lines that break a unique rule, of any other one the first.
+                lines: list[int] = []
+                if isinstance(error, psycopg.errors.UniqueViolation):
+                    lines = await self._repeated(error.diag.constraint_name or "", limit)
+                if not lines:
+                    lines = await self._first_refused(batch)
+                raise Conflict(error, [line + (self.header is not None) for line in lines]) from error
+            if monotonic() - self._told > PROGRESS_SECONDS:
+                self._told = monotonic()
+                logger.info("imported rows", table=self.plan.table, rows=inserted)
         await self.connection.execute('DROP TABLE "import rows"')
         return inserted
 
@@ -212,15 +219,6 @@ class Load:
         with DB:
             async with self.connection.transaction():
                 return (await self.connection.execute(query)).rowcount
-
-    async def _lines_of(self, error: psycopg.Error, batch: str, limit: int) -> list[int]:
-        """The lines that a conflict is about: all that break a unique rule, of any other one the first."""
-        found: list[int] = []
-        if isinstance(error, psycopg.errors.UniqueViolation):
-            found = await self._repeated(error.diag.constraint_name or "", limit)
-        if not found:
-            found = await self._first_refused(batch)
-        return [line + (self.header is not None) for line in found]
 
     async def _repeated(self, index: str, limit: int) -> list[int]:
         """The lines whose row has the values of another one, in the table or in a line before."""
@@ -262,11 +260,6 @@ class Load:
     async def _rows(self, query: str | sql.Composed) -> list[Any]:
         with DB:
             return await (await self.connection.execute(query)).fetchall()
-
-    def _tell(self, event: str, **numbers: int) -> None:
-        if monotonic() - self._told > PROGRESS_SECONDS:
-            self._told = monotonic()
-            logger.info(event, table=self.plan.table, **numbers)
 
 
 def _is_of_values(error: psycopg.Error) -> bool:

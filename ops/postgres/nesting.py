@@ -63,7 +63,13 @@ class Declared(NamedTuple):
 
 def schema_in(schema: type[BaseModel], name: str) -> Declared | None:
     """The schema that the type of a field is, or is a list of."""
-    of, may_be_null = _without_null(schema.model_fields[name].annotation)
+    of: Any = schema.model_fields[name].annotation
+    may_be_null = False
+    if get_origin(of) in (Union, UnionType):
+        others = [each for each in get_args(of) if each is not NoneType]
+        if len(others) == 1:
+            [of], may_be_null = others, True
+    of = _bare(of)
     is_list = get_origin(of) is list
     if is_list:
         (of,) = get_args(of)
@@ -71,13 +77,6 @@ def schema_in(schema: type[BaseModel], name: str) -> Declared | None:
     if not isinstance(of, type) or not issubclass(of, BaseModel) or (is_list and may_be_null):
         return None
     return Declared(of, is_list, may_be_null)
-
-
-def _without_null(annotation: Any) -> tuple[Any, bool]:
-    if get_origin(annotation) not in (Union, UnionType):
-        return _bare(annotation), False
-    others = [each for each in get_args(annotation) if each is not NoneType]
-    return (_bare(others[0]), True) if len(others) == 1 else (annotation, False)
 
 
 def _bare(annotation: Any) -> Any:

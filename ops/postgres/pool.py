@@ -289,17 +289,13 @@ class Pool:
         def expire() -> None:
             if not call.connection and not call.future.done():
                 TIMED_OUT.value += 1
-                self._give_up()
+                if not self.borrowed and not self._is_away:
+                    self._is_away = True  # without a connection the next ones need not wait
+                    logger.warning("the database is away: requests that need it are refused")
                 error = Busy if self.borrowed else Unreachable
                 call.future.set_exception(error(f"no connection within {self._options.timeout} s"))
 
         return self._loop.call_later(self._options.timeout, expire)  # a third of asyncio.timeout's cost
-
-    def _give_up(self) -> None:
-        """A request has waited in vain. Without a connection, the next ones need not wait."""
-        if not self.borrowed and not self._is_away:
-            self._is_away = True
-            logger.warning("the database is away: requests that need it are refused")
 
     def _serve(self) -> None:
         """Send calls that wait, in turn, as far as connections can take them."""

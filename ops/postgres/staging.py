@@ -151,7 +151,16 @@ class Cell:
         if header is not None and self.type == "jsonb":
             cases.append(f"WHEN {text} IS NOT JSON WITH UNIQUE KEYS THEN false")
         if asks and self.type and not (header is None and self.type == "jsonb"):
-            cases.append(f"WHEN NOT {self._is_valid(text)} THEN false")
+            is_valid = f"pg_input_is_valid({text}, {literal(self.type)})"
+            if self.type in INTEGER_TYPES:
+                low, high = INTEGER_TYPES[self.type]
+                # 7.0 is an integer to JSON Schema, and to clients whose numbers are all floats.
+                number = f"{text}::numeric"
+                is_valid = (
+                    f"CASE WHEN pg_input_is_valid({text}, 'numeric')"
+                    f" THEN {number} = trunc({number}) AND {number} BETWEEN {low} AND {high} ELSE false END"
+                )
+            cases.append(f"WHEN NOT {is_valid} THEN false")
         if header is not None and self.type == "jsonb":
             wanted = [self.json] if self.json else ["object", "array", "string", "number", "boolean"]
             wanted += ["null"] if self.column.field.null else []
@@ -165,23 +174,6 @@ class Cell:
         if self.type == "jsonb":
             return f"NULLIF({text}::jsonb, 'null')"
         return f"{text}::{self.type}" if self.type else text
-
-    def _is_valid(self, text: str) -> str:
-        if self.type not in INTEGER_TYPES:
-            return f"pg_input_is_valid({text}, {literal(self.type)})"
-        low, high = INTEGER_TYPES[self.type]
-        number = f"{text}::numeric"  # 7.0 is an integer to JSON Schema, and to clients whose numbers are all floats
-        return (
-            f"CASE WHEN pg_input_is_valid({text}, 'numeric')"
-            f" THEN {number} = trunc({number}) AND {number} BETWEEN {low} AND {high} ELSE false END"
-        )
-
-
-INTEGER_TYPES = {
-    "smallint": (-(2**15), 2**15 - 1),
-    "integer": (-(2**31), 2**31 - 1),
-    "bigint": (-(2**63), 2**63 - 1),
-}
 
 
 class Staging:
@@ -306,8 +298,10 @@ def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -
         yield f"scale(trim_scale({{t}}::numeric)) <= {field.decimal_places}"
     elif internal == "JSONField":
         yield DEPTH
+    # What a schema says of a decimal with the column's digits.
+    digits = {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
     for each in said:
-        if not isinstance(each, ELSEWHERE) and getattr(each, "__dict__", None) != _digits(field):
+        if not isinstance(each, ELSEWHERE) and getattr(each, "__dict__", None) != digits:
             yield from _rule(each, field, name)
     if choices:
         yield f"{{v}} IN ({', '.join(map(literal, choices))})"
@@ -325,11 +319,6 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
         )
     elif bound not in INTEGER_TYPES.get(field.rel_db_type(djangos), ()):  # else the cast knows it
         yield condition + literal(bound)
-
-
-def _digits(field: Any) -> dict[str, Any]:
-    """What a schema says of a decimal with the column's digits."""
-    return {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:

@@ -110,7 +110,12 @@ class Client:
     async def _send(self, commands: Sequence[Command], seconds: float) -> list[Any]:
         failure: type[Unavailable] = NotSent
         try:
-            connection = self._connection or await self._connect()
+            connection = self._connection
+            if not connection:
+                if not self._connecting:  # it is opened once for all that need it meanwhile
+                    self._connecting = asyncio.get_running_loop().create_task(self._open(), context=Context())
+                    self._connecting.add_done_callback(self._connected)
+                connection = await asyncio.shield(self._connecting)
             replied = connection.send(commands, seconds)
             failure = Unavailable
             replies = await replied
@@ -121,13 +126,6 @@ class Client:
             raise failure(str(error)) from error
         self.breaker.succeeded()
         return replies
-
-    async def _connect(self) -> Connection:
-        """Open the connection, once for all that need it meanwhile. Raises RedisError or OSError."""
-        if not self._connecting:
-            self._connecting = asyncio.get_running_loop().create_task(self._open(), context=Context())
-            self._connecting.add_done_callback(self._connected)
-        return await asyncio.shield(self._connecting)
 
     async def _open(self) -> Connection:
         opened = cast("Any", self._source).make_connection()  # without types

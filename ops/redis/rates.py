@@ -83,8 +83,11 @@ class Limiter:
             return Verdict(taken=False, remaining=0, reset=math.ceil(until - now))
         try:
             taken, ahead = await self._ask(limit, who)
-        except Unavailable:
-            taken, ahead = self._count(limit, who, now)
+        except Unavailable:  # the same by the worker alone
+            tat = max(self._local.get(who, 0.0), now)
+            after = tat + limit.cost - now
+            taken = after <= limit.seconds + 1e-9
+            ahead = after if taken else tat - now
         if taken:
             _remember(self._local, who, now + ahead, now)
             # A little more than none, since the clock's ticks are not those of the cost.
@@ -109,14 +112,6 @@ class Limiter:
             raise Unavailable(str(reply))
         taken, ahead = reply
         return bool(taken), ahead / MICROSECONDS
-
-    def _count(self, limit: RateLimit, who: str, now: float) -> tuple[bool, float]:
-        """The same by the worker alone."""
-        tat = max(self._local.get(who, 0.0), now)
-        after = tat + limit.cost - now
-        if after > limit.seconds + 1e-9:
-            return False, tat - now
-        return True, after
 
 
 def _remember(times: dict[str, float], who: str, until: float, now: float) -> None:

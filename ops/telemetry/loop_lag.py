@@ -91,7 +91,14 @@ class Watchdog:
 
     def _report(self, frame: FrameType, seconds: float, now: float) -> None:
         """Log the stack, with the request, if a task of one runs."""
-        request = self._request()
+        task = asyncio.current_task(self._loop)
+        context = getattr(task, "get_context", None)  # since Python 3.12
+        watch = context().get(current) if context else None
+        request: dict[str, Any] = {}
+        if watch is not None:
+            request["method"] = watch.method if watch.method in request_stats.METHODS else OTHER
+            request["route"] = request_stats.route(watch.route).template
+            request["request_id"] = watch.request_id.decode()
         kind = request.get("method", ""), request.get("route", "")
         since, blocks = self._seen.get(kind, (-SAME_SECONDS, 0))
         if now - since < SAME_SECONDS:
@@ -107,13 +114,3 @@ class Watchdog:
             **request,
             stack="".join(stack.format()),
         )
-
-    def _request(self) -> dict[str, Any]:
-        task = asyncio.current_task(self._loop)
-        context = getattr(task, "get_context", None)  # since Python 3.12
-        watch = context().get(current) if context else None
-        if watch is None:
-            return {}
-        route = request_stats.route(watch.route).template
-        method = watch.method if watch.method in request_stats.METHODS else OTHER
-        return {"method": method, "route": route, "request_id": watch.request_id.decode()}

@@ -21,6 +21,21 @@ class Dashboard:
     by_route: bool = False
 
     def json(self) -> JSON:
+        placed: list[JSON] = []  # each panel with its number and place
+        top = 0
+        for title, panels in self.rows.items():
+            place = {"x": 0, "y": top, "w": COLUMNS, "h": 1}
+            placed.append(
+                {"id": len(placed) + 1, "type": "row", "title": title, "gridPos": place, "panels": []}
+            )
+            top, left, tallest = top + 1, 0, 0
+            for panel in panels:
+                size = panel["gridPos"]
+                if left + size["w"] > COLUMNS:
+                    top, left, tallest = top + tallest, 0, 0
+                placed.append(panel | {"id": len(placed) + 1, "gridPos": {"x": left, "y": top, **size}})
+                left, tallest = left + size["w"], max(tallest, size["h"])
+            top += tallest
         return {
             "uid": self.uid,
             "title": self.title,
@@ -34,7 +49,7 @@ class Dashboard:
             "templating": {"list": [SOURCE, ROUTE] if self.by_route else [SOURCE]},
             "annotations": {"list": [ALERTS]},
             "links": [OTHERS],
-            "panels": _laid_out(self.rows),
+            "panels": placed,
         }
 
 
@@ -68,21 +83,3 @@ ALERTS = {
     "textFormat": "{{route}}{{stage}}{{pool}}{{slo}}",
 }
 OTHERS = {"title": "Dashboards", "type": "dashboards", "tags": [TAG], "includeVars": True, "keepTime": True}
-
-
-def _laid_out(rows: Mapping[str, Sequence[JSON]]) -> list[JSON]:
-    """Give each panel its number and place."""
-    placed: list[JSON] = []
-    top = 0
-    for title, panels in rows.items():
-        place = {"x": 0, "y": top, "w": COLUMNS, "h": 1}
-        placed.append({"id": len(placed) + 1, "type": "row", "title": title, "gridPos": place, "panels": []})
-        top, left, tallest = top + 1, 0, 0
-        for panel in panels:
-            size = panel["gridPos"]
-            if left + size["w"] > COLUMNS:
-                top, left, tallest = top + tallest, 0, 0
-            placed.append(panel | {"id": len(placed) + 1, "gridPos": {"x": left, "y": top, **size}})
-            left, tallest = left + size["w"], max(tallest, size["h"])
-        top += tallest
-    return placed

@@ -35,7 +35,12 @@ def choose(directory: Path) -> Account:
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid())
     for account in _candidates():
-        if _works(account, directory.parent):
+        if not shutil.which(account.prefix[0]):
+            continue
+        # A trial says more than modes, capabilities, namespaces and security modules.
+        pg_config, parent = str(postgres_program("pg_config")), str(directory.parent)
+        trial = [*account.prefix, "sh", "-c", '"$0" --bindir && test -x "$1"', pg_config, parent]
+        if subprocess.run(trial, capture_output=True, check=False).returncode == 0:
             account.own(directory)
             return account
     raise Failure(
@@ -62,11 +67,3 @@ def _candidates() -> Iterator[Account]:
     yield Account(user.pw_uid, user.pw_gid, (*become, *keep))
     # A sandbox with root as its only user: another id, in a user namespace.
     yield Account(0, 0, ("unshare", "--user", f"--map-user={user.pw_uid}"))
-
-
-def _works(account: Account, parent: Path) -> bool:
-    """Try it, rather than reason about modes, capabilities, namespaces and security modules."""
-    if not shutil.which(account.prefix[0]):
-        return False
-    trial = ("sh", "-c", '"$0" --bindir && test -x "$1"', str(postgres_program("pg_config")), str(parent))
-    return subprocess.run([*account.prefix, *trial], capture_output=True, check=False).returncode == 0

@@ -39,8 +39,12 @@ def leave_foreign() -> None:
 
 def complete(servers: Servers) -> dict[str, str]:
     """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
+    key = LOCAL / "secret_key"  # the checkout's own, made once: sessions and cursors outlive a restart
+    if not key.exists():
+        key.touch(mode=0o600)
+        key.write_text(secrets.token_urlsafe(64))
     defaults = {
-        "SECRET_KEY": _secret_key(),
+        "SECRET_KEY": key.read_text(),
         "ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]",
         "PORT": "8000",
         "LOG_FORMAT": "console",  # for a terminal
@@ -70,12 +74,3 @@ def port() -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= GREATEST_PORT):
         raise Failure(f"PORT is {text!r}, not a number from 1 to {GREATEST_PORT}")
     return int(text)
-
-
-def _secret_key() -> str:
-    """Return the checkout's own key, made once: sessions and cursors outlive a restart."""
-    path = LOCAL / "secret_key"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(64))
-    return path.read_text()

@@ -98,7 +98,9 @@ def test() -> int:
     asked, release = os.environ.get("ALL", ""), os.environ.get("DJANGO")
     if asked not in ("", "1", RUNTIME):
         raise Failure(f"ALL is {asked!r}, not 1 or {RUNTIME}")
-    found, passed = {part: _hash_of(part) for part in PARTS}, _passed()
+    found = {part: _hash_of(part) for part in PARTS}
+    lines = PASSED.read_text().splitlines() if PASSED.exists() else []
+    passed = {line[66:]: line[:64] for line in lines}  # as sha256sum writes them
     if not asked and not release and found[RUNTIME] == passed.get(RUNTIME):
         print(f"The runtime is as it passed its tests, which ALL={RUNTIME} runs again", flush=True)
         venv.ensure(VENV, GROUPS, sys.executable)
@@ -160,12 +162,6 @@ def _hash_of(part: str) -> str:
                 f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
             )
     return digest.hexdigest()
-
-
-def _passed() -> dict[str, str]:
-    """Return the hash of each part that has passed its tests, by lines as sha256sum writes them."""
-    lines = PASSED.read_text().splitlines() if PASSED.exists() else []
-    return {line[66:]: line[:64] for line in lines}
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:

@@ -88,19 +88,17 @@ class Postgres(SocketServer):
 
     def launch(self, lock: IO[bytes]) -> None:
         if not self.data.exists():
-            self._create(lock)
+            # The cluster has another name at first: the right name means that it is complete.
+            unfinished = self.directory / "postgres.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            provider = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+            locale = ("--encoding=UTF8", "--locale=C", *provider)
+            # "trust": only the account itself (and root) can open the socket's directory.
+            login = (f"--username={USER}", "--auth=trust")
+            self.run(lock, postgres_program("initdb"), "-D", unfinished, *login, *locale, "--no-sync")
+            unfinished.rename(self.data)
         # Of a server that was killed. Postgres itself would accept the pid of a zombie or of another program.
         (self.sockets / f"{self.socket_name}.lock").unlink(missing_ok=True)
         settings = self.settings | {"port": str(PORT), "unix_socket_directories": f'"{self.sockets}"'}
         options = shlex.join(f"--{name}={value}" for name, value in settings.items())
         self.run(lock, postgres_program("pg_ctl"), "start", "-D", self.data, "-o", options, variables=MALLOC)
-
-    def _create(self, lock: IO[bytes]) -> None:
-        """Make the cluster under another name first: the right name means that it is complete."""
-        unfinished = self.directory / "postgres.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-        # "trust": only the account itself (and root) can open the socket's directory.
-        login = (f"--username={USER}", "--auth=trust")
-        self.run(lock, postgres_program("initdb"), "-D", unfinished, *login, *locale, "--no-sync")
-        unfinished.rename(self.data)

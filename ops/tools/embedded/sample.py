@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from ops.tools.embedded.console import Failure
@@ -40,8 +39,20 @@ def remove() -> int:
 
     Raises Failure, and changes nothing, if other code than the above uses the sample.
     """
-    edited = {name: _edited(name) for name in EDITS}
-    if users := [*_users(edited)]:
+    edited = {}  # the text of each file without the sample
+    for name, edits in EDITS.items():
+        text = (ROOT / name).read_text()
+        for pattern, replacement in edits:
+            text = re.sub(pattern, replacement, text)
+        edited[name] = text
+    own = [ROOT / folder for folder in FOLDERS] + [Path(__file__)]
+    users = []  # where else it is imported or named, as file:line
+    for path in sorted(ROOT.glob("[!.]*/**/*.py")):
+        if not any(path.is_relative_to(each) for each in own):
+            name = str(path.relative_to(ROOT))
+            text = edited.get(name) or path.read_text()
+            users += [f"{name}:{text.count(chr(10), 0, found.start()) + 1}" for found in USE.finditer(text)]
+    if users:
         raise Failure(f"{SAMPLE} cannot be removed, for it is used in {', '.join(users)}")
     done = []
     for name in FOLDERS:
@@ -54,21 +65,3 @@ def remove() -> int:
             done.append(f"edited {name}")
     print("\n".join([*done, LEFT] if done else ["There is no sample to remove."]))
     return 0
-
-
-def _edited(name: str) -> str:
-    """The text of a file without the sample."""
-    text = (ROOT / name).read_text()
-    for pattern, replacement in EDITS[name]:
-        text = re.sub(pattern, replacement, text)
-    return text
-
-
-def _users(edited: dict[str, str]) -> Iterator[str]:
-    """Where else it is imported or named, as file:line."""
-    own = [ROOT / folder for folder in FOLDERS] + [Path(__file__)]
-    for path in sorted(ROOT.glob("[!.]*/**/*.py")):
-        if not any(path.is_relative_to(each) for each in own):
-            name = str(path.relative_to(ROOT))
-            text = edited.get(name) or path.read_text()
-            yield from (f"{name}:{text.count(chr(10), 0, found.start()) + 1}" for found in USE.finditer(text))

@@ -33,7 +33,13 @@ class Servers:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._turn = directory / "turn.lock"
         self._users = directory / "users.lock"
-        sockets = _socket_directory(directory)
+        sockets = directory / "run"  # closed to others, and with a path that is short enough
+        if len(os.fsencode(sockets / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_LIMIT:
+            sockets.mkdir(mode=0o700, exist_ok=True)
+        elif not sockets.is_dir():  # the first time, or the temporary directory was emptied
+            sockets.unlink(missing_ok=True)
+            sockets.symlink_to(tempfile.mkdtemp(prefix="sockets-"))
+        sockets = sockets.resolve()
         self.postgres = Postgres(directory, sockets, durable=durable)
         self.valkey = Valkey(directory, sockets)
 
@@ -98,14 +104,3 @@ def remove_leftovers() -> None:
     """Stop and remove throwaway servers of a killed process."""
     for directory in LOCAL.glob("test-*"):
         Servers(directory, durable=False).stop_unused()
-
-
-def _socket_directory(directory: Path) -> Path:
-    """Return a directory for sockets that is closed to others and has a path that is short enough."""
-    inside = directory / "run"
-    if len(os.fsencode(inside / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_LIMIT:
-        inside.mkdir(mode=0o700, exist_ok=True)
-    elif not inside.is_dir():  # the first time, or the temporary directory was emptied
-        inside.unlink(missing_ok=True)
-        inside.symlink_to(tempfile.mkdtemp(prefix="sockets-"))
-    return inside.resolve()

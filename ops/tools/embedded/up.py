@@ -81,7 +81,9 @@ def up() -> int:
         for left in (Gunicorn({}), stand_ins):  # by a killed supervisor
             left.stop()
         check_port(environment.port())
-        rows = _rows()
+        rows = os.environ.get("SEED_ROWS") or str(ROWS)  # of each resource, as for compose.yaml
+        if not (rows.isascii() and rows.isdigit()):
+            raise Failure(f"SEED_ROWS is {rows!r}, not a number of rows")
         venv.ensure(VENV, environment.groups(), sys.executable)
         servers = Servers(LOCAL / "servers")
         variables = environment.complete(servers) | stand_ins.environment
@@ -92,7 +94,7 @@ def up() -> int:
             if stand_ins.files:
                 stack.callback(stand_ins.stop)
                 stand_ins.start()
-            return _serve(variables, rows)
+            return _serve(variables, int(rows))
 
 
 def check_port(port: int) -> None:
@@ -106,14 +108,6 @@ def check_port(port: int) -> None:
                 if error.errno == errno.EADDRINUSE:
                     raise Failure(f"PORT {port} is in use; another one: `PORT=8001 make up`") from None
                 raise Failure(f"PORT {port} cannot be used: {error.strerror}") from None
-
-
-def _rows() -> int:
-    """How many made-up rows each resource shall have: SEED_ROWS, as for compose.yaml."""
-    text = os.environ.get("SEED_ROWS") or str(ROWS)
-    if not (text.isascii() and text.isdigit()):
-        raise Failure(f"SEED_ROWS is {text!r}, not a number of rows")
-    return int(text)
 
 
 def _serve(variables: dict[str, str], rows: int) -> int:

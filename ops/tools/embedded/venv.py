@@ -52,8 +52,12 @@ def ensure(venv: Path, groups: Sequence[str], base: str) -> None:
     """Make sure that `venv` exists and has `groups`. `base` is the Python that it is made of, if it must be made."""
     LOCAL.mkdir(exist_ok=True)
     with locks.turn(LOCAL / f"{venv.name}.lock", f"installs {venv.name}"):
-        if not _sound(venv):
-            with step(f"Create {venv.name} with Python {_number(base)} ({base})"):
+        stamp, version = _stamp(venv), _version(venv)
+        # Its Python runs, is the one that it was made of, and no installation was interrupted.
+        if not (version and "groups" in stamp and stamp.get("python", version) == version):
+            command = [base, "-c", "import platform; print(platform.python_version())"]
+            number = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            with step(f"Create {venv.name} with Python {number} ({base})"):
                 _create(venv, base)
         stale = [group for group in groups if _installed(venv).get(group) != _digest(group)]
         if stale:
@@ -95,12 +99,6 @@ def _installed(venv: Path) -> dict[str, str]:
     return dict(_stamp(venv)["groups"])
 
 
-def _sound(venv: Path) -> bool:
-    """Tell whether its Python runs, is the one that it was made of, and no installation was interrupted."""
-    stamp, version = _stamp(venv), _version(venv)
-    return bool(version) and "groups" in stamp and stamp.get("python", version) == version
-
-
 def _version(venv: Path) -> str:
     """Return its Python's description, or nothing if it does not run or has no pip."""
     try:
@@ -108,12 +106,6 @@ def _version(venv: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def _number(base: str) -> str:
-    """Return the version of the Python `base`, as people say it: 3.13.0."""
-    command = [base, "-c", "import platform; print(platform.python_version())"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _create(venv: Path, base: str) -> None:
@@ -153,7 +145,11 @@ def _add(venv: Path, wanted: Sequence[str], log: Path) -> None:
 
 def _reach(venv: Path) -> dict[str, str]:
     """Return, as pip's variables, the options in REACH of the user's variables and configuration files."""
-    own = {name: value for name, value in os.environ.items() if _option(name) in {*REACH, "config-file"}}
+    own = {}
+    for name, value in os.environ.items():
+        option = name.removeprefix("PIP_").lower().replace("_", "-")  # PIP_INDEX_URL sets index-url
+        if name.startswith("PIP_") and option in {*REACH, "config-file"}:
+            own[name] = value
     done = _pip(venv, own | {"PIP_QUIET": "0"}, "config", "list")
     if done.returncode:
         raise Failure(f"pip config list failed: {_last_line(done.stdout + done.stderr)}")
@@ -164,11 +160,6 @@ def _reach(venv: Path) -> dict[str, str]:
         for section, option, value in lines
         if section == strength and option in REACH
     }
-
-
-def _option(name: str) -> str:
-    """Return the option that a variable sets, PIP_INDEX_URL for instance."""
-    return name.removeprefix("PIP_").lower().replace("_", "-") if name.startswith("PIP_") else ""
 
 
 def _pip(venv: Path, variables: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -34,6 +34,7 @@ def conditions(database: Connection, table: str, cache: dict[str, Any] | None) -
         text=True,
         check=False,
     )
+    valkey = cache and cache.get("valkey_version")
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit.stdout.strip(),
@@ -42,7 +43,7 @@ def conditions(database: Connection, table: str, cache: dict[str, Any] | None) -
         "cores": CORES,
         "postgres": version,
         "commits": commits,
-        "redis": cache and _named(cache),
+        "redis": cache and (f"Valkey {valkey}" if valkey else f"Redis {cache['redis_version']}"),
         "rows": rows,
     }
 
@@ -55,8 +56,3 @@ def redis_information(url: str) -> dict[str, Any]:
     except (redis.RedisError, ValueError) as error:
         raise LabError(f"REDIS_URL: {error}") from None
     return found
-
-
-def _named(cache: dict[str, Any]) -> str:
-    valkey = cache.get("valkey_version")
-    return f"Valkey {valkey}" if valkey else f"Redis {cache['redis_version']}"

@@ -83,7 +83,8 @@ def metered(session: int, postgres: int | None, redis: int | None) -> Iterator[S
 
 
 def _read(session: int, postgres: int | None, redis: int | None) -> Seconds:
-    seconds = Seconds(generator=_children(), wall=time.monotonic())
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = Seconds(generator=children.ru_utime + children.ru_stime, wall=time.monotonic())
     if not (PROC / "stat").exists():
         return seconds
     for directory in PROC.glob("[0-9]*"):
@@ -111,11 +112,6 @@ def _stat(directory: Path) -> tuple[str, list[str]]:
     """A process's name, which may hold blanks and brackets, and the next fields: state, parent, group, session..."""
     text = (directory / "stat").read_text()
     return text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-
-
-def _children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def most_memory(session: int) -> int:

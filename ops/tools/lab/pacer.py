@@ -106,7 +106,11 @@ class Pacer:
         start = perf_counter()
         end = start + seconds
         for offset, stream, request in merge(*(self._schedule(n, seconds) for n in range(len(self.streams)))):
-            if not self._free(at := start + offset, end):
+            at = start + offset
+            # Answers are awaited until it is due; then until a connection is free, but not beyond the end.
+            while (now := perf_counter()) < at or (not self.idle and now < end):
+                self._receive(at if now < at else end)
+            if not self.idle:
                 break
             self._send(request, at, stream)
             sent += 1
@@ -131,12 +135,6 @@ class Pacer:
         """When each request of a stream is due, in seconds from the start."""
         requests, rate = self.streams[stream]
         return ((at / rate, stream, requests[at % len(requests)]) for at in range(rate * seconds))
-
-    def _free(self, at: float, end: float) -> bool:
-        """Wait until `at`; then for a free connection, but not beyond `end`. Whether there is one."""
-        while (now := perf_counter()) < at or (not self.idle and now < end):
-            self._receive(at if now < at else end)
-        return bool(self.idle)
 
     def _send(self, request: bytes, due: float, stream: int) -> None:
         connection = self.idle.popleft()

@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ops.tools.lab.contender import Contender
 from ops.tools.lab.cpu import CORES
 from ops.tools.lab.measurement import Measurement, Summary
 from ops.tools.lab.rounds import Plan
@@ -35,12 +34,9 @@ def table(plan: Plan, summaries: Sequence[Summary], conditions: dict[str, Any]) 
     for title in rows[0]:
         found.add_column(title, justify="right", no_wrap=True)
     for summary, cells in zip(summaries, rows, strict=True):
-        found.add_row(_name(summary), *cells.values())
+        faults = f"\n[red]invalid: {summary.faults}[/red]" if summary.faults else ""
+        found.add_row(f"{summary.name}{faults}", *cells.values())
     return found
-
-
-def _name(summary: Summary) -> str:
-    return summary.name + (f"\n[red]invalid: {summary.faults}[/red]" if summary.faults else "")
 
 
 def _closed_columns(summary: Summary) -> dict[str, str]:
@@ -57,25 +53,21 @@ def _closed_columns(summary: Summary) -> dict[str, str]:
 
 
 def _open_columns(summary: Summary) -> dict[str, str]:
+    writes = {}
+    if summary.writes_p99 is not None:  # the other latencies are the reads' then
+        writes = {
+            "writes' p50 ms": _number(summary.writes_p50, "{:.2f}"),
+            "writes' p99 ms": _number(summary.writes_p99, "{:.2f}"),
+        }
     return {
         "req/s": f"{summary.requests_per_second:,.0f}",
         "p50 ms": f"{summary.p50:.2f}",
         "p95 ms": _number(summary.p95, "{:.2f}"),
         "p99 ms": f"{summary.p99:.2f}",
         "ratio": f"{summary.p99_ratio:.2f}",
-        **_writes(summary),
+        **writes,
         "CPU us": _number(summary.cost, "{:.0f}"),
         "CPU %": _shares(summary),
-    }
-
-
-def _writes(summary: Summary) -> dict[str, str]:
-    """Their latencies, where they have their own; the others are the reads' then."""
-    if summary.writes_p99 is None:
-        return {}
-    return {
-        "writes' p50 ms": _number(summary.writes_p50, "{:.2f}"),
-        "writes' p99 ms": _number(summary.writes_p99, "{:.2f}"),
     }
 
 
@@ -103,7 +95,15 @@ def write(
         console.print(
             f"[yellow]Other processes took up to {noise:.0%} of the CPU: repeat it in a quiet hour.[/]"
         )
-    contenders = {contender.name: _described(contender) for contender in plan.contenders}
+    contenders = {
+        contender.name: {
+            "summary": contender.summary,
+            "versions": contender.versions,
+            "command": " ".join(contender.command),
+            "environment": " ".join(f"{name}={value!r}" for name, value in contender.environment.items()),
+        }
+        for contender in plan.contenders
+    }
     details = asdict(plan) | {
         "contenders": contenders,
         "generator": plan.generator,
@@ -124,15 +124,6 @@ def write(
         console.print(f"The chart: {os.path.relpath(picture)}", soft_wrap=True)
     else:
         console.print("No chart: matplotlib is not installed (requirements/lab.txt).")
-
-
-def _described(contender: Contender) -> dict[str, str | None]:
-    return {
-        "summary": contender.summary,
-        "versions": contender.versions,
-        "command": " ".join(contender.command),
-        "environment": " ".join(f"{name}={value!r}" for name, value in contender.environment.items()),
-    }
 
 
 def chart(plan: Plan, summaries: Sequence[Summary], path: Path) -> None:

@@ -18,7 +18,9 @@ PATIENCE = 5.0  # seconds for one scrape: as long as the exporter's own deadline
 
 
 def main() -> int:
-    port = _free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", *sys.argv[1:]], env={**os.environ, "METRICS_PORT": str(port)}
     )
@@ -26,26 +28,16 @@ def main() -> int:
     counts = {True: 0, False: 0}
     while server.poll() is None:
         began = time.monotonic()
-        counts[_scrape(port)] += 1
+        # Not answered are those before the exporter listens, two seconds after the service, and after it has ended.
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+                is_answered = bool(answer.read())
+        except (OSError, http.client.HTTPException):
+            is_answered = False
+        counts[is_answered] += 1
         time.sleep(max(0.0, began + EVERY - time.monotonic()))
     sys.stdout.write(f"{counts[True]} scrapes answered, {counts[False]} not\n")
     return server.returncode
-
-
-def _scrape(port: int) -> bool:
-    """Not answered are those before the exporter listens, two seconds after the service, and after it has ended."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
-            return bool(answer.read())
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ def verified(server: Server, name: str, question: Question) -> list[str]:
     if question.follow:
         paths = [_fetch(server, name, paths[0])["next"]]
     for path, rows in zip(paths, question.answers, strict=False):
-        if difference := compare(_rows(_fetch(server, name, path)), rows):
+        answer = _fetch(server, name, path)
+        # A list is itself, or under `results`; an object alone is one row.
+        found = answer.get("results", [answer]) if isinstance(answer, dict) else list(answer)
+        if difference := compare(found, rows):
             raise LabError(f"{name} answers {path} differently: {difference}")
     return paths
 
@@ -89,14 +92,6 @@ def _same(found: Any, expected: Any) -> bool:
         with suppress(ValueError):
             return datetime.datetime.fromisoformat(found) == expected
     return type(found) is type(expected) and bool(found == expected)
-
-
-def _rows(answer: Any) -> list[Row]:
-    """A list is itself, or under `results`; an object alone is one row."""
-    if isinstance(answer, dict):
-        results: list[Row] = answer.get("results", [answer])
-        return results
-    return list(answer)
 
 
 def _fetch(server: Server, name: str, path: str) -> Any:

@@ -15,6 +15,10 @@ from ops.postgres import connection_budget
 from tests.ops.checks.conftest import Find
 from tests.service import PATIENCE, serve
 
+EACH = (
+    3 + settings.NATIVE_POOL.max_size + 4
+)  # connections of a worker: sync pool, native pool, and the long ones
+
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -36,8 +40,11 @@ def test_connections(settings: Settings, find: Find) -> None:
     (message,) = find("W060", ["default"])
     with connection_budget.connect_outside_pools("default") as connection:
         most = connection.execute("SHOW max_connections").fetchone()[0]  # type: ignore[index]
-    each = "3 of the sync pool + 7 of the native pool + 1 for imports + 1 for exports + 2 for statistics"
-    assert f"512 workers (WEB_CONCURRENCY) x ({each}) = 7168" in message.msg
+    native = settings.NATIVE_POOL.max_size
+    each = (
+        f"3 of the sync pool + {native} of the native pool + 1 for imports + 1 for exports + 2 for statistics"
+    )
+    assert f"512 workers (WEB_CONCURRENCY) x ({each}) = {512 * EACH}" in message.msg
     assert f"{most} (max_connections) - 3 (superuser_reserved_connections)" in message.msg
     settings.DATABASE_POOLER = True
     assert find("W060", ["default"]) == []
@@ -46,16 +53,18 @@ def test_connections(settings: Settings, find: Find) -> None:
 def test_two_releases(settings: Settings, find: Find) -> None:
     """At the border: two of them fit, or one, or none."""
     room = connection_budget.ConnectionBudget.measure("default").room
-    settings.WEB_CONCURRENCY = room // 28
+    settings.WEB_CONCURRENCY = room // (2 * EACH)
     assert find("W063", ["default"]) == []
-    settings.WEB_CONCURRENCY = room // 28 + 1
+    settings.WEB_CONCURRENCY = room // (2 * EACH) + 1
     (message,) = find("W063", ["default"])
     # For how many differs by those of other tests.
-    assert f"{settings.WEB_CONCURRENCY * 28} while two releases run; Postgres has room for " in message.msg
+    assert (
+        f"{settings.WEB_CONCURRENCY * 2 * EACH} while two releases run; Postgres has room for " in message.msg
+    )
     assert find("W060", ["default"]) == []
-    settings.WEB_CONCURRENCY = room // 14 + 1
+    settings.WEB_CONCURRENCY = room // EACH + 1
     assert find("W063", ["default"]) == []
-    settings.WEB_CONCURRENCY = room // 28 + 1
+    settings.WEB_CONCURRENCY = room // (2 * EACH) + 1
     settings.DATABASE_POOLER = True
     assert find("W063", ["default"]) == []
 
@@ -134,12 +143,12 @@ def test_report(
     settings: Settings, caplog: pytest.LogCaptureFixture, workers: int | None, *, reuse_port: bool, level: int
 ) -> None:
     """Without a number of `workers` one release fits, and two do not."""
-    workers = workers or connection_budget.ConnectionBudget.measure("default").room // 28 + 1
+    workers = workers or connection_budget.ConnectionBudget.measure("default").room // (2 * EACH) + 1
     settings.WEB_CONCURRENCY, settings.REUSE_PORT = workers, reuse_port
     caplog.set_level(logging.INFO, "ops")
     report()
     assert [record.levelno for record in caplog.records] == [level]
-    assert f"{workers * 14} connections at worst" in caplog.text
+    assert f"{workers * EACH} connections at worst" in caplog.text
 
 
 def test_the_service_reports_once(tmp_path: Path) -> None:

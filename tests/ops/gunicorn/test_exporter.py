@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from django.conf import settings
 
 from ops.gunicorn import exporter
 from ops.gunicorn.exporter import FRESH_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, SCRAPE_SECONDS, Exporter
@@ -59,7 +58,7 @@ def test_what_is_exposed(start: Start) -> None:
     assert any('route="/api/products/{product_id}"' in name for name in samples)
     assert samples['http_requests_total{method="GET",route="unmatched",status="404"}'] == 1
     assert samples['problems_total{code="not_found"}'] == 1
-    assert samples['postgres_pool_max{pool="native"}'] == 2 * settings.NATIVE_POOL.max_size
+    assert samples['postgres_pool_max{pool="native"}'] == 14
 
 
 def merged_at(running: Instrumented) -> str:
@@ -173,9 +172,9 @@ def test_a_scrape_touches_no_worker(start: Start) -> None:
 def test_the_gauges_of_a_dead_worker_go(start: Start) -> None:
     running = start(workers=2)
     most = 'postgres_pool_max{pool="native"}'
-    eventually(lambda: running.scrapes(most, 2 * settings.NATIVE_POOL.max_size))
+    eventually(lambda: running.scrapes(most, 14))
     os.kill(running.pid, signal.SIGTTOU)  # one worker less
-    eventually(lambda: running.scrapes(most, settings.NATIVE_POOL.max_size))
+    eventually(lambda: running.scrapes(most, 7))
     eventually(lambda: running.scrapes('gunicorn_worker_exits_total{reason="stopped"}', 1))
     eventually(lambda: running.scrapes("gunicorn_workers", 1))
 

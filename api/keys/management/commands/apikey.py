@@ -87,17 +87,14 @@ class Command(BaseCommand):
     def list(self) -> None:
         now = timezone.now()
         rows = [("NAME", "PREFIX", "STATE", "EXPIRES", "LAST USED", "SCOPES")]
-        rows += [
-            (
-                key.name,
-                key.prefix,
-                _state(key, now),
-                _date(key.time_expires),
-                _date(key.time_used),
-                key.scopes,
-            )
-            for key in ApiKey.objects.all()
-        ]
+        for key in ApiKey.objects.all():
+            state = "replaced" if key.time_replaced else "current"
+            if key.time_revoked:
+                state = "revoked"
+            elif key.time_expires and key.time_expires <= now:
+                state = "expired"
+            expires, used = _date(key.time_expires), _date(key.time_used)
+            rows.append((key.name, key.prefix, state, expires, used, key.scopes))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             self.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -160,14 +157,6 @@ ARGUMENTS = {
     "rotate": ("name", "grace", "expires"),
     "revoke": ("which",),
 }
-
-
-def _state(key: ApiKey, now: datetime) -> str:
-    if key.time_revoked:
-        return "revoked"
-    if key.time_expires and key.time_expires <= now:
-        return "expired"
-    return "replaced" if key.time_replaced else "current"
 
 
 def _date(moment: datetime | None) -> str:

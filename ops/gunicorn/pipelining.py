@@ -16,8 +16,6 @@ from ops.gunicorn.draining import DrainingProtocol
 
 # Requests that wait for the one before them while more are read. Those of one piece (PIECE_BYTES) come on top.
 MAX_WAITING_REQUESTS = 16
-
-
 # Seconds for which the kernel's answer holds. With one question a request, it was 5 % of the cost of a row by id.
 ASK_AGAIN_SECONDS = 0.001
 

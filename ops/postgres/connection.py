@@ -71,7 +71,7 @@ class Call:
 
     __slots__ = (
         *("alone", "connection", "error", "future", "is_last_attempt", "lease", "parameters"),
-        *("prepares_again", "sent", "since", "started", "statement"),
+        *("only_proven", "prepares_again", "sent", "since", "started", "statement"),
     )
 
     def __init__(
@@ -90,6 +90,7 @@ class Call:
         self.started = since  # the batches before it were answered; set with the result
         self.alone = not statement.repeatable  # whether it is a batch of its own
         self.is_last_attempt = False  # whether an error ends a transaction: the call is not sent again
+        self.only_proven = False  # whether its connection must have answered since then, or be a new one
         self.lease: Any = None  # that gets the connection: a transaction begins
         self.prepares_again = False  # whether its prepared statement was stale
         self.error: Exception | None = None  # of its preparation
@@ -134,7 +135,9 @@ class Connection:
         self.source = source
         self.load = 0  # calls whose result is due
         self.since = 0.0  # perf_counter when Postgres could begin with the first of them
+        self.proven = perf_counter()  # when it last answered
         self.is_lost = False
+        self.is_usable = True  # once it is lost: whether its psycopg connection can be used on
         self._prepare_statements = prepare
         self._on_progress, self._on_lost = on_progress, on_lost
         self._pq = source.pgconn
@@ -193,7 +196,8 @@ class Connection:
         if self.is_lost:
             return
         self.is_lost = True
-        if self.is_idle and self._pq.status == ConnStatus.OK:
+        self.is_usable = self.is_idle and self._pq.status == ConnStatus.OK
+        if self.is_usable:
             self._pq.exit_pipeline_mode()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
@@ -320,7 +324,7 @@ class Connection:
                 call.future.set_exception(result)
             else:
                 call.future.set_result(result)
-        self.since = now
+        self.since = self.proven = now
 
     def _take(self, due: Any, result: PGresult) -> None:
         """Postgres has answered what was due."""

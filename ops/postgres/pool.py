@@ -161,8 +161,9 @@ class Pool:
         while True:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease = lease
+            call.only_proven = now != began
             lane = self._lane(statement)
-            connection = None if lane.waiting else self._find(lane, now)
+            connection = None if lane.waiting else self._find(lane, now, call)
             expiry, was_away = None, False
             try:
                 with DB:
@@ -214,14 +215,19 @@ class Pool:
             return self._quick
         return self._slow if statement.repeatable else self._writes
 
-    def _find(self, lane: Lane, now: float) -> Connection | None:
-        """A connection that can take a statement at once. Where there is none, another is borrowed if it may be."""
+    def _find(self, lane: Lane, now: float, call: Call) -> Connection | None:
+        """A connection that can take the call at once. Where there is none, another is borrowed if it may be.
+
+        A call whose connection was lost gets none that may be about to end like it, unknown to us.
+        """
         for place in lane.places:
             connection = self._places[place]
             if connection is None:
                 self._grow(place)
                 if place:
                     return None
+            elif call.only_proven and connection.proven < call.since:
+                continue
             elif not connection.load:
                 if connection not in self._leased:
                     return connection
@@ -258,7 +264,7 @@ class Pool:
             first, *others = connection.calls()
             if now - connection.since < HELD_UP_SECONDS:
                 continue
-            other = self._find(self._lane(first.statement), now)
+            other = self._find(self._lane(first.statement), now, first)
             if not other or other.load:
                 continue
             for call in others:
@@ -304,7 +310,9 @@ class Pool:
             for call in [*lane.waiting]:
                 if call.future.done():  # its caller is about to take it out of the queue
                     continue
-                connection = self._find(lane, now)
+                connection = self._find(lane, now, call)
+                if not connection and call.only_proven:
+                    continue
                 if not connection:
                     break
                 lane.waiting.remove(call)
@@ -362,10 +370,21 @@ class Pool:
         self._exclusive.discard(connection)
         self._leased.discard(connection)
         if self._source:
-            task = self._loop.create_task(self._source.putconn(connection.source))
+            task = self._loop.create_task(self._replace(self._source, connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._serve()
+
+    async def _replace(
+        self, source: "AsyncConnectionPool[AsyncConnection[Any]]", connection: Connection
+    ) -> None:
+        """Return a connection, and with a broken one all idle ones: who ended it may have ended them.
+
+        A read that was on it runs once more, and would be lost for good on one of those.
+        """
+        if not connection.is_usable:
+            await source.drain()
+        await source.putconn(connection.source)
 
     async def _watch(self) -> None:
         """Fail calls and connections that wait too long for a result, and return connections borrowed long ago.

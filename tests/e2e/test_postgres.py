@@ -4,6 +4,7 @@ import asyncio
 import json
 import operator
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,14 +32,17 @@ def database(django_db_setup: None) -> str:
 
 
 def terminate(database: str) -> int:
-    """End the sessions of this test's service; returns how many there were. Other services use the same database."""
-    sessions = (
-        "SELECT count(*) FROM (SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        " WHERE application_name = %s) AS ended"
-    )
+    """End the sessions of this test's service, all at once; returns how many there were.
+
+    Other services use the same database. One after another, a read could lose the connection that it runs on again.
+    """
+    sessions = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
     with psycopg.connect(database, autocommit=True, application_name="tests") as admin:
-        row = admin.execute(sessions, [ENDED]).fetchone()
-    return row[0] if row else 0
+        ended = [pid for pid, _ in admin.execute(sessions, [ENDED]).fetchall()]
+        deadline = time.monotonic() + PATIENCE
+        while admin.execute("SELECT pid FROM pg_stat_activity WHERE pid = ANY(%s)", [ended]).fetchall():
+            assert time.monotonic() < deadline
+    return len(ended)
 
 
 def test_sessions_end_under_load(database: str, tmp_path: Path) -> None:

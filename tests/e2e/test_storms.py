@@ -38,7 +38,7 @@ GAUGES = {
     "page_cache_subscribed": 1,
     'postgres_pool_waiting{pool="native"}': 0,
     'postgres_pool_connections{pool="native",state="busy"}': 0,
-    'postgres_pool_max{pool="native"}': 6,
+    'postgres_pool_max{pool="native"}': 14,
 }
 
 

@@ -244,6 +244,28 @@ async def test_a_backend_ends_in_flight(pool: Pool, lock: Admin) -> None:
     assert await asyncio.gather(*tasks) == [b"free"] * 3
 
 
+@pytest.mark.parametrize("options", [{"max_size": 3}])
+async def test_a_read_runs_again_where_something_answers(pool: Pool, lock: Admin) -> None:
+    """Not on a connection that has said nothing since: it may be about to end, too."""
+    tasks = start(pool, BLOCKED, 2)
+    await until(lambda: len(blocked(lock)) == 2)
+    unlock(lock)
+    await asyncio.gather(*tasks)
+    lock.execute(f"SELECT pg_advisory_lock({LOCK})")
+    first, _, second = pool.borrowed  # places 0, 2 and 1
+    quick = Statement(BLOCKED.template, (), quick=True)
+    (task,) = start(pool, quick)
+    await until(lambda: blocked(lock) == [first.source.info.backend_pid])
+    silent = second.source.info.backend_pid
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        lock.execute("SELECT pg_terminate_backend(%s, 5000)", blocked(lock))
+        unlock(lock)
+        assert await task == b"free"
+    finally:
+        os.kill(silent, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("options", [ONE | {"timeout": 5}])
 async def test_lost_under_a_cancelled_caller(pool: Pool, lock: Admin) -> None:
     """Those who wait get another connection, though nobody comes back to ask for it."""

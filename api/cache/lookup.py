@@ -54,8 +54,8 @@ from ops.tasks import end
 logger = logging.getLogger(__name__)
 
 # How long a worker sends an entry after Redis has confirmed it, or after it was computed: first without a check, then
-# while a background task asks Redis again, so that requests for a page in demand never wait for that. Together they
-# bound how long a change goes unnoticed if its message is lost.
+# while a background task asks Redis again or, without Redis, computes the next one. So requests for a page in demand
+# never wait for that. Together they bound how long a change goes unnoticed if its message is lost.
 TRUST_SECONDS = 0.5
 GRACE_SECONDS = 0.2
 POLL_SECONDS = 0.002, 0.025  # between two looks whether another worker is done: at first, and at most
@@ -156,8 +156,11 @@ class Lookup:
         return Found(entry, None, STALE, L2)
 
     async def _revalidate(self, flight: Flight) -> Found:
-        """In the background: have Redis confirm the entry, and compute the next one if it is stale."""
-        entry, versions = await self._look_up(flight)
+        """In the background: have Redis confirm the entry. Compute the next one if it is stale, or without Redis."""
+        try:
+            entry, versions = await self._look_up(flight)
+        except Unavailable:
+            return await self._compute(flight, None, fallback=self.memory.get(flight.target.key))
         if entry is None:
             self.memory.drop(flight.target.key)
             raise Abandoned

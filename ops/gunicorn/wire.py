@@ -191,7 +191,7 @@ class WireProtocol(EdgeProtocol):
     def _refuse_for_now(self) -> bool:
         """Refuse a plain request that is one too many, before it costs more: see ops/asgi/admission.py."""
         if (
-            admission.has_room
+            admission.let_through()
             or self._front.silent  # which has to say how an answer looks
             or not self._is_plain()
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)

@@ -1,6 +1,8 @@
 """More requests than one worker can answer, at a rate that does not fall with its answers."""
 
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +21,16 @@ pytestmark = [pytest.mark.lean, pytest.mark.xdist_group("chaos")]
 # Dear enough for the generator to make 20 times what the worker can answer, on the same cores.
 PAGE = "/api/orders?limit=200&fields=id,lines"
 POINTS = (1, 2, 5, 10, 20) if LONG else (5,)  # times the capacity
-SECONDS = 4 if LONG else 1
+SECONDS = 2 if LONG else 1
+ROUNDS = 3 if LONG else 1  # of all points, since the machine is not as fast all the time
 FLOOD = 2000  # requests a second, of which it answers as many as it can
 MOST_MS = 50  # for an answer that is not refused
+BOUNDS: dict[str, tuple[str, dict[str, float]]] = {
+    "capacity": ("/s", {}),
+    "goodput": ("% of peak", {"least": 90}),
+    "p99 accepted": ("ms", {"most": MOST_MS}),
+    "p99 refused": ("ms", {"most": 10}),
+}
 NORMAL = 20  # answers in a row
 
 
@@ -78,21 +87,26 @@ def test_an_open_loop(service: Service, figures: Figures) -> None:
     All else is exact: each request has an answer, which is 200 or 503.
     """
     address = str(service.client.base_url)
-    able = len(crowd(address, PAGE, FLOOD, SECONDS).since_due(200)) / SECONDS
-    found: dict[int, Crowd] = {}
-    for times in POINTS:
-        found[times] = crowd(address, PAGE, int(able * times), SECONDS)
-        figures("normal after", until_normal(service, MOST_MS / 1000, found[times].ended), "s", most=5)
-        assert {each.status for each in found[times].answers} <= {200, 503}
-        assert service.client.get("/readyz").status_code == 200
-    assert any(each.since_due(503) for each in found.values())
-    assert all(each.since_due(200) for each in found.values())
-    figures("capacity", able, "/s")
-    peak = max(len(each.since_due(200)) for each in found.values())
-    for times, each in found.items():
-        good, refused = each.since_due(200), each.since_sent(503)
-        figures(f"{times} x: goodput", 100 * len(good) / peak, "% of peak", least=90)
-        figures(f"{times} x: p99 accepted", good[99 * len(good) // 100], "ms", most=MOST_MS)
-        if refused:
-            figures(f"{times} x: p99 refused", refused[99 * len(refused) // 100], "ms", most=10)
-        figures("requests without an answer", each.errors, most=0)
+    measured: dict[str, list[float]] = defaultdict(list)  # in each round
+    for _ in range(ROUNDS):
+        able = len(crowd(address, PAGE, FLOOD, SECONDS).since_due(200)) / SECONDS
+        measured["capacity"].append(able)
+        found: dict[int, Crowd] = {}
+        for times in POINTS:
+            found[times] = crowd(address, PAGE, int(able * times), SECONDS)
+            figures("normal after", until_normal(service, MOST_MS / 1000, found[times].ended), "s", most=5)
+            figures("requests without an answer", found[times].errors, most=0)
+            assert {each.status for each in found[times].answers} <= {200, 503}
+            assert service.client.get("/readyz").status_code == 200
+        assert any(each.since_due(503) for each in found.values())
+        assert all(each.since_due(200) for each in found.values())
+        peak = max(len(each.since_due(200)) for each in found.values())
+        for times, each in found.items():
+            good, refused = each.since_due(200), each.since_sent(503)
+            measured[f"{times} x: goodput"].append(100 * len(good) / peak)
+            measured[f"{times} x: p99 accepted"].append(good[99 * len(good) // 100])
+            if refused:
+                measured[f"{times} x: p99 refused"].append(refused[99 * len(refused) // 100])
+    for name, values in measured.items():
+        unit, bounds = BOUNDS[name.rpartition(": ")[2]]
+        figures(name, statistics.median(values), unit, **bounds)

@@ -1,5 +1,7 @@
 """The limit: what it counts, and how it follows the lag."""
 
+import asyncio
+
 from ops.asgi.admission import FIRST, KEPT_SHARE, LEAST, MAX_WAIT_SECONDS, MOST, Limit
 
 LATE, IN_TIME = 4 * MAX_WAIT_SECONDS, 0.0
@@ -39,3 +41,28 @@ def test_a_place_is_kept_for_writes() -> None:
     assert not admission.is_full(is_kept=True)
     admission.active = int(FIRST * (1 + KEPT_SHARE))
     assert admission.is_full(is_kept=True)
+
+
+def test_what_comes_in_one_turn_is_counted_while_others_are_refused() -> None:
+    """As many as there are places for; the turn ends before the first of them is computed."""
+
+    async def read(admission: Limit, number: int) -> int:
+        let = sum(admission.let_through() for _ in range(number))
+        if let < number:
+            assert admission.is_full()
+        await asyncio.sleep(0)
+        return let
+
+    admission = Limit()
+    assert asyncio.run(read(admission, FIRST + 2)) == FIRST + 2  # they may need no computing
+    admission.active = FIRST
+    assert admission.is_full()
+    for _ in range(2):  # looks
+        admission.active = admission.limit - 2
+        for _ in range(2):  # turns
+            assert asyncio.run(read(admission, 5)) == 2
+        assert not admission.is_full()
+        admission.look(IN_TIME)
+    admission.look(IN_TIME)
+    admission.look(IN_TIME)
+    assert asyncio.run(read(admission, 5)) == 5

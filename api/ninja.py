@@ -56,10 +56,8 @@ class Api(NinjaAPI):
             for path, view in router.path_operations.items():
                 body_limits: dict[str, int] = {}
                 function: Any = view_of(view, partial(problems.not_allowed, body_limits))
-                function.body_limits, function.challenges = (
-                    body_limits,
-                    {},
-                )  # by method; see ops/asgi/bodies.py
+                function.body_limits = body_limits  # by method; see ops/asgi/bodies.py
+                function.challenges = {}  # by method
                 function.streamed_bodies = set()  # methods
                 function.rate_classes = {}  # by method; see api/limits.py
                 for operation in view.operations:

@@ -175,10 +175,9 @@ class Pool:
                         expiry = self._enqueue(lane, call)
                     return await call.future
             except ConnectionLost:
-                now = perf_counter()
-                is_retry = call.since != began
-                if is_retry or not statement.repeatable or not self._source:
+                if call.only_proven or not statement.repeatable or not self._source:
                     raise
+                now = perf_counter()
                 if now - began > self._options.deadline:
                     raise
             finally:
@@ -285,7 +284,7 @@ class Pool:
         if self._is_away:
             AWAY.value += 1
             raise Unreachable("the database is away")
-        waiting = sum(len(each.waiting) for each in self._lanes)
+        waiting = len(self.waiting)
         if waiting >= self._options.max_waiting:
             REFUSED.value += 1
             SHED.value += 1
@@ -310,13 +309,11 @@ class Pool:
             for call in [*lane.waiting]:
                 if call.future.done():  # its caller is about to take it out of the queue
                     continue
-                connection = self._find(lane, now, call)
-                if not connection and call.only_proven:
-                    continue
-                if not connection:
+                if connection := self._find(lane, now, call):
+                    lane.waiting.remove(call)
+                    self._send(connection, call, now)
+                elif not call.only_proven:
                     break
-                lane.waiting.remove(call)
-                self._send(connection, call, now)
 
     def _progress(self, connection: Connection) -> None:
         """Results have come."""

@@ -369,7 +369,7 @@ def watchful(django_db_setup: None, tmp_path: Path) -> Iterator[Service]:
     """A service whose sessions look for deadlocks before their lock_timeout of 500 ms."""
     setting = f'ALTER DATABASE "{database().name}" {{}} deadlock_timeout'
     with database().connect() as connection:
-        connection.execute(setting.format("SET") + " = '200ms'")
+        connection.execute(setting.format("SET") + " = '400ms'")
         try:
             with serve({"DATABASE_URL": database().url}, tmp_path) as service:
                 yield service
@@ -384,6 +384,7 @@ def test_a_deadlock_is_tried_again(watchful: Service) -> None:
         " SELECT %s, 99 - length(%s), 'sale', '', 0, min(id), now() FROM shop_category"
     )
     with database().connect() as holder, database().connect() as spy, ThreadPoolExecutor() as threads:
+        holder.execute("SET deadlock_timeout = '10s'")  # the other one is ended
         with holder.transaction(force_rollback=True):
             holder.execute(insert, ["b1", ""])
             answer = threads.submit(watchful.client.post, URL, json=vouchers({}, {}))

@@ -70,7 +70,8 @@ class Entry:
 
     Redis confirms an unconfirmed entry if the versions are the same: the request gets it, and it is trusted again. If
     they differ, or Redis is not available, the request waits until the next one is computed. It gets the old one only
-    if that fails while Redis is not available. Revalidation in the background is the same, without a request that waits.
+    if that fails while Redis is not available. The revalidation in the background does the same, and no request waits
+    for it.
 
     Until `fresh_until` it is a hit. From then on it is stale: it is not trusted, and a request for it starts the
     computation of the next one in the background. If that fails, the stale entry is trusted until the next attempt,

@@ -107,11 +107,11 @@ def credential_of(request: HttpRequest) -> str:
 
 def bearer_of(headers: Fields) -> str:
     """The same from the header fields of ASGI, where a field that came twice is joined as Django joins it."""
-    found = {b"authorization": "", b"x-api-key": ""}
+    found: dict[bytes, list[str]] = {b"authorization": [], b"x-api-key": []}
     for name, value in headers:
         if name in found:
-            found[name] = ",".join(filter(None, (found[name], value.decode("latin-1"))))
-    return _credential(*found.values())
+            found[name].append(value.decode("latin-1"))
+    return _credential(*map(",".join, found.values()))
 
 
 def _credential(authorization: str, api_key: str) -> str:

@@ -14,6 +14,8 @@ import logging
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from concurrent.futures import CancelledError
+from contextvars import Context
 from itertools import count
 from typing import Any
 
@@ -22,11 +24,13 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import Model
 from django_redis import get_redis_connection  # type: ignore[import-untyped]
+from psycopg import OperationalError
 from redis.exceptions import RedisError
 
 from api.cache.lookup import Lookup
 from api.cache.policy import ANY, lineage, tag
 from api.cache.shared import channel_of, key_of_tag
+from ops.postgres.health import ask_postgres
 from ops.postgres.pool import pools
 from ops.redis.client import Unavailable
 from ops.tasks import end
@@ -39,14 +43,20 @@ PING_SECONDS = 0.5  # of silence, after which Redis is pinged; after as many mor
 RETRY_SECONDS = 0.1  # until the next attempt to publish, or to subscribe
 MAX_RETRY_SECONDS = 2.0  # the pause between attempts to subscribe doubles up to this
 # A worker that has published a change waits until the others have dropped their entries, since its client may ask
-# them next: 64 of 800 reads through another worker were older than the write before them. Some listeners confirm
-# nothing, such as a worker of an older release: after a wait that was in vain, they are not waited for.
+# one of them next: without that, 64 of 800 such reads were older than the write before them. A listener that does not
+# confirm, such as a worker of an older release, is not waited for again for SILENT_SECONDS.
 CONFIRM_SECONDS = 0.05
 SILENT_SECONDS = 10.0
 CONFIRM = (
-    "?"  # begins the part of a message that asks for a confirmation; to an older release it is an unknown tag
+    "?"  # begins the last part of a message that asks for a confirmation; an older release takes it for a tag
+)
+ASK_SECONDS = 0.5  # between two attempts to hear from Postgres, which was lost under a write
+LATE_WRITE_SECONDS = (
+    2.0  # from its answer until a write that it had before has ended: statement_timeout is 1 s
 )
 LAST_PUBLISH_SECONDS = 0.2  # for a worker that stops to publish its last changes
+
+_again: dict[type[Model], "asyncio.Task[None]"] = {}  # the task that invalidates once more, of each model
 
 # Called with the tags of each change that this process makes or hears of, in any thread, besides the page cache.
 listeners: list[Callable[[Collection[str]], None]] = []
@@ -74,6 +84,10 @@ class AsyncBatch(Batch):
     async def __call__(self) -> None:  # type: ignore[override]
         await _apublish(self.tags())
 
+    async def on_unknown(self) -> None:
+        """The connection was lost under the commit."""
+        await invalidate_unknown(*self.keys)
+
 
 def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
     named = [*keys]
@@ -89,9 +103,9 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
     """
     connection = connections[using]
     last = connection.run_on_commit[-1] if connection.run_on_commit else None
-    # Changes join the last batch if they cannot be rolled back without it: if each savepoint that is open now was
-    # open when the batch was made. One that was open then, and is not any more, was released, or the batch would be
-    # gone. None stands for an atomic block without a savepoint.
+    # Changes join the last batch if each savepoint that is open now was open when the batch was made: nothing can
+    # roll back the one without the other then. A savepoint that is rolled back takes its batches with it, so one that
+    # is not open any more was released. None stands for an atomic block without a savepoint.
     if last and isinstance(last[1], Batch) and {*connection.savepoint_ids} - {None} <= last[0]:
         last[1].add(model, keys or (ANY,))
         return
@@ -105,13 +119,36 @@ async def ainvalidate(model: type[Model], *keys: Any) -> None:
     await _apublish(_tags(model, keys or (ANY,)))
 
 
+async def invalidate_unknown(*models: type[Model]) -> None:
+    """Invalidate after a write whose connection was lost: at once, and again when it cannot happen any more.
+
+    A Postgres that was frozen under the write may have it still, and go on with it.
+    """
+    for model in models:
+        await ainvalidate(model)
+        if (before := _again.get(model)) and not before.done():
+            before.cancel()
+        _again[model] = asyncio.get_running_loop().create_task(_invalidate_again(model), context=Context())
+
+
+async def _invalidate_again(model: type[Model]) -> None:
+    is_away = True
+    while is_away:
+        await asyncio.sleep(ASK_SECONDS)
+        with contextlib.suppress(OperationalError):
+            await ask_postgres()
+            is_away = False
+    await asyncio.sleep(LATE_WRITE_SECONDS)
+    await ainvalidate(model)
+
+
 async def _apublish(tags: list[str]) -> None:
     _tell(tags)
     if _publisher and _publisher.is_in_loop():
         await _publisher.publish(tags)
     elif asyncio.get_running_loop() not in pools or settings.PAGE_CACHE != "off":
         await asyncio.to_thread(_publish, tags)
-    # A worker without a page cache tells nobody: the others have none either.
+    # A worker without a page cache tells nobody, since all workers on one Redis have one, or none has.
 
 
 def _tell(tags: Collection[str]) -> None:
@@ -120,14 +157,21 @@ def _tell(tags: Collection[str]) -> None:
 
 
 def _publish(tags: list[str]) -> None:
+    """Publish from code that is not async.
+
+    In the worker's loop it returns at once; in another thread of the worker it waits for a second at most; without a
+    publisher, as in a command, a shell or a worker without a page cache, it asks Redis itself.
+    """
     _tell(tags)
-    if _publisher and _publisher.is_in_loop():
-        _publisher.publish_soon(tags)
-    elif _publisher:
-        done = asyncio.run_coroutine_threadsafe(_publisher.publish(tags), _publisher.loop)
-        with contextlib.suppress(TimeoutError):  # a loop that is stuck: the rows are committed all the same
+    publisher = _publisher  # which the loop takes away as the worker stops
+    if publisher and publisher.is_in_loop():
+        publisher.publish_soon(tags)
+    elif publisher:
+        done = asyncio.run_coroutine_threadsafe(publisher.publish(tags), publisher.loop)
+        # The rows are committed, though the loop is stuck, or ends.
+        with contextlib.suppress(TimeoutError, CancelledError):
             done.result(timeout=1.0)
-    else:  # a command, a shell
+    else:
         prefix = settings.CACHE_PREFIX
         try:
             with get_redis_connection("default").pipeline(transaction=False) as pipeline:
@@ -172,10 +216,10 @@ class Publisher:
         self._silent, self._silent_until = (
             0,
             0.0,
-        )  # listeners that do not confirm, and until when they count so
+        )  # listeners that do not confirm; until when none waits for them
         self._lookup, self._shared = lookup, lookup.shared
         self._failures = 0  # to publish
-        self._unpublished: dict[str, int] = {}  # tags, with the number of the failure since which each waits
+        self._unpublished: dict[str, int] = {}  # tags, each with the number of the last failure to publish it
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = self.loop.create_task(self._listen())
 

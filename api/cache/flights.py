@@ -51,7 +51,8 @@ class Flight:
     def end_lock(self) -> str:
         """The token of the lock that it held, which the caller has to delete now; empty if it held none.
 
-        Redis need not compare the token, for which it would take a script: an expired lock is not deleted.
+        A lock that has expired may be another worker's by now, and is left alone. So the one who deletes it need not
+        compare tokens, which would take a script.
         """
         held, self.lock = self.lock, ""
         return held if time.monotonic() < self.locked_until else ""

@@ -24,8 +24,8 @@ A lock that nobody holds any more makes others wait in vain:
     it is left                              | and ends
     ----------------------------------------+------------------------------------------------------------------------
     by a holder that was killed             | after 3 times what the page took to compute lately (locks.py)
-    by a reply that came too late, or never | `give_back` deletes it in the background, if it has the worker's token
-    since Redis did not take its release    | the same, as soon as Redis takes it
+    since the reply came too late, or never | a task in the background deletes it, if it has this worker's token
+    since Redis did not take its release    | the same, as soon as Redis does
 
 An answer that goes by its age alone (statistics, say) takes seconds, and no change of rows makes it invalid. So
 memory is trusted with it: a fresh one needs no confirmation, and a stale one is sent while the next is computed, for
@@ -37,6 +37,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from http import HTTPStatus
@@ -225,7 +226,7 @@ class Lookup:
             return WITHOUT_REDIS
         except (Unavailable, asyncio.CancelledError) as error:  # it may have the lock, without knowing it
             if flight.target.policy.cost:
-                self._spawn(self._give_back(flight.target.key, token))
+                self._spawn(self._give_back(flight.target, token))
             if isinstance(error, Unavailable):
                 return WITHOUT_REDIS
             raise
@@ -257,7 +258,7 @@ class Lookup:
             if stored:
                 lock = flight.end_lock()
                 store = partial(self.shared.store, entry, flight.target, unlock=bool(lock))
-                self._spawn(self._release(store, entry.key, lock))
+                self._spawn(self._release(store, flight.target, lock))
             else:
                 self._unlock(flight)
             return Found(entry, None, MISS, NO_TIER, stored and self.shared.takes_entries)
@@ -292,25 +293,28 @@ class Lookup:
     def _unlock(self, flight: Flight, *, drop: bool = False) -> None:
         """Delete the lock in Redis, if the flight holds one; with `drop`, the entry there, too."""
         if (lock := flight.end_lock()) or drop:
-            key = flight.target.key
-            release = partial(self.shared.release, key, unlock=bool(lock), drop=drop)
-            self._spawn(self._release(release, key, lock))
+            release = partial(self.shared.release, flight.target.key, unlock=bool(lock), drop=drop)
+            self._spawn(self._release(release, flight.target, lock))
 
-    async def _release(self, work: Callable[[], Awaitable[None]], key: str, lock: str) -> None:
+    async def _release(self, work: Callable[[], Awaitable[None]], target: Target, lock: str) -> None:
         """Do what also deletes a lock, or else give that back."""
         try:
             await work()
         except Unavailable:
             if lock:
-                await self._give_back(key, lock)
+                await self._give_back(target, lock)
 
-    async def _give_back(self, key: str, lock: str) -> None:
-        """Delete a lock once Redis takes it. An attempt follows the commands before on the same connection."""
-        while True:
-            try:
-                return await self.shared.give_back(key, lock)
-            except Unavailable:
-                await asyncio.sleep(GIVE_BACK_SECONDS)
+    async def _give_back(self, target: Target, lock: str) -> None:
+        """Try to delete a lock until Redis has done it, or the lock has expired.
+
+        The SET that may have taken it was sent before on the same connection, if that still is there.
+        """
+        expired = time.monotonic() + target.policy.cost  # no lock lives longer
+        while time.monotonic() < expired:
+            with suppress(Unavailable):
+                await self.shared.give_back(target.key, lock)
+                return
+            await asyncio.sleep(GIVE_BACK_SECONDS)
 
     def _revalidate_soon(self, target: Target) -> None:
         """Revalidate the entry in the background, unless that is under way."""

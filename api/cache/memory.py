@@ -8,7 +8,7 @@ from ops.gunicorn.wire import Ready
 
 MAX_BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
 MAX_ENTRIES = 4096
-MAX_TARGETS = 8  # request targets under which the wire has an entry; others take the way through ASGI
+MAX_TARGETS = 8  # request targets under which the wire has an entry; a request by another goes through ASGI
 MAX_RECENT_TARGETS = 4096
 MAX_TARGET_BYTES = 512  # of such a target: a client can write as many "&" into one as it likes
 
@@ -17,7 +17,7 @@ class Memory:
     """Entries by their key, and by the tags that they depend on.
 
     `wire` is where the protocol looks them up by request target. An entry that leaves the memory leaves that, too.
-    `recent` are the targets that it had lately: an overloaded worker refuses other requests, not these.
+    `recent` are the targets that it had lately: the wire of an overloaded worker refuses others, not these.
     With `max_bytes` 0, it holds nothing.
     """
 
@@ -47,7 +47,7 @@ class Memory:
         return held[0]
 
     def put(self, entry: Entry, tags: tuple[str, ...]) -> None:
-        """Keep an entry in place of the one with its key. The wire does not have it yet."""
+        """Keep an entry in place of the one with its key. The wire has it once it has learned a target of it."""
         self.drop(entry.key)
         size = entry.size
         if size > self._max_bytes // 8:  # it would push out too many others
@@ -56,9 +56,7 @@ class Memory:
         for tag in tags:
             self._dependents.setdefault(tag, set()).add(entry.key)
         self.bytes += size
-        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
-            self.evictions["full"] += 1
-            self.drop(next(iter(self._entries)))
+        self._make_room()
 
     def learn(self, entry: Entry, target: bytes) -> None:
         """Have the wire answer the request target `target` with an entry that is in memory."""
@@ -70,12 +68,19 @@ class Memory:
             targets.add(target)
             self._wire[target] = entry
             self.bytes += len(target)
-            self._recent[target] = None
+            self._recent.pop(target, None)
+            self._recent[target] = None  # as the newest
             if len(self._recent) > MAX_RECENT_TARGETS:
                 del self._recent[next(iter(self._recent))]
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self.bytes > self._max_bytes or len(self._entries) > self._max_entries:
+            self.evictions["full"] += 1
+            self.drop(next(iter(self._entries)))
 
     def drop(self, key: str) -> None:
-        """Remove an entry, from the wire, too. A request that still holds it finds it not trusted."""
+        """Remove an entry, from the wire, too. It is not trusted any more, for a request that still holds it."""
         held = self._entries.pop(key, None)
         if held is None:
             return

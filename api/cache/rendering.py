@@ -6,6 +6,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 from api.cache.policy import Target
+from ops.asgi.stock import WITHOUT_CONTENT
 from ops.asgi.types import SHARED, Application, Fields, Message, Scope
 from ops.telemetry.stopwatch import MIDDLEWARE, current
 
@@ -16,8 +17,8 @@ UNSTORED_FIELDS = frozenset(
     (b"age", b"cache-control", b"connection", b"content-length", b"date", b"etag", b"vary")
 )
 
-# Answers that may be due to a missing header field, since the canonical request has none: credentials, a tenant, a
-# client to be counted. A redirect may lead to a login.
+# With these statuses, the answer may depend on a header field that the canonical request lacks: credentials, a
+# tenant, a client to be counted. A redirect may lead to a login.
 UNIDENTIFIED = frozenset((
     HTTPStatus.FOUND, HTTPStatus.SEE_OTHER, HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PRECONDITION_REQUIRED, HTTPStatus.TOO_MANY_REQUESTS,
@@ -38,7 +39,7 @@ class Answer:
 
     @property
     def obstacle(self) -> str:
-        """Why only the client that asked for it may have it; empty if all may.
+        """Why only the client that has asked may get it; empty if all may.
 
         Cache-Control and Content-Encoding of an error do not matter: errors are never stored.
         """
@@ -103,9 +104,10 @@ async def render(application: Application, target: Target) -> Answer:
         if message["type"] == "http.response.start":
             answer.status = message["status"]
             answer.fields = [(name.lower(), value) for name, value in message.get("headers", [])]
-            length = next((int(value) for name, value in answer.fields if name == b"content-length"), None)
-            if length is None or length > MAX_BODY_BYTES:
-                obstacle = "it is streamed" if length is None else f"it is larger than {MAX_BODY_BYTES} bytes"
+            none = 0 if answer.status in WITHOUT_CONTENT else -1
+            length = next((int(value) for name, value in answer.fields if name == b"content-length"), none)
+            if not 0 <= length <= MAX_BODY_BYTES:
+                obstacle = "it is streamed" if length < 0 else f"it is larger than {MAX_BODY_BYTES} bytes"
                 raise asyncio.CancelledError  # as if the client had left: the handler closes everything in order
         else:
             parts.append(message.get("body", b""))

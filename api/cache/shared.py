@@ -44,7 +44,7 @@ class Reservation(NamedTuple):
 
     granted: bool
     lock: str  # the token of the lock that the caller has, and has to delete; empty if it has none
-    lock_seconds: float  # how long it lives from when it was asked for
+    lock_seconds: float  # that the lock lives, from when it was asked for
     versions: Versions | None
     entry: Entry | None
 
@@ -83,8 +83,8 @@ class Shared:
         A caller that does not get the lock asks again a little later, and finds the entry, or the lock free. The
         entry is read after the lock was taken: the last holder has stored it by then.
 
-        `token` marks the lock as the caller's. One that gets no reply, but Unavailable that is not NotSent, or is
-        cancelled, may have the lock without knowing it: it has to give it back.
+        `token` marks the lock as the caller's. If the call is cancelled, or raises Unavailable other than NotSent,
+        the lock may be taken all the same: the caller then has to give it back.
         """
         cost, commands = target.policy.cost, self._make_tags(target)
         seconds = self.durations.lock_seconds(target)
@@ -101,11 +101,12 @@ class Shared:
     async def give_back(self, key: str, token: str) -> None:
         """Delete the lock of an entry if it has this token, also while the breaker is open. Raises Unavailable.
 
-        Should it expire between the two commands, that of another worker is deleted: that costs a computation.
+        If the lock expires after the MGET, and another worker takes it before the DEL, then the DEL deletes that
+        worker's lock, and the entry may be computed twice.
         """
-        [[held]] = await self.client.insist(("MGET", self._lock(key)))
-        if held == token.encode():
-            await self.client.insist(("DEL", self._lock(key)))
+        [found] = await self.client.insist(("MGET", self._lock(key)))
+        if _done(found) == [token.encode()]:
+            _done(*await self.client.insist(("DEL", self._lock(key))))
 
     async def store(self, entry: Entry, target: Target, *, unlock: bool) -> None:
         """Store an entry until it is stale no more, and with `unlock` delete its lock. Raises Unavailable."""
@@ -114,12 +115,14 @@ class Shared:
         commands += [("EXPIRE", tag, _tag_lifetime(target)) for tag in map(self._tag, target.tags)]
         if unlock:
             commands.append(("DEL", self._lock(entry.key)))
-        reply, *_ = await self.client.run(*commands)
+        reply, *others = await self.client.run(*commands)
         self.takes_entries = not isinstance(reply, Exception)
+        if unlock:
+            _done(others[-1])
 
     async def release(self, key: str, *, unlock: bool, drop: bool) -> None:
-        """Delete the lock, or the entry that there is. Raises Unavailable."""
-        await self.client.run(("DEL", *[self._lock(key)] * unlock, *[self._entry(key)] * drop))
+        """With `unlock` delete the lock, with `drop` the stored entry. Raises Unavailable."""
+        _done(*await self.client.run(("DEL", *[self._lock(key)] * unlock, *[self._entry(key)] * drop)))
 
     async def invalidate(self, tags: Iterable[str], *, request: str = "", insist: bool = False) -> int:
         """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable.
@@ -162,7 +165,7 @@ class Shared:
         versions = dict(zip(target.tags, values, strict=True))
         are_known = all(isinstance(value, bytes) for value in values)
         entry = None
-        # One that is not valid any more still says how long the next one may take.
+        # Even an invalid entry tells how long its computation took.
         if isinstance(data, bytes) and (are_known or self.durations.lacks(target)):
             try:
                 entry = unpack(data, target)
@@ -191,7 +194,14 @@ class Shared:
         return key_of_tag(self._prefix, tag)
 
 
+def _done(reply: Any) -> Any:
+    """A reply. Raises Unavailable for an error, as of a Redis that takes no writes."""
+    if isinstance(reply, Exception):
+        raise Unavailable(str(reply)) from reply
+    return reply
+
+
 def _tag_lifetime(target: Target) -> int:
-    """In seconds. Entries of all policies with tags share them: the longest of their lives counts."""
+    """In seconds. Entries of all policies share tags, so a tag outlives the entry that lives longest."""
     sharing = (target.policy, *(policy for policy in POLICIES.values() if not policy.goes_by_age))
     return int(max(policy.fresh + policy.stale for policy in sharing) + TAG_MARGIN_SECONDS)

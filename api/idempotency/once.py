@@ -238,7 +238,10 @@ async def replay(kept: Answer, asked: Asked) -> HttpResponse:
     for label, keys in kept.changed.items():
         with suppress(LookupError):  # a model of a release before
             await ainvalidate(apps.get_model(label), *keys)
-    response = HttpResponse(kept.body, status=kept.status, headers=dict(kept.fields))
+    fields = dict(kept.fields)
+    response = HttpResponse(kept.body, status=kept.status, headers=fields)
+    if "content-type" not in map(str.lower, fields):  # Django then gives one
+        del response["Content-Type"]
     response[REPLAYED] = "true"
     return response
 

@@ -2,7 +2,7 @@
 
 The caller gets the row after that, unless it is in a transaction: a client that writes and then reads has its own
 write in the answer. A client that leaves ends neither: the row would be changed, and cached answers would still show
-the old one.
+the old one. So they would after a write whose outcome nobody knows: then any row of the model may have changed.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from api.cache.changes import AsyncBatch, ainvalidate, invalidate
+from api.cache.changes import AsyncBatch, ainvalidate, invalidate, invalidate_unknown
 from ops.postgres import bulk, commands, transactions
 from ops.postgres.commands import Row, Rows, Values, Written
+from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.pool import pools
 from ops.tasks import finish
 
@@ -45,7 +46,11 @@ class Invalidating(commands.Command[Values, Written]):
         return await finish(self._finish(values, on_commit))
 
     async def _finish(self, values: Values, on_commit: Callable[[Written], None] | None) -> Written:
-        written = await super().run(values)
+        try:
+            written = await super().run(values)
+        except OutcomeUnknown:
+            await invalidate_unknown(self.model)
+            raise
         if on_commit:
             on_commit(written)
         if written.keys:

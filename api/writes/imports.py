@@ -24,7 +24,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from api.cache.changes import ainvalidate, invalidate
+from api.cache.changes import ainvalidate, invalidate, invalidate_unknown
 from api.places import Places
 from api.problems import Fault, Problem
 from api.reads import parameters
@@ -72,7 +72,7 @@ class Import:
         408 for a client that is silent, 409 and 422 with the lines at fault, 413, 415, 503 while others import.
         """
         parameters.refuse(request)
-        preconditions.seen(request)
+        preconditions.refuse(request)
         content.check_type(request, (*NDJSON, CSV))
         began = perf_counter()
         with PLACES.taken():
@@ -85,7 +85,8 @@ class Import:
                         lines, rows = await self._load(request, transaction)
                 except TimeoutError:
                     detail = f"An import may take {settings.IMPORT_SECONDS:g} s. Nothing was imported."
-                    raise Problem(503, detail, code="import_timeout") from None
+                    retry = {"Retry-After": str(RETRY_SECONDS)}
+                    raise Problem(503, detail, code="import_timeout", headers=retry) from None
                 # A client that leaves ends it no more: the rows would be there, and cached answers without them.
                 committing = asyncio.create_task(self._commit(request, transaction, rows))
                 try:
@@ -123,7 +124,7 @@ class Import:
         try:
             await transaction.commit()
         except OutcomeUnknown:
-            await self._invalidate()
+            await invalidate_unknown(self.plan.model)
             raise
         log_write(request, rows=rows)
         await self._invalidate()

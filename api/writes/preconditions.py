@@ -17,6 +17,14 @@ MAX_TAGS = 100
 NEVER = "-"  # no digest
 
 
+def refuse(request: HttpRequest) -> None:
+    """Raises Problem 400 for If-Match and If-None-Match: this request changes no row that a client may have seen."""
+    for name in ("If-Match", "If-None-Match"):
+        if f"HTTP_{name.upper().replace('-', '_')}" in request.META:
+            detail = f"This request changes no row that there is already, and takes no {name}."
+            raise Problem(400, detail, code="unsupported_precondition")
+
+
 def seen(request: HttpRequest, *, is_required: bool = False) -> str | None:
     """The digests that If-Match names, joined by commas; None without it, or for `*`, which any row matches.
 

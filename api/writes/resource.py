@@ -97,7 +97,7 @@ class Writes:
     async def create(self, request: HttpRequest) -> HttpResponse:
         """POST: 201 with the new row and its Location, which is the request's path and the key."""
         parameters.refuse(request)
-        preconditions.seen(request)
+        preconditions.refuse(request)
         values = read(self.creation, content.read(request))
         row = await self._run(request, self.insert, values)
         response = self._answer(row, 201)

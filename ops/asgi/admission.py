@@ -3,20 +3,19 @@
 Without it, each request that comes makes all others later, until none is answered in time: at ten times of what a
 worker can do, one in ten of its answers came within a second. A refusal is 503 `overloaded` with Retry-After.
 
-Counted are requests whose answer is being computed, from the end of their content to the beginning of their answer
-(ops/asgi/stock.py): a client that sends or reads slowly takes nobody's place. What needs no computing is not refused:
-probes, and pages that the wire has or had lately. Most refusals are made where the request is parsed
-(ops/gunicorn/wire.py), which costs a twentieth of an answer; the layer makes the others. One turn of the event loop
-may read hundreds of requests before the first of them gets to the layer, so the wire counts those that it has let
-through in a turn.
+A request counts from the end of its content to the beginning of its answer (ops/asgi/stock.py), so a client that
+sends or reads slowly takes nobody's place. Most refusals are made where the request is parsed (ops/gunicorn/wire.py),
+which costs a twentieth of an answer. There, probes are not refused, nor pages that the wire has or had lately. The
+layer refuses what has to be computed after all. One turn of the event loop may read hundreds of requests before the
+first of them gets to the layer, so the wire counts those that it lets pass in a turn.
 
 The limit follows the queues that stand in a worker: the lag of its event loop, and the wait of quick statements for
 a connection to Postgres that others use. The longer of the two counts:
 
-| the wait | requests were refused | the limit |
+| if the wait is | and a request was refused since the last look | then the limit |
 | --- | --- | --- |
-| over MAX_WAIT_SECONDS | | falls in proportion, by half at most, to LEAST at least |
-| under half of it | since the last look | rises by one, to MOST at most |
+| over MAX_WAIT_SECONDS | or not | falls in proportion, by half at most, to LEAST at least |
+| under half of it | yes | rises by one, to MOST at most |
 | otherwise | | stays |
 
 It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), by as
@@ -46,9 +45,8 @@ from ops.telemetry import request_stats
 from ops.telemetry.metrics import metrics
 
 FIRST, LEAST, MOST = 64, 8, 512  # requests
-ENOUGH = 4  # requests, beside which another is begun only if its client is still there
-# Of the limit, beside it: kept for requests that write, and for pages that are computed for the cache, of which
-# other clients get the same answer.
+ENOUGH = 4  # active requests, from which on another is begun only if its client is still there
+# Of the limit, on top of it: for writes, and for pages that are computed for the cache, since many clients get them.
 KEPT_SHARE = 0.25
 LOOK_SECONDS = 0.02  # between two looks
 # Seconds, on average. At 2 to 10 times the capacity of one worker, 0.02 let p99 be 33 to 62 ms, 0.015 28 to 41, with
@@ -70,36 +68,35 @@ class Limit:
     def __init__(self) -> None:
         self.limit = FIRST
         self.active = 0  # requests that are being computed
-        self.begun = 0  # and that were
-        self._coming = 0  # that the wire has let through in this turn of the event loop
-        self._refused = self._refused_before = 0  # since the last look, and between the two before
+        self.begun = 0  # requests that have been computed, or are being, since the start
+        self._coming = 0  # requests that found a place in this turn of the event loop, and are not active yet
+        self._refused = self._refused_before = 0  # since the last look, and between that and the one before
         self._wait = 0.0
 
-    def let_through(self) -> bool:
-        """Whether the wire may let another request through, which is then counted as one that comes.
+    def find_place(self) -> bool:
+        """Whether there is a place for another request, which then counts as coming until the turn ends.
 
-        Not counted while none is refused: not all that come have to be computed.
+        While none is refused, it does not count: it may need no computing.
         """
         if self.active + self._coming >= self.limit:
             return False
         if self._refused or self._refused_before:
             if not self._coming:
-                asyncio.get_running_loop().call_soon(
-                    self._end_turn
-                )  # runs before the tasks of these requests
+                # It runs before the tasks of these requests, which are active then.
+                asyncio.get_running_loop().call_soon(self._end_turn)
             self._coming += 1
         return True
 
     def _end_turn(self) -> None:
         self._coming = 0
 
-    def is_full(self, *, is_kept: bool = False) -> bool:
-        """Whether another request is one too many, which is then counted as refused."""
-        if self.active + self._coming < self.limit * (1 + KEPT_SHARE * is_kept):
-            return False
+    def has_place(self, *, is_kept: bool = False) -> bool:
+        """Whether there is a place for a request that has to be computed. Some are kept."""
+        return self.active < self.limit * (1 + KEPT_SHARE * is_kept)
+
+    def count_refusal(self) -> None:
         self._refused += 1
         SHED.value += 1
-        return True
 
     def look(self, wait: float) -> None:
         """Adapt the limit to a wait, in seconds."""
@@ -119,9 +116,9 @@ metrics.register(admission.sample)
 
 
 class Admission:
-    """The layer, directly before the handler: a cached answer does not come so far.
+    """The layer behind the page cache: a cached answer does not come so far.
 
-    Without a page cache in front of it, this is the last layer that the wire asks (ops/asgi/hits.py).
+    Where there is no page cache, this is the last layer that the wire asks (ops/asgi/hits.py): it has nothing ready.
     """
 
     ready: Mapping[bytes, Any] = MappingProxyType({})
@@ -131,9 +128,9 @@ class Admission:
 
     @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http" and admission.is_full(
-            is_kept=scope["method"] not in READS or SHARED in scope
-        ):
+        is_kept = scope["type"] != "http" or scope["method"] not in READS or SHARED in scope
+        if scope["type"] == "http" and not admission.has_place(is_kept=is_kept):
+            admission.count_refusal()
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
         if admission.active >= ENOUGH and has_left(scope):
             return answer_nobody()

@@ -20,6 +20,7 @@ from django.http import HttpRequest
 from django.urls import Resolver404
 
 from ops.asgi import routes
+from ops.asgi.admission import admission
 from ops.asgi.problems import not_allowed, refuse
 from ops.asgi.root_path import path_info
 from ops.asgi.types import Application, Message, Receive, Scope, Send
@@ -175,6 +176,8 @@ class Stream:
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit = receive, limit
         self._size = 0
+        # Whether its view is counted as work (ops/asgi/admission.py), which it is not while it waits for the client.
+        self.is_counted = False
         self._is_announced = self._has_left = False
         self._ended = asyncio.Event()  # the last piece has come, or the client has left
 
@@ -182,12 +185,16 @@ class Stream:
         """The pieces. Raises Refused for too many bytes and for a client that is silent for too long."""
         seconds: float = settings.STREAM_PATIENCE_SECONDS
         while not self._ended.is_set():
+            is_counted = self.is_counted
+            admission.active -= is_counted
             try:
                 async with asyncio.timeout(seconds):
                     message = await self._receive()
             except TimeoutError:
                 detail = f"Nothing more of the content came in {seconds:g} s."
                 raise Refused(408, "request_timeout", detail) from None
+            finally:
+                admission.active += is_counted
             if message["type"] == "http.disconnect":
                 self._has_left = True
                 self._ended.set()

@@ -83,7 +83,7 @@ class LeanASGIHandler(StockASGIHandler):
                     await self.send_response(response, send)
                     return
                 with DisconnectWatch(self.listen_for_disconnect, receive) as watch:
-                    request.disconnect_watch = watch  # type: ignore[attr-defined]
+                    request.disconnect_watch = watch
                     response = await self.run_get_response(request)
                     await self.send_response(response, send)
             finally:

@@ -1,4 +1,8 @@
-"""Finds the view of a path faster than Django, which tries its patterns one by one: 16 us for /api/products."""
+"""Finds the view of a path faster than Django, which takes 16 us for /api/products.
+
+A path without parameters is looked up in a dictionary; for others each route is one expression, and not an include
+and a pattern in turn.
+"""
 
 import re
 from contextlib import suppress
@@ -13,8 +17,7 @@ from django.urls.resolvers import RoutePattern
 from ops.asgi.types import Scope
 from ops.telemetry.stopwatch import UNMATCHED
 
-# Paths remembered at most. A route without parameters is one path, unless it is a regular expression.
-MAX_PATHS = 1024
+MAX_PATHS = 1024  # that are remembered: each route without parameters has one, one by re_path() may have many
 
 MATCH = "match"  # in a scope: the path and its view
 
@@ -28,7 +31,7 @@ class Route:
         self.match: ResolverMatch | None = None  # of any path that it led to
 
     def parameters(self, found: re.Match[str]) -> dict[str, Any] | None:
-        """The converted parameters of a path that was found, as RoutePattern.match gives them."""
+        """The parameters of a path that was found, converted; None if a converter refuses one."""
         parameters: dict[str, Any] = found.groupdict()
         try:
             for name, converter in self.converters.items():
@@ -43,7 +46,8 @@ class Routes:
 
     def __init__(self, resolver: URLResolver) -> None:
         self.paths: dict[str, ResolverMatch] = {}  # of routes without parameters
-        # In Django's order, up to the first pattern of another kind than path(). Translated patterns vary.
+        # In Django's order, up to the first pattern that is not a path(). None with USE_I18N, where patterns may
+        # change with the language.
         self.routes: list[Route] = []
         if not settings.USE_I18N and str(resolver.pattern) == "^/":
             self._add(resolver, "/")
@@ -97,7 +101,7 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
 
 @lru_cache(MAX_PATHS)
 def route_of(path: str) -> str:
-    """The route of a path that can be told in 2 us; UNMATCHED for any other."""
+    """The route of a path, if it is remembered or a path()'s; UNMATCHED for any other, which Django is not asked."""
     known = _routes_of(resolver := get_resolver())
     if path in known.paths or any(route.find(path) for route in known.routes):
         with suppress(Resolver404):  # where a converter refuses the path

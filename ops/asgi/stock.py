@@ -13,6 +13,7 @@ Django's own tests, which compare whole answers, run without that setting, and g
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -25,7 +26,7 @@ from django.utils.http import parse_etags
 
 from ops.asgi import problems
 from ops.asgi.admission import admission
-from ops.asgi.bodies import Refused
+from ops.asgi.bodies import STREAM, Refused, Stream
 from ops.asgi.head import without_content
 from ops.asgi.types import SHARED, Send
 from ops.telemetry import stopwatch
@@ -34,14 +35,29 @@ WITHOUT_CONTENT = frozenset((204, 304))
 
 
 class StockASGIHandler(ASGIHandler):
+    def create_request(self, scope: Mapping[str, Any], body_file: Any) -> Any:
+        """As Django's, with a Content-Type of no type at all where the client's is malformed, as `a/b;x*=q''z`."""
+        try:
+            return super().create_request(scope, body_file)
+        except ValueError:
+            others = [pair for pair in scope["headers"] if pair[0].lower() != b"content-type"]
+            return super().create_request(
+                {**scope, "headers": [*others, (b"content-type", b"malformed")]}, body_file
+            )
+
     async def run_get_response(self, request: Any) -> Any:
         """As Django's, counted as work: the content has been read, and the answer is not being sent yet."""
+        stream: Stream | None = request.scope.get(STREAM)
         admission.active += 1
         admission.begun += 1
+        if stream:
+            stream.is_counted = True
         try:
             return await super().run_get_response(request)
         finally:
             admission.active -= 1
+            if stream:
+                stream.is_counted = False
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         return self.complete(request, await super().get_response_async(request))

@@ -1,7 +1,7 @@
-"""Times, names, counts and logs every request: the outermost layer, pure ASGI.
+"""Times, names, counts and logs every request, in pure ASGI. config/asgi.py has the few layers outside of this one.
 
-Its headers go out with the answer. The metrics also have the rest of the response stage, and the
-requests without an answer because the client has left. docs/lab.md has the cost of a request.
+The header fields tell the time until they are sent. The metrics have all of it, and also count the requests whose
+clients have left before an answer. docs/lab.md has the cost of a request.
 """
 
 import random
@@ -90,29 +90,34 @@ class Telemetry:
 
 
 class Exchange(Stopwatch):
-    """One request and its answer: the watch of the one, the `send` of the other."""
+    """The stopwatch of a request, and the `send` for its answer."""
 
-    __slots__ = ("_finished", "_is_streamed", "_scope", "_send", "_telemetry", "status")
+    __slots__ = ("_finished", "_is_whole", "_of_ours", "_scope", "_send", "_telemetry", "status")
 
     def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
         super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
-        self._is_streamed = (
-            False  # in pieces, as many as the client takes: a budget has no say in how long that lasts
+        self._is_whole = (
+            True  # whether the answer has a Content-Length: it was there before the first piece is sent
         )
+        # Seconds for which the service answers, of an answer in pieces: its client sets the pace once it is sent.
+        self._of_ours: float | None = None
         self.status = 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            await self._send({**message, "headers": [*message.get("headers", ()), *self._headers()]})
+            self.status, fields = message["status"], message.get("headers", ())
+            self._is_whole = any(name.lower() == b"content-length" for name, _ in fields)
+            await self._send({**message, "headers": [*fields, *self._headers()]})
+            return
+        if message.get("more_body"):
+            if self._of_ours is None:
+                self._of_ours = self.lap() if self._is_whole else 0.0
+            await self._send(message)
             return
         await self._send(message)
-        if message.get("more_body"):
-            self._is_streamed = True
-        else:
-            self.finish()
+        self.finish()
 
     async def send_answer(self, status: int, fields: Fields, body: bytes) -> None:
         """Send a whole answer in one piece: see ops/asgi/answering.py."""
@@ -146,8 +151,7 @@ class Exchange(Stopwatch):
             if self._has_room(FAILED, status):
                 logger.error(FAILED, **self._line(status, seconds))
         elif (
-            seconds > telemetry.total
-            and not self._is_streamed
+            (seconds if self._of_ours is None else self._of_ours) > telemetry.total
             and monotonic() >= readiness.warm_at
             and self._has_room(OVER, status)
         ):
@@ -158,7 +162,7 @@ class Exchange(Stopwatch):
             access.info("request", **self._line(status, seconds))
 
     def _has_room(self, event: str, status: int) -> bool:
-        """Whether such a line would be written: of those with the same route, status and code, one now and then."""
+        """Whether such a line would be written now: of those with the same route, status and code, one in 10 s."""
         return has_room(LOGGER, event, request_stats.route(self.route).template, status, self.code or None)
 
     def _line(self, status: int, seconds: float) -> dict[str, Any]:

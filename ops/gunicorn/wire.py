@@ -88,7 +88,7 @@ class Ready(Protocol):
 
 # By request target, as it comes. The page cache fills and empties it.
 ready: dict[bytes, Ready] = {}
-recent: dict[bytes, None] = {}  # targets that were in there lately, the oldest first
+recent: dict[bytes, None] = {}  # targets that were in there lately, in the order in which they came into it
 
 
 class WireProtocol(EdgeProtocol):
@@ -191,7 +191,7 @@ class WireProtocol(EdgeProtocol):
     def _refuse_for_now(self) -> bool:
         """Refuse a plain request that is one too many, before it costs more: see ops/asgi/admission.py."""
         if (
-            admission.let_through()
+            admission.find_place()
             or self._front.silent  # which has to say how an answer looks
             or not self._is_plain()
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)
@@ -199,9 +199,9 @@ class WireProtocol(EdgeProtocol):
             or self.flow.write_paused
             or not self._is_at_rest()
             or not all(admit(self._hit) for admit in self._front.admits)
-            or not admission.is_full()
         ):
             return False
+        admission.count_refusal()
         front, hit = self._front, self._hit
         hit.seconds = perf_counter() - hit.began
         own = front.fields(hit) or hit_block(request_id.of(hit.headers), hit.seconds, stages=False)

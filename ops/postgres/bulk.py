@@ -9,8 +9,9 @@
     await change([{"id": 7, "sold_qty": 1}, {"id": 8, "category": None}])   # all other fields stay
     await remove([{"id": 7}, {"id": 8}])
 
-All or nothing, in one round trip, with the rows in the order of the items. An item whose key, or whose value for a
-related row, names no row is in NotWritten.items. A broken constraint is psycopg's error, which does not tell the row.
+All or nothing, in one round trip, with the rows in the order of the items. If the key of an item, or its value for a
+related row, finds no row, NotWritten.items names the item. A broken constraint is psycopg's error, which does not
+tell the item.
 
 The items come as one array a column. Their rows are locked in the order of their keys before one is changed, so that
 two commands do not wait for each other. The rest is the SQL of the single commands, by the ORM's compilers:
@@ -69,10 +70,10 @@ MAX_FAULTS = 10  # that one NotWritten names
 ITEMS, FOUND, FAULTS, CHANGED, AT = (
     f'"bulk {name}"' for name in ("items", "found", "faults", "changed", "at")
 )
-# Types whose texts need no quotes in an array, and characters that need a backslash in quotes.
+# Types whose texts need no quotes in an array.
 PLAIN = frozenset((int, Decimal, float, bool, UUID, date, datetime, time, NoneType))
 INTEGERS = frozenset((int, NoneType))
-SPECIAL, ESCAPED = re.compile(r'["\\]'), r"\\\g<0>"
+SPECIAL, ESCAPED = re.compile(r'["\\]'), r"\\\g<0>"  # characters that need a backslash in quotes
 
 
 def array(values: Sequence[Any]) -> bytes:
@@ -107,8 +108,8 @@ class Many(Command[Values, Rows]):
     """One compiled statement that changes many rows. Call it with the items."""
 
     required: frozenset[str]
-    optional: tuple[str, ...]  # fields with another source if an item lacks them: each has a bit that tells
-    key = ""  # the field with the primary key of an item's row, of those that change or delete rows
+    optional: tuple[str, ...]  # fields that an item may lack; a bit each tells which it has
+    key = ""  # the field with the primary key of the row to change or delete; none where rows are inserted
     python_defaults: Mapping[str, Callable[[], Any]] = MappingProxyType({})
 
     async def __call__(self, items: Values) -> Rows:
@@ -116,6 +117,7 @@ class Many(Command[Values, Rows]):
         return await self.run(items)
 
     def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
+        """The statement with an array for each column, and one of the bits that tell a null from no value."""
         shapes = [tuple(item) for item in values]
         bits = {}
         for shape in {*shapes}:
@@ -138,13 +140,13 @@ class Many(Command[Values, Rows]):
             elif name in some:
                 cells = [item.get(name) for item in values]
             else:
-                cells = []  # nulls, to unnest()
+                cells = []  # unnest() fills shorter arrays with nulls
             if isinstance(column.field, JSONField):
                 cells = [column.prepare(cell) for cell in cells]
             arrays[name] = array(cells)
         return self.statement, [arrays[name] for name in self.statement.parameters]
 
-    def read(self, result: PGresult) -> Rows:
+    def read(self, result: PGresult, _items: Values) -> Rows:
         text, keys, faults = (result.get_value(0, at) for at in range(3))
         if faults:
             raise NotWritten(items=[(at - 1, name) for at, name in json.loads(faults)])
@@ -171,7 +173,7 @@ class Many(Command[Values, Rows]):
         keys, joins = "", ""
         for number, column in enumerate(self.columns.values()):
             names.append(f"c{number}")
-            kind = _type_of(column)  # of arrays, unnest() would make the elements of all: they come as texts
+            kind = _type_of(column)  # unnest() would flatten arrays of arrays: each array comes as a text
             types.append(f"%s::{'text' if kind.endswith('[]') else kind}[]")
             if column.related:
                 key, named = _quote(column.field.target_field.column), _quote(column.related.column)

@@ -210,11 +210,11 @@ class Command(Generic[Values, Written]):
     columns: dict[str, Column]  # by the name of the parameter
 
     def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
-        """The statement with its parameters. Raises TypeError for a name that it lacks or has not."""
+        """The statement with its parameters. Raises TypeError for a name that is missing or unknown."""
         raise NotImplementedError
 
-    def read(self, result: PGresult) -> Written:
-        """What it has written. Raises NotWritten."""
+    def read(self, result: PGresult, values: Values) -> Written:
+        """What it has written of the parameters. Raises NotWritten."""
         raise NotImplementedError
 
     async def run(self, values: Values) -> Written:
@@ -228,7 +228,7 @@ class Command(Generic[Values, Written]):
             if current.get() is None and is_lost(error):
                 raise OutcomeUnknown(str(error)) from error
             raise
-        return self.read(result)
+        return self.read(result, values)
 
 
 class RowCommand(Command[Mapping[str, Any], Row]):
@@ -259,7 +259,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
                 statement = self.comparing
         return statement, statement.bind(bound)
 
-    def read(self, result: PGresult) -> Row:
+    def read(self, result: PGresult, values: Mapping[str, Any]) -> Row:
         if (text := result.get_value(0, 0) if result.ntuples else None) is not None:
             return Row(text, (result.get_value(0, 1) or b"").decode())
         reasons = (
@@ -267,6 +267,10 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         )
         is_missing = bool(reasons) and self.compares and reasons.pop(0)
         unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
+        if self.compares and values.get(SEEN) is None and not unknown:
+            is_missing = (
+                True  # the row was there when the statement began, and another one has deleted it since
+            )
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
 
     def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:

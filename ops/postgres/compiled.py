@@ -69,7 +69,7 @@ class Contents:
 
     tables: dict[str, str] = field(default_factory=dict)  # of related rows, each with a path that leads there
     rows: int = 1  # at most, itself and those in its lists
-    # Of each list, the schema's field, the model of the rows that refer to the row, and the field by which they do.
+    # Of each list: the schema's field, the model of the rows that refer to this row, and their foreign key to it.
     lists: list[tuple[str, type[Model], str]] = field(default_factory=list)
 
     def add(self, path: str, *models: type[Model]) -> None:
@@ -168,7 +168,7 @@ class Maybe(Expression):
 
 
 class Referring(NamedTuple):
-    """The rows that refer to a row by `lookup`: to the value that the row has at the ORM's path `outer`."""
+    """The rows whose foreign key `lookup` has the value that another row has at the ORM's path `outer`."""
 
     rows: "QuerySet[Any]"
     lookup: str
@@ -236,13 +236,13 @@ def quote(text: str) -> str:
 class Place:
     """A row in a statement whose JSON is being written."""
 
-    root: type[Model]  # of the rows of the statement, or of the subquery, that it is in
-    model: type[Model]
+    root: type[Model]  # that the statement, or the subquery around it, selects from
+    model: type[Model]  # of the row
     contents: Contents
-    path: str = ""  # the ORM's from the one to the other, with its separator
+    path: str = ""  # the ORM's from the root to the row, with its separator
     annotations: Mapping[str, Any] = field(default_factory=dict)
     within: tuple[type[BaseModel], ...] = ()  # schemas, outermost first
-    rows: int = 1  # of its kind, at most, in one row of the outermost
+    rows: int = 1  # rows like it that one row of the outermost statement may hold
 
 
 def row(
@@ -418,7 +418,7 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
 
 
 def _converts(expression: Any) -> bool:
-    """Whether the ORM makes another value of what Postgres answers, as of TruncMonth: a moment without its zone."""
+    """Whether the ORM changes a value after it has read it, as for TruncMonth: a moment without its zone."""
     if isinstance(expression, Cast) or not isinstance(expression, BaseExpression):
         return False
     is_own = type(expression).convert_value is not BaseExpression.convert_value
@@ -426,7 +426,7 @@ def _converts(expression: Any) -> bool:
 
 
 def _list(place: Place, found: "Nested", fields: Iterable[str], name: str) -> List:
-    """The rows of `found`, each an object of `fields`. `place` is the row that they refer to, with their model."""
+    """The rows of `found`, each an object of `fields`. `place` is the row with the list, with the model of these."""
     children, contents = found.children, place.contents
     rows = place.rows * children.limit
     contents.rows += rows
@@ -467,7 +467,10 @@ class Nested:
 
     @property
     def through(self) -> tuple[type[Model], str, str] | None:
-        """Of a many-to-many relation: the model between, its field for this row, its field for the related one."""
+        """Of a many-to-many relation: the model between, its foreign keys to this row and to a listed one.
+
+        None of another relation.
+        """
         if isinstance(self.relation, ManyToManyField):
             ends = self.relation.m2m_field_name(), self.relation.m2m_reverse_field_name()
             return (self.relation.remote_field.through, *ends)  # type: ignore[return-value]
@@ -478,11 +481,11 @@ class Nested:
 
     @property
     def prefix(self) -> str:
-        """The path from the rows that refer to a row to those which are listed."""
+        """The ORM's path from the rows of the model between to the listed rows; empty where there is none between."""
         return f"{self.through[2]}{LOOKUP_SEP}" if self.through else ""
 
     def referring(self, path: str, order_by: Sequence[str]) -> Referring:
-        """The rows that refer to the one at `path`, in order. Without an order of its own, a list has its model's."""
+        """The rows that refer to the one at `path`, in the order of `order_by`, or else of their model's Meta."""
         *relations, _ = self.path.split(LOOKUP_SEP)
         path += "".join(f"{relation}{LOOKUP_SEP}" for relation in relations)
         listed = self.model._default_manager.all()
@@ -501,7 +504,7 @@ class Nested:
                 f"{self.model.__name__} is ordered by an expression: say Children(order_by=...)."
             )
         if not {"pk", self.model._meta.pk.name} & {each.lstrip("-") for each in order}:
-            # Else rows with equal values would come in any order. In the direction of the last, as an index has them.
+            # It orders rows with equal values, in the direction of the last field, so that one index has them all.
             order.append("-pk" if order and order[-1].startswith("-") else "pk")
         order = [f"{'-' * each.startswith('-')}{self.prefix}{each.lstrip('-')}" for each in order]
         return Referring(rows.order_by(*order), lookup, f"{path}{target.attname}")

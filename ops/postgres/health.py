@@ -5,7 +5,7 @@ from typing import Any
 from ops.postgres.pool import fetch
 from ops.postgres.statement import Statement
 
-QUERY = Statement("SELECT 1", ())
+QUERY = Statement("SELECT 1", (), quick=True)
 
 
 async def ask_postgres() -> dict[str, Any]:

@@ -20,7 +20,7 @@ import datetime
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from typing import Any
 
@@ -35,11 +35,9 @@ class JsonSql:
     """SQL for a value that is not null, between two literal texts. `{}` is the column."""
 
     sql: str
-    python: Callable[[Any], str]  # the JSON that it writes for a sample
+    python: Callable[[Any], str]  # makes of a sample the JSON that `sql` writes
     quotes: tuple[str, str] = ("", "")  # literal texts around it
-    plain: str = (
-        ""  # the value as a cell of CSV has it, null as NULL; where it is not `sql` within the quotes
-    )
+    plain: str = ""  # SQL of the cell of CSV, NULL for null, where that is not `sql`
     is_text: bool = False  # whether a client may have written anything into it
 
     def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
@@ -144,12 +142,12 @@ CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
     "JSONField": ([{"a": [1, "b", None, True]}], [JsonSql("{}::text", _json)]),
 }
 
-# Pydantic's codes, without their ends, of texts that are of another type; and of values that are too exact.
+# Pydantic's codes of faults, without `_parsing`, for a text of another type; and for a value that would lose digits.
 PARSED = frozenset(("bool", "date", "datetime", "decimal", "float", "int", "time", "time_delta", "uuid"))
 INEXACT = frozenset(("date_from_datetime_inexact", "int_from_float"))
 
 
-@cache  # of 30 us a field; a listing compiles many queries of the same ones
+@cache  # a call takes 30 us, and a listing compiles many queries of the same fields
 def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> JsonSql:
     """The SQL that writes values of `field` as the schema prints its field `name`.
 
@@ -160,20 +158,24 @@ def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> Js
     field = getattr(field, "output_field", None) or field  # of a generated field
     internal_type = field.get_internal_type()
     samples: Sequence[Any]
+    # A custom field that converts a value as it reads it: the schema prints that, Postgres what is stored.
+    converts = hasattr(field, "from_db_value") and internal_type != "JSONField"
+    if converts or not (isinstance(field, DecimalField) or internal_type in CANDIDATES):
+        raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
     if isinstance(field, DecimalField):
         # Python prints values below 1e-6 with an exponent: the second sample shows whether the schema does.
-        unit = Decimal(1).scaleb(-field.decimal_places)
-        samples = [Decimal("-12.5").quantize(unit), unit, 0 * unit]
+        exact = Context(prec=field.decimal_places + 2)
+        unit = Decimal(1).scaleb(-field.decimal_places, exact)
+        samples = [
+            Decimal("-12.5").quantize(unit, context=exact),
+            unit,
+            Decimal(0).quantize(unit, context=exact),
+        ]
         number = "CASE WHEN {} = 'NaN' THEN 'null' ELSE {}::text END"
         candidates = [
             JsonSql("{}", lambda value: f'"{value:f}"', QUOTES),
             JsonSql(number, lambda value: f"{value:f}", plain="NULLIF({}, 'NaN')"),
         ]
-    # The last condition is for a custom field that converts values as it reads them: the schema prints other values.
-    elif internal_type not in CANDIDATES or (
-        hasattr(field, "from_db_value") and internal_type != "JSONField"
-    ):
-        raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
     else:
         samples, candidates = CANDIDATES[internal_type]
         samples = [value for value, _ in field.flatchoices if value is not None] or samples
@@ -203,7 +205,7 @@ def choose(
 
 
 def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str) -> list[tuple[Any, str]]:
-    """Each sample that the schema takes, with its JSON in an answer; all samples if it has bounds that exclude them.
+    """Each sample that the schema accepts, with its JSON in an answer. If its bounds exclude all, all samples.
 
     Raises ImproperlyConfigured if the schema has another type, whatever the bounds. A datetime or time that no
     serialiser of the schema prints is written by `temporal`, as in all other answers.

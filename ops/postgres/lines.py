@@ -10,6 +10,7 @@ MAX_LINE_BYTES = 64 * 1024  # of a line of JSON, or a record of CSV, which may h
 DELIMITER = b"\x01"  # of the columns of NDJSON's COPY, which has one
 # In the place of characters that would end a column or a line for COPY: no JSON has it, so the line is refused.
 FORBIDDEN = b"\x02"
+MARK = b"\xef\xbb\xbf"  # of the byte order, with which spreadsheets begin a file
 END = b"\\."  # a line that ends a COPY of CSV before Postgres 18, whatever comes after it
 
 
@@ -28,9 +29,18 @@ class JsonLines:
         self._line = 1  # that is being read
         self._size = 0  # bytes of it so far
         self._held = b""  # a carriage return, of which the line feed may follow
+        self._begun: bytes | None = (
+            b""  # what may be a part of the byte order mark, until that has been looked for
+        )
 
     def feed(self, piece: bytes) -> bytes:
         """Raises Unreadable for a line that is too long."""
+        if self._begun is not None:
+            piece = self._begun + piece
+            if len(piece) < len(MARK) and MARK.startswith(piece):
+                self._begun = piece
+                return b""
+            self._begun, piece = None, piece.removeprefix(MARK)
         for window in _windows(piece):
             ends = window.count(b"\n")
             if ends:
@@ -46,7 +56,7 @@ class JsonLines:
         return piece.replace(DELIMITER, FORBIDDEN).replace(b"\\", b"\\\\")
 
     def end(self) -> bytes:
-        return FORBIDDEN if self._held else b""
+        return FORBIDDEN if self._held or self._begun else b""
 
     def _bound(self, size: int) -> None:
         if self._size + size > MAX_LINE_BYTES:
@@ -111,7 +121,7 @@ class CsvLines:
 def header_of(line: bytes) -> list[str]:
     """The names of a CSV's first line. Raises Unreadable."""
     try:
-        text = line.removeprefix(b"\xef\xbb\xbf").decode()  # as spreadsheets begin a file
+        text = line.removeprefix(MARK).decode()
         names = next(csv.reader([text.rstrip("\r\n")], strict=True))
     except UnicodeDecodeError:
         raise Unreadable(1, "encoding", "is not UTF-8") from None

@@ -5,23 +5,32 @@ many there are at a time is the caller's to bound, and part of the connection bu
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection as djangos
 from psycopg import AsyncConnection, OperationalError
 from psycopg.pq import TransactionStatus
+from psycopg_pool import TooManyRequests
 
 from ops.postgres.connection import OutcomeUnknown
-from ops.postgres.pool import connection_parameters, pools
+from ops.postgres.health import ask_postgres
+from ops.postgres.pool import Busy, connection_parameters, pools
 from ops.postgres.session import verify
+from ops.tasks import end
 
 LOCK_SECONDS = 5  # until it gives up to wait for a lock; a request gives up after half a second
 # Seconds for which data may stay unacknowledged. A request gives up after 5; but Postgres stops to read for so long
 # when it writes a checkpoint.
 ACKNOWLEDGED_SECONDS = 30
+ASK_SECONDS = 1.0  # between two questions to Postgres, while a statement is under way
+SILENT_SECONDS = 15.0  # for which Postgres may answer nobody
+COMMIT_SECONDS = 60.0  # until a commit is given up
 
 
 class LongTransaction:
@@ -42,18 +51,22 @@ class LongTransaction:
         await self.connection.execute(self._begin)
         self._is_open = True
         # The session's are a request's. SET LOCAL, since a pooler may give each transaction another session.
+        idle = 2 * settings.STREAM_PATIENCE_SECONDS  # a client that is silent for so long is refused before
         await self.connection.execute(
             f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+            f"SET LOCAL idle_in_transaction_session_timeout = '{idle:g}s'; "
             "SET CONSTRAINTS ALL IMMEDIATE"  # a deferred one would be an error of the commit, and wait in memory
         )
 
     async def commit(self) -> None:
-        """Raises OutcomeUnknown if the connection is lost meanwhile."""
+        """Raises OutcomeUnknown if the connection is lost meanwhile, or there is no answer for COMMIT_SECONDS."""
+        expiry = asyncio.get_running_loop().call_later(COMMIT_SECONDS, _cut, self.connection)
         try:
             await self.connection.execute(self._commit)
         except OperationalError as error:
             raise OutcomeUnknown(str(error)) from error
         finally:
+            expiry.cancel()
             self._is_open = False
 
     async def rollback(self) -> None:
@@ -82,7 +95,36 @@ async def long_transaction() -> AsyncIterator[LongTransaction]:
     async with own_connection(tcp_user_timeout=ACKNOWLEDGED_SECONDS * 1000) as connection:
         transaction = LongTransaction(connection)
         await transaction.begin()
-        yield transaction
+        watching = asyncio.create_task(_watch(connection))
+        try:
+            yield transaction
+        finally:
+            await end(watching)
+
+
+async def _watch(connection: "AsyncConnection[Any]") -> None:
+    """Cut the connection once Postgres, frozen, say, has answered nobody for SILENT_SECONDS.
+
+    A statement on it may take an hour, so its own silence tells nothing. Others are asked for, by the pool.
+    """
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+    while loop.time() - heard < SILENT_SECONDS:
+        await asyncio.sleep(ASK_SECONDS)
+        try:
+            await ask_postgres()
+        except (Busy, TooManyRequests):
+            pass
+        except OperationalError:
+            continue
+        heard = loop.time()
+    _cut(connection)
+
+
+def _cut(connection: "AsyncConnection[Any]") -> None:
+    """End what waits for an answer, with OperationalError. A cancellation would wait for an answer, too."""
+    with suppress(OperationalError, OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as lost:
+        lost.shutdown(socket.SHUT_RDWR)
 
 
 @asynccontextmanager

@@ -162,7 +162,7 @@ class Pool:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease = lease
             call.only_proven = now != began
-            lane = self._lane(statement)
+            lane = self._writes if lease else self._lane(statement)
             connection = None if lane.waiting else self._find(lane, now, call)
             expiry, was_away = None, False
             try:

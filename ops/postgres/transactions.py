@@ -79,13 +79,17 @@ class Transaction:
         """Call `hook` after the commit, and await what it returns, before the block is left.
 
         Also if the caller is cancelled meanwhile; not after a rollback, be it of the savepoint that is open now. If
-        it raises, the caller gets the error, and the hooks after it are not called; the commit stands.
+        it raises, the caller gets the error, and the hooks after it are not called; the commit stands. Of a hook that
+        has a method `on_unknown`, that one is called if the connection is lost under the COMMIT.
         """
         self.hooks.append(hook)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """A part that an error undoes alone: catch it around this block."""
+        """A part that an error undoes alone: catch it around this block.
+
+        After a cancellation in this block, such as by asyncio.timeout, the whole transaction can only be rolled back.
+        """
         save, release, undo = _savepoint(self._depth)
         hooks = len(self.hooks)
         await self.fetch(save, ())
@@ -97,6 +101,9 @@ class Transaction:
             del self.hooks[hooks:]
             self._failure = None
             await self.fetch(undo, ())
+            raise
+        except BaseException as error:
+            self._failure = error
             raise
         finally:
             self._depth -= 1
@@ -136,6 +143,9 @@ class Transaction:
             await self._lease.end(COMMIT)
         except OperationalError as error:
             if is_lost(error) and not is_lost_before:
+                for hook in self.hooks:
+                    if on_unknown := getattr(hook, "on_unknown", None):
+                        await _call(on_unknown)
                 raise OutcomeUnknown(str(error)) from error
             raise
         for hook in self.hooks:
@@ -153,7 +163,7 @@ class Transaction:
                 await asyncio.shield(ended)
 
     def _check(self) -> None:
-        """Raises if a statement has failed and its error was caught, or the statement was cancelled."""
+        """Raises if a statement has failed and its error was caught, or a statement or savepoint was cancelled."""
         if self._failure:
             raise errors.InFailedSqlTransaction(
                 "A statement of this block has failed, and its error was caught without a savepoint."

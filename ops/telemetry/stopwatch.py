@@ -94,7 +94,7 @@ class Stopwatch:
         self.active[0] = stage.index
 
     def claim(self, stage: Stage) -> None:
-        """As `rebase`, and the time so far that no stage has had is this one's, too."""
+        """As `rebase`, and the time since a stage was last entered or left is this one's, too."""
         self.active[0] = stage.index
 
     def finish(self) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from api.cache.conditions import Conditions
 from api.cache.entry import Entry
-from api.cache.memory import MAX_TARGET_BYTES, MAX_TARGETS, Memory
+from api.cache.memory import MAX_RECENT_TARGETS, MAX_TARGET_BYTES, MAX_TARGETS, Memory
 from api.cache.rendering import MAX_BODY_BYTES
 from ops.gunicorn.wire import Ready
 from tests.api.cache.harness import JSON, entry, policy
@@ -188,6 +188,27 @@ def test_targets_are_bounded() -> None:
     memory.learn(other, b"/b?" + b"&" * MAX_TARGET_BYTES)
     memory.learn(sized("c"), b"/c")  # which is not kept
     assert len(wire) == MAX_TARGETS
+
+
+def test_targets_take_their_bytes_from_others() -> None:
+    memory = Memory({}, max_bytes=9 * sized("a").size + MAX_TARGET_BYTES)
+    entries = [sized(key) for key in "abcdefghi"]
+    for each in entries:
+        memory.put(each, ())
+    for number in range(2):
+        memory.learn(entries[-1], b"/%d" % number + b"&" * (MAX_TARGET_BYTES - 2))
+    assert [memory.get(key) for key in "abi"] == [None, *entries[1::7]]
+
+
+def test_the_targets_that_were_learnt_last_are_known_longest() -> None:
+    recent: dict[bytes, None] = {}
+    memory = Memory({}, recent)
+    for name in (b"hot", *map(b"%d".__mod__, range(MAX_RECENT_TARGETS - 1)), b"hot", b"new"):
+        held = sized("a")
+        memory.put(held, ())
+        memory.learn(held, name)
+    assert len(recent) == MAX_RECENT_TARGETS
+    assert [*recent][-2:] == [b"hot", b"new"]
 
 
 steps = st.one_of(

@@ -42,7 +42,18 @@ async def huge(request: HttpRequest) -> HttpResponse:
     return response
 
 
-urlpatterns = [path("endless", endless), path("huge", huge)]
+async def nothing(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(status=204)
+
+
+urlpatterns = [path("endless", endless), path("huge", huge), path("nothing", nothing)]
+
+
+@pytest.mark.parametrize("handler", [LeanASGIHandler, StockASGIHandler])
+async def test_an_answer_without_content_needs_no_length(settings: Settings, handler: type[Any]) -> None:
+    settings.ROOT_URLCONF = __name__
+    answer = await render(handler(), target(path="/nothing"))
+    assert (answer.status, answer.body, answer.obstacle) == (204, b"", "")
 
 
 @pytest.mark.parametrize("handler", [LeanASGIHandler, StockASGIHandler])

@@ -10,14 +10,14 @@ import pytest
 from pytest_django import Settings
 
 from api.cache.changes import open_publisher
-from api.cache.lookup import GRACE_SECONDS, TRUST_SECONDS
+from api.cache.lookup import GIVE_BACK_SECONDS, GRACE_SECONDS, TRUST_SECONDS
 from ops.checks.cache import check_redis_rights
 from ops.redis import client as module
 from ops.redis.client import connect
 from ops.redis.health import ask_redis
 from ops.redis.rights import find_lacking
 from ops.telemetry.health import Health
-from tests.api.cache.harness import Worker, target, worker
+from tests.api.cache.harness import DEADLINE, Worker, target, worker
 from tests.e2e.cache.valkey import Valkey, private_valkey
 from tests.loops import until
 
@@ -119,6 +119,20 @@ async def test_goes_unused(rights: str, server: Valkey) -> None:
         assert time.monotonic() - began < 0.5
         assert one.origin.calls == 3
         assert not server.client.keys("*:entry:*")
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("rights", ["-del"], indirect=True)
+async def test_a_lock_that_it_refuses_to_delete_goes_once_it_does_not(
+    rights: str, server: Valkey, status: int
+) -> None:
+    client: Any = server.client
+    async with worker() as one:
+        one.origin.status = status
+        await one.get(target(cost=DEADLINE))
+        assert client.keys("*:lock:*")
+        client.execute_command("ACL", "SETUSER", "web", "+del")
+        await until(lambda: not client.keys("*:lock:*"), 10 * GIVE_BACK_SECONDS)
 
 
 @pytest.mark.parametrize("rights", ["resetchannels", "-mget", "-del"], indirect=True)

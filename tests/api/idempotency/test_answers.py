@@ -184,6 +184,21 @@ def test_refusals_of_the_content_and_of_the_database_are_kept(
     assert client.post("/api/vouchers", json=content, headers=headers).content == refused.content
 
 
+def test_an_answer_without_content(workers: list[Service], key: str) -> None:
+    headers = {FIELD: key, "outcome": "204"}
+    first, again = (
+        worker.client.post("/once/outcomes", json=content, headers=headers)
+        for content in [voucher()]
+        for worker in workers
+    )
+    assert (first.status_code, "content-type" in first.headers) == (204, False)
+    assert (again.status_code, "content-type" in again.headers, REPLAYED in again.headers) == (
+        204,
+        False,
+        True,
+    )
+
+
 def test_an_endpoint_as_ninjas_own_are(workers: list[Service], key: str) -> None:
     headers = {FIELD: key}
     first, again = (workers[0].client.post("/once/plain/7", headers=headers) for _ in range(2))

@@ -134,14 +134,38 @@ def test_a_connection_that_is_lost_under_the_commit(
     workers: list[Service], wire: Wiretap, vouchers: Vouchers, key: str, *, answered: bool
 ) -> None:
     content = voucher()
+    for each in workers:
+        listed(each)  # is cached
     wire.trap = Trap(answered=answered, spring=lambda: None)
     lost = post(workers[0], content, key)
+    for each in workers:  # a client that looks sees what has happened
+        assert [row["code"] for row in listed(each)].count(content["code"]) == answered
     assert (lost.status_code, lost.json()["code"]) == (503, "write_outcome_unknown")
     assert lost.headers["retry-after"] == "1"
     assert "same Idempotency-Key" in lost.json()["detail"]
     again = until_free(workers[1], content, key)
     assert (again.status_code, REPLAYED in again.headers) == (201, answered)
     assert vouchers(content) == 1
+
+
+def test_a_write_whose_answer_never_comes(workers: list[Service], wire: Wiretap, vouchers: Vouchers) -> None:
+    """Without a key, it is for the client to look, who sees it."""
+    content = voucher()
+    for each in workers:
+        listed(each)  # is cached
+    wire.withholds = lambda: True
+    url = f"http://127.0.0.1:{workers[0].address[1]}/api/vouchers"
+    lost = httpx.post(url, json=content, timeout=PATIENCE, verify=False)  # noqa: S501
+    wire.withholds = lambda: False
+    assert (lost.status_code, lost.json()["code"]) == (503, "write_outcome_unknown")
+    assert vouchers(content) == 1
+    for each in workers:
+        while True:  # until it has a connection again
+            url = f"http://127.0.0.1:{each.address[1]}/api/vouchers?limit=1000"
+            seen = httpx.get(url, timeout=PATIENCE, verify=False)  # noqa: S501
+            if seen.status_code == 200:
+                break
+        assert content["code"] in [row["code"] for row in seen.json()["results"]]
 
 
 class Gate:

@@ -8,6 +8,7 @@ from django.urls import path
 from ninja import Router, Status
 
 from api import Api, Identity, Problem, idempotent, scope, transaction
+from api.writes.resource import no_content
 from tests.shop.commands import VOUCHER_WRITES
 from tests.shop.urls import urlpatterns as own
 
@@ -57,6 +58,8 @@ async def create_and_fail(request: HttpRequest) -> HttpResponse:
         return StreamingHttpResponse(iter([b"{}"]))  # type: ignore[return-value]
     if outcome == "large":
         return HttpResponse(bytes(9 * 1024 * 1024))
+    if outcome == "204":
+        return no_content()
     if outcome.isdigit():
         raise Problem(int(outcome), "As you say.", headers={"X-Own": "mine"})
     return response

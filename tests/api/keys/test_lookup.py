@@ -1,15 +1,18 @@
 """A worker's memory of keys: bounded, read again in time, never older than a change that was heard of."""
 
 import asyncio
+from io import BytesIO
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.handlers.asgi import ASGIRequest
 from django.test import Client
 from django.utils import timezone
 from psycopg import OperationalError
 from pytest_django import Settings
 
+from api.auth import bearer_of, credential_of
 from api.cache import changes
 from api.keys import lookup
 from api.keys.lookup import REFRESH_SECONDS, TTL_SECONDS, USED_SECONDS, Memory, Row, authenticate
@@ -299,3 +302,22 @@ def test_outside_of_a_worker_nothing_is_remembered() -> None:
     made.save()
     assert async_to_sync(authenticate)(key) is None
     assert async_to_sync(authenticate)(mint()[0]) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("Authorization", "Bearer a"), ("X-API-Key", "b")],
+        [("Authorization", "bearer  a ")],
+        [("X-API-Key", "b")],
+        [("Authorization", ""), ("Authorization", "Bearer a")],
+        [("Authorization", "Bearer a"), ("Authorization", "")],
+        [("X-API-Key", "b"), ("X-API-Key", "")],
+        [("X-API-Key", ""), ("X-API-Key", "")],
+        [],
+    ],
+)
+def test_a_layer_reads_the_credential_as_an_endpoint_does(fields: list[tuple[str, str]]) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in fields]
+    scope = {"method": "GET", "path": "/", "query_string": b"", "headers": headers}
+    assert bearer_of(headers) == credential_of(ASGIRequest(scope, BytesIO()))

@@ -99,6 +99,9 @@ def test_if_match(api: httpx.Client, create: Create) -> None:
     for method in ("PUT", "PATCH", "DELETE"):
         refused = api.request(method, url, json={"uses": 2}, headers={"If-None-Match": "*"})
         assert refused.status_code in ({422} if method == "PUT" else {400}), method
+    for name in ("If-Match", "If-None-Match"):
+        refused = api.post("/api/vouchers", json={}, headers={name: '"x"'})
+        assert code_of(refused) == (400, "unsupported_precondition")
     whole = writable(api.get(url).json())
     assert code_of(api.put(url, json=whole, headers={"If-None-Match": "*"})) == (
         400,

@@ -89,6 +89,9 @@ def test_no_json_object(api: httpx.Client, content: bytes) -> None:
         ("PUT", {"content-type": "application/json; charset=latin-1"}, "accept", "application/json"),
         ("PATCH", {"content-type": "application/json-patch+json"}, "accept-patch", "application/merge-patch+json, "),
         ("PUT", {"content-type": "application/json", "content-encoding": "gzip"}, "accept-encoding", "identity"),
+        ("POST", {"content-type": "application/json;x*=bogus''a"}, "accept", "application/json"),
+        ("POST", {"content-type": "application/json;charset*=bogus''utf-8"}, "accept", "application/json"),
+        ("POST", {"content-type": "application/json;x*=idna''%41"}, "accept", "application/json"),
     ],
 )  # fmt: skip
 def test_types_of_content(
@@ -99,6 +102,12 @@ def test_types_of_content(
     )
     assert said(response) == (415, "unsupported_media_type", [])
     assert response.headers[field].startswith(value)
+
+
+def test_a_malformed_type_of_no_content(api: httpx.Client) -> None:
+    headers = {"content-type": "a/b;x*=bogus''a"}
+    assert api.get("/api/vouchers", headers=headers).status_code == 200
+    assert api.post("/nowhere", headers=headers).status_code == 404
 
 
 def test_too_large_and_other_parameters(api: httpx.Client) -> None:

@@ -10,8 +10,7 @@ LATE, IN_TIME = 4 * MAX_WAIT_SECONDS, 0.0
 def look(admission: Limit, lag: float, times: int = 1, *, refuses: bool = False) -> int:
     for _ in range(times):
         if refuses:
-            admission.active = admission.limit
-            assert admission.is_full()
+            admission.count_refusal()
         admission.look(lag)
     return admission.limit
 
@@ -35,34 +34,27 @@ def test_one_late_look_is_no_lag() -> None:
 def test_a_place_is_kept_for_writes() -> None:
     admission = Limit()
     admission.active = FIRST - 1
-    assert not admission.is_full()
+    assert admission.has_place()
     admission.active = FIRST
-    assert admission.is_full()
-    assert not admission.is_full(is_kept=True)
+    assert not admission.has_place()
+    assert admission.has_place(is_kept=True)
     admission.active = int(FIRST * (1 + KEPT_SHARE))
-    assert admission.is_full(is_kept=True)
+    assert not admission.has_place(is_kept=True)
 
 
 def test_what_comes_in_one_turn_is_counted_while_others_are_refused() -> None:
-    """As many as there are places for; the turn ends before the first of them is computed."""
+    """As many as there are places for. The turn has ended before the first of them is computed."""
 
     async def read(admission: Limit, number: int) -> int:
-        let = sum(admission.let_through() for _ in range(number))
-        if let < number:
-            assert admission.is_full()
+        found = sum(admission.find_place() for _ in range(number))
         await asyncio.sleep(0)
-        return let
+        return found
 
     admission = Limit()
     assert asyncio.run(read(admission, FIRST + 2)) == FIRST + 2  # they may need no computing
-    admission.active = FIRST
-    assert admission.is_full()
-    for _ in range(2):  # looks
+    admission.count_refusal()
+    for _ in range(2):
         admission.active = admission.limit - 2
-        for _ in range(2):  # turns
-            assert asyncio.run(read(admission, 5)) == 2
-        assert not admission.is_full()
+        assert [asyncio.run(read(admission, 5)) for _ in range(2)] == [2, 2]
         admission.look(IN_TIME)
-    admission.look(IN_TIME)
-    admission.look(IN_TIME)
     assert asyncio.run(read(admission, 5)) == 5

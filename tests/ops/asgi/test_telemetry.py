@@ -252,8 +252,11 @@ def test_a_request_over_budget_is_one_line(
     timed.get("/empty")
     assert heard["logger"].lines[-1]["over"] == ["total"]  # no stage alone was
     before = len(heard["logger"].lines)
-    assert timed.get("/stream").content == b"0\n1\n2\n"  # in pieces: it lasts as long as its client takes
+    assert timed.get("/stream").content == b"0\n1\n2\n"  # it lasts as long as its client takes
     assert len(heard["logger"].lines) == before
+    timed.get("/large")  # in pieces, too, but it was there as a whole
+    assert len(heard["logger"].lines) == before + 1
+    before += 1
     monkeypatch.setattr(readiness, "warm_at", time.monotonic() + DEADLINE)  # as just after a start
     timed.get("/empty")
     monkeypatch.setattr(readiness, "warm_at", 0.0)

@@ -148,6 +148,11 @@ async def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(numbers())
 
 
+async def large(request: HttpRequest) -> HttpResponse:
+    """More than Django sends in one piece."""
+    return HttpResponse(b"x" * 100_000)
+
+
 async def endless_stream(request: HttpRequest) -> StreamingHttpResponse:
     async def beginning() -> AsyncIterator[bytes]:
         try:
@@ -201,7 +206,7 @@ VIEWS: list[Any] = [
     slow_orm,
     endless,
 ]
-VIEWS += [stubborn, stream, endless_stream, sync_stream, file, failing, held]
+VIEWS += [stubborn, stream, large, endless_stream, sync_stream, file, failing, held]
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 urlpatterns += [path("state/<int:number>", numbered)]
 handler500 = "api.problems.internal_error"

@@ -19,6 +19,13 @@ class Grade(models.IntegerChoices):
     HIGH = 7
 
 
+class Percent(models.DecimalField):  # type: ignore[type-arg]
+    """Stored as a share, read as hundredths."""
+
+    def from_db_value(self, value: Decimal, *_: Any) -> Decimal:
+        return 100 * value
+
+
 class Shouted(models.TextField):  # type: ignore[type-arg]
     """Stored as it is, read in capitals."""
 
@@ -100,6 +107,8 @@ class Everything(Spelled):
     file = models.FileField(default="")
     dates_range = DateRangeField(null=True)
     shouted = Shouted(default="")
+    percent = Percent(max_digits=5, decimal_places=4, default=0)
+    finest = models.DecimalField(max_digits=60, decimal_places=40, default=0)
 
     class Meta:
         app_label = "spelled"

@@ -247,15 +247,24 @@ def rows(django_db_setup: None) -> Iterator["psycopg.Connection[Any]"]:
 BLOCKED = f"SELECT pid FROM {OWN_SESSIONS} AND wait_event_type = 'Lock' AND query LIKE '%shop_product%'"
 
 
-def beside(rows: "psycopg.Connection[Any]", act: Callable[[list[int]], Any]) -> tuple[int, Any]:
+UPDATE = "UPDATE shop_product SET demand_qty = 2 WHERE id = %s"
+
+
+def beside(
+    rows: "psycopg.Connection[Any]",
+    act: Callable[[list[int]], Any],
+    *,
+    other: str = UPDATE,
+    compares: bool = True,
+) -> tuple[int, Any]:
     """The outcome of a change that waits for another writer, on the native pool; `act` gets the blocked backends."""
     product = extra.inserter(rows, "shop")(demand_qty=1)
 
     async def race() -> Any:
         async with open_pool():
-            seen = digest(await GET(id=product) or b"")
+            seen = digest(await GET(id=product) or b"") if compares else None
             with rows.transaction():
-                rows.execute("UPDATE shop_product SET demand_qty = 2 WHERE id = %s", [product])
+                rows.execute(other, [product])
                 change = asyncio.create_task(CHANGE.run({"id": product, "sold_qty": 9, "seen": seen}))
                 spy = spare.Database(str(settings.DATABASES["default"]["NAME"])).connect()
                 with spy:
@@ -280,6 +289,14 @@ def test_a_writer_that_waited_sees_the_other_ones_row(rows: "psycopg.Connection[
     assert (outcome.is_missing, list(outcome.unknown)) == (False, [])
     row = "SELECT demand_qty, sold_qty FROM shop_product WHERE id = %s"
     assert rows.execute(row, [product]).fetchall() == [(2, 0)]
+
+
+@pytest.mark.lean
+def test_a_writer_that_waited_for_the_rows_end_finds_none(rows: "psycopg.Connection[Any]") -> None:
+    """The row was there when its statement began."""
+    _, outcome = beside(rows, lambda _: None, other="DELETE FROM shop_product WHERE id = %s", compares=False)
+    assert isinstance(outcome, NotWritten)
+    assert (outcome.is_missing, list(outcome.unknown)) == (True, [])
 
 
 @pytest.mark.lean

@@ -109,6 +109,7 @@ EXACT: list[tuple[str, Any, Any]] = [
     ("whole", Decimal, decimals(30, 0)),
     ("fine", Decimal, decimals(40, 6)),
     ("finer", Plain, decimals(40, 20)),
+    ("finest", Plain, decimals(60, 40)),
     ("doubled", Decimal | None, st.none()),
     ("uuid", uuid.UUID | None, optional(st.uuids())),
     ("address", str | None, optional(ADDRESSES)),
@@ -258,6 +259,8 @@ def test_names_that_need_quotes(run: Run) -> None:
         ("file", str, "Postgres cannot write a FileField as JSON"),
         ("dates_range", Any, "Postgres cannot write a DateRangeField as JSON"),
         ("shouted", str, "Postgres cannot write a Shouted as JSON"),
+        ("percent", Decimal, "Postgres cannot write a Percent as JSON"),
+        ("finest", Decimal, 'it prints "1E-40", Postgres "0.0{39}1"'),
         ("finer", Decimal, 'for Decimal\\(\'1E-20\'\\) it prints "1E-20", Postgres "0.00000000000000000001"'),
         (
             "moment",

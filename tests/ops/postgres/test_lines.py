@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.postgres.lines import DELIMITER, MAX_LINE_BYTES, CsvLines, JsonLines, Unreadable, header_of
+from ops.postgres.lines import (
+    DELIMITER,
+    FORBIDDEN,
+    MAX_LINE_BYTES,
+    CsvLines,
+    JsonLines,
+    Unreadable,
+    header_of,
+)
 
 
 def fed(lines: JsonLines | CsvLines, content: bytes, cuts: list[int]) -> bytes:
@@ -31,6 +39,13 @@ def test_json_arrives_as_it_was_sent(rows: list[Any], cuts: list[int], is_ascii:
     assert DELIMITER not in text
     read = text.replace(b"\\\\", b"\\").decode()
     assert read == content.encode("utf-8", "replace").decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("cuts", [[], [0], [1], [2], [1, 2, 3]])
+def test_a_byte_order_mark_is_skipped(cuts: list[int]) -> None:
+    assert fed(JsonLines(), b'\xef\xbb\xbf{"a":1}\n\xef\xbb\xbf\n', cuts) == b'{"a":1}\n\xef\xbb\xbf\n'
+    assert fed(JsonLines(), b"\xef\xbb", cuts[:1]) == FORBIDDEN
+    assert fed(JsonLines(), b"1", cuts[:1]) == b"1"
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6, 7]])

@@ -535,7 +535,7 @@ class OrderToWrite(PlainOrder):
 
 def write(command: Any, items: Any = None, **values: Any) -> bytes:
     statement, parameters = command.bind(items or values)
-    return command.read(through_django.fetch(statement, parameters)).json  # type: ignore[no-any-return]
+    return command.read(through_django.fetch(statement, parameters), values).json  # type: ignore[no-any-return]
 
 
 def test_a_command_answers_objects_and_lists(run: Run) -> None:

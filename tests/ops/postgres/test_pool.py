@@ -20,8 +20,9 @@ from pytest_django import Settings
 
 from ops.postgres.checkouts import recent_waits
 from ops.postgres.connection import MAX_PREPARED_STATEMENTS, ConnectionLost, ResponseTimeout
-from ops.postgres.pool import Busy, Pool, Unreachable
+from ops.postgres.pool import ROLLBACK, Busy, Pool, Unreachable
 from ops.postgres.statement import Param, Statement
+from ops.postgres.transactions import BEGIN
 from ops.project import NAME
 from ops.tools.embedded.postgres import Postgres
 from tests.loops import until
@@ -90,6 +91,19 @@ async def test_reads_leave_connections_to_writes(pool: Pool, lock: Admin) -> Non
     await answers(pool)
     unlock(lock)
     assert await asyncio.gather(*reads, *writes) == [b"free"] * 7
+
+
+@pytest.mark.parametrize("options", [{"max_size": 5, "readers": 3, "timeout": 10}])
+async def test_transactions_leave_connections_to_reads(pool: Pool, lock: Admin) -> None:
+    """They write, though their BEGIN does not."""
+    leases = [await pool.lease(BEGIN["read committed"]) for _ in range(3)]
+    reads = start(pool, BLOCKED, 1)
+    await until(lambda: len(blocked(lock)) == 1)
+    assert not pool.waiting
+    unlock(lock)
+    assert await asyncio.gather(*reads) == [b"free"]
+    for lease in leases:
+        await lease.end(ROLLBACK)
 
 
 # --- Queueing -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import asyncio
 import contextvars
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -292,6 +293,17 @@ async def test_a_lost_connection(any_pool: Any, admin: Admin) -> None:
     await in_transaction(block)
     assert attempts == 2
     assert admin.execute(TOTALS).fetchall() == [(1, 1), (2, 1)]
+
+
+async def test_a_savepoint_that_was_cancelled_is_not_committed(any_pool: Any, admin: Admin) -> None:
+    with pytest.raises(errors.InFailedSqlTransaction):
+        async with transaction() as tx:
+            await run(PAY, id=1, amount=1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.01), tx.savepoint():
+                    await run(PAY, id=2, amount=1)
+                    await asyncio.sleep(60)
+    assert admin.execute(TOTALS).fetchall() == [(1, 0), (2, 0)]
 
 
 async def test_lost_before_the_commit_is_sent(any_pool: Any, admin: Admin) -> None:

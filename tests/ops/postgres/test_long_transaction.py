@@ -1,0 +1,71 @@
+"""A transaction that takes its time, and ends in any case."""
+
+import asyncio
+import os
+import signal
+from time import monotonic
+
+import pytest
+from psycopg import OperationalError
+from pytest_django import Settings
+
+from ops.postgres import long_transaction as module
+from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.long_transaction import long_transaction
+from ops.postgres.pool import Pool
+from ops.tools.embedded.postgres import Postgres
+from tests.ops.postgres.conftest import Admin
+from tests.ops.postgres.test_copy_out import opened
+
+
+async def test_it_waits_for_its_client_longer_than_a_request_may(pool: Pool, settings: Settings) -> None:
+    settings.STREAM_PATIENCE_SECONDS = 7.0
+    with opened(pool):
+        async with long_transaction() as transaction:
+            shown = await transaction.connection.execute("SHOW idle_in_transaction_session_timeout")
+            assert await shown.fetchone() == ("14s",)
+
+
+async def test_a_backend_that_is_frozen_under_the_commit(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, admin: Admin
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.2)
+    began = monotonic()
+    with opened(pool):
+        async with long_transaction() as transaction:
+            pid = transaction.connection.info.backend_pid
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(OutcomeUnknown):
+                    await transaction.commit()
+            finally:
+                os.kill(pid, signal.SIGCONT)
+    assert monotonic() - began < 5
+
+
+@pytest.mark.parametrize("options", [{"deadline": 0.2, "timeout": 0.2}])
+async def test_a_postgres_that_answers_nobody(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, admin: Admin, server: Postgres
+) -> None:
+    """Not even a cancellation; while it answers others, a statement takes its time."""
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(module, "ASK_SECONDS", 0.05)
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    frozen: list[int] = []
+    with opened(pool):
+        try:
+            async with long_transaction() as transaction:
+                await transaction.connection.execute("SELECT pg_sleep(1)")
+                frozen = [server.pid, *(pid for (pid,) in admin.execute(sessions).fetchall())]
+                for pid in frozen:
+                    os.kill(pid, signal.SIGSTOP)
+                began = monotonic()
+                with pytest.raises(OperationalError):
+                    async with asyncio.timeout(10):
+                        await transaction.connection.execute("SELECT 1")
+                assert monotonic() - began < 5
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)

@@ -8,18 +8,18 @@ A hit that is written where the request is parsed (ops/gunicorn/wire.py) is not 
 that counting would take.
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from typing import Any, TypeVar
 
-import psycopg
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.urls import Resolver404
 
 from api.auth import IDENTITY, Identity, authenticate, bearer_of
-from api.problems import SAFE, Problem
+from api.problems import SAFE
 from ops.asgi import routes
 from ops.asgi.answering import Adding
 from ops.asgi.clients import address_of, network_of, trusted_in
@@ -31,6 +31,7 @@ from ops.redis.client import open_client
 from ops.redis.rates import Limiter, RateLimit, Verdict
 from ops.telemetry.stopwatch import AUTH
 
+logger = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
 
 READ, WRITE = "read", "write"
@@ -96,8 +97,8 @@ class RateLimits:
             try:
                 with AUTH:
                     identity = await authenticate(credential)
-            except (psycopg.OperationalError, Problem):
-                pass  # the endpoint asks again, and answers it
+            except Exception as error:  # noqa: BLE001  the endpoint asks again, and answers it
+                logger.debug("A credential could not be looked up: %s", type(error).__name__)
             else:
                 scope = {**scope, IDENTITY: identity}
         if identity:

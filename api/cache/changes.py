@@ -28,7 +28,7 @@ from psycopg import OperationalError
 from redis.exceptions import RedisError
 
 from api.cache.lookup import Lookup
-from api.cache.policy import ANY, lineage, tag
+from api.cache.policy import ANY, has_key_of, lineage, tag
 from api.cache.shared import channel_of, key_of_tag
 from ops.postgres.health import ask_postgres
 from ops.postgres.pool import pools
@@ -93,7 +93,11 @@ def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
     named = [*keys]
     if ANY in named or len(named) > MAX_KEYS:
         named = [ANY]
-    return [tag(one, key) for one in lineage(model) for key in (None, *named)]
+    return [
+        tag(one, key)
+        for one in lineage(model)
+        for key in (None, *(named if has_key_of(model, one) else [ANY]))
+    ]
 
 
 def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) -> None:
@@ -102,7 +106,8 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
     It takes effect when the transaction is committed, and not if it is rolled back.
     """
     connection = connections[using]
-    last = connection.run_on_commit[-1] if connection.run_on_commit else None
+    hooks = connection.run_on_commit
+    last = hooks[0] if hooks else None
     # Changes join the last batch if each savepoint that is open now was open when the batch was made: nothing can
     # roll back the one without the other then. A savepoint that is rolled back takes its batches with it, so one that
     # is not open any more was released. None stands for an atomic block without a savepoint.
@@ -112,6 +117,8 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
     batch = Batch()
     batch.add(model, keys or (ANY,))
     transaction.on_commit(batch, using=using)
+    if connection.in_atomic_block:  # before all other hooks, of which one that fails ends the rest
+        connection.run_on_commit.insert(0, connection.run_on_commit.pop())
 
 
 async def ainvalidate(model: type[Model], *keys: Any) -> None:

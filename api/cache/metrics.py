@@ -15,9 +15,7 @@ ENTRIES = metrics.gauge("page_cache_entries", "Entries in the workers' memory.")
 EVICTIONS = metrics.counter("page_cache_evictions_total", "Entries that left a worker's memory.", "reason")
 CORRUPT = metrics.counter("page_cache_corrupt_total", "Values in Redis that were no entries.").labels()
 CHANGES = metrics.counter("page_cache_invalidations_total", "Messages of changes that were heard.").labels()
-SUBSCRIBED = metrics.gauge(
-    "page_cache_subscribed", "1 while the worker hears of changes.", over="min"
-).labels()
+SUBSCRIBED = metrics.gauge("page_cache_subscribed", "1 while the worker hears of changes.", over="min")
 OPEN = metrics.gauge("redis_breaker_open", "1 while Redis is left alone.", over="max").labels()
 FAILURES = metrics.counter("redis_failures_total", "Commands that Redis did not do.", "kind")
 
@@ -26,6 +24,7 @@ def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
     """A function that sets the metrics of one worker's cache."""
     shared, memory = lookup.shared, lookup.memory
     breaker = shared.client.breaker
+    subscribed = SUBSCRIBED.labels()  # there is none without a page cache
 
     def sample() -> None:
         for policy in POLICIES.values():
@@ -35,7 +34,7 @@ def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
         for reason, count in memory.evictions.items():
             EVICTIONS.labels(reason).value = count
         CORRUPT.value, CHANGES.value = shared.corrupt, publisher.invalidations
-        SUBSCRIBED.value, OPEN.value = publisher.subscribed, breaker.is_open
+        subscribed.value, OPEN.value = publisher.subscribed, breaker.is_open
         for kind, count in breaker.failures.items():
             FAILURES.labels(kind).value = count
 

@@ -38,9 +38,9 @@ class Dependency:
 
     def tags(self, arguments: Mapping[str, Any]) -> Iterator[str]:
         """Raises ValidationError for an argument that is no primary key."""
-        keys = (arguments[self.parameter], ANY) if self.parameter else (None,)
         for model in lineage(self.model):
-            yield from (tag(model, key) for key in keys)
+            is_row = self.parameter and has_key_of(self.model, model)
+            yield from (tag(model, key) for key in ((arguments[self.parameter], ANY) if is_row else (None,)))
 
 
 def one(model: type[Model], parameter: str) -> Dependency:
@@ -54,20 +54,30 @@ def lineage(model: type[Model]) -> Iterable[type[Model]]:
     return dict.fromkeys(one._meta.concrete_model or one for one in related)
 
 
+def has_key_of(model: type[Model], parent: type[Model]) -> bool:
+    """Whether a row of the model has the primary key of its row in the table of `parent`, one of its lineage."""
+    concrete: Any = model._meta.concrete_model
+    if concrete is parent:
+        return True
+    link = concrete._meta.get_ancestor_link(parent)
+    return bool(link and link is concrete._meta.pk) and has_key_of(link.related_model, parent)
+
+
 def models_of(query: Query) -> list[type[Model]]:
-    """The models that a query reads, in joins and subqueries, too."""
-    tables: set[str] = set()
+    """The models that a query reads, in joins and subqueries, too; each as many times as it reads their table."""
+    tables: Counter[str] = Counter()
     nodes: list[Any] = [query]
     while nodes:
         node = nodes.pop()
         if isinstance(node, Query):
             joined = [join.table_name for join in node.alias_map.values()]
-            tables.update([node.model._meta.db_table] if node.model else [], joined)
+            own = [node.model._meta.db_table] if node.model else []
+            tables.update([*joined, *(table for table in own if table not in joined)])
             nodes += [*node.annotations.values(), node.where, *node.combined_queries]
         elif hasattr(node, "get_source_expressions"):
             nodes += node.get_source_expressions()
-    models = apps.get_models(include_auto_created=True)
-    return [model for model in models if not model._meta.proxy and model._meta.db_table in tables]
+    models = [model for model in apps.get_models(include_auto_created=True) if not model._meta.proxy]
+    return [model for model in models for _ in range(tables[model._meta.db_table])]
 
 
 def tag(model: type[Model], key: Any = None) -> str:

@@ -16,6 +16,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from api.cache.changes import invalidate
+from api.cache.policy import lineage
 
 Row = TypeVar("Row", bound=Model)
 
@@ -45,14 +46,19 @@ def is_invalidating(model: type[Model]) -> bool:
     owner: Any = model._meta.auto_created
     if owner:
         return is_invalidating(owner)
-    managers = model._default_manager, model._base_manager
-    return all(isinstance(manager.all(), InvalidatingQuerySet) for manager in managers)
+    return all(
+        isinstance(manager.all(), InvalidatingQuerySet)
+        for one in {model, *(one for one in apps.get_models() if model in lineage(one))}
+        for manager in (*one._meta.managers, one._default_manager, one._base_manager)
+    )
 
 
 def connect_signals() -> None:
-    """Listen to the signals of these models, once all of them are loaded."""
+    """Listen to the signals of these models, of their proxies and of their children, once all of them are loaded."""
     for model in apps.get_models():
-        if isinstance(model._default_manager.all(), InvalidatingQuerySet):
+        if any(
+            isinstance(one._default_manager.all(), InvalidatingQuerySet) for one in (model, *lineage(model))
+        ):
             for signal in (post_save, post_delete):
                 signal.connect(_row_changed, sender=model, dispatch_uid="api.cache")
             for field in model._meta.local_many_to_many:
@@ -65,6 +71,13 @@ def _row_changed(sender: type[Model], instance: Model, using: str, **_kwargs: An
     invalidate(sender, instance.pk, using=using)
 
 
-def _relation_changed(sender: type[Model], action: str, using: str, **_kwargs: Any) -> None:
+def _relation_changed(
+    sender: type[Model], action: str, using: str, *, instance: Model, model: type[Model], **kwargs: Any
+) -> None:
+    """The rows at both ends have changed, too, for an endpoint that depends on them alone."""
     if action.startswith("post_"):
         invalidate(sender, using=using)
+        invalidate(type(instance), instance.pk, using=using)
+        keys: set[Any] | None = kwargs["pk_set"]
+        if keys is None or keys:
+            invalidate(model, *(keys or ()), using=using)

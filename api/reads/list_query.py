@@ -44,7 +44,14 @@ class Layout:
         self.has_objects = layout == "rows"
         members = by_head(fields)
         self.fields = tuple(members)
-        missing = [field for field in key if field not in members]
+
+        def is_exact(field: str) -> bool:
+            return not any(it.may_lose for it, _ in value(model, schema, field, annotations).written)
+
+        # In an object, a decimal may be a number, which is read as a double.
+        missing = [
+            field for field in key if field not in members or (self.has_objects and not is_exact(field))
+        ]
         shown = [row(model, schema, fields, annotations)] if self.has_objects else []
         # The fields that have a column of their own.
         self.named = missing if self.has_objects else [*members, *missing]
@@ -66,7 +73,10 @@ class Layout:
         if self.has_objects:
             values, texts = orjson.loads(texts[0]), texts[1:]
         if self.named:
-            values |= {field: orjson.loads(text) for field, text in zip(self.named, texts, strict=True)}
+            values |= {
+                field: orjson.loads(text) if text.startswith(b'"') else text.decode()
+                for field, text in zip(self.named, texts, strict=True)
+            }
         key = [values[field] for field in self.key]
         return tuple([part if isinstance(part, str) else orjson.dumps(part).decode() for part in key])
 

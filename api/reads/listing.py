@@ -30,7 +30,7 @@ from api.problems import Fault, Problem
 from api.reads import cursors, parameters
 from api.reads.access import AccessPath, field_of
 from api.reads.list_query import LAYOUTS, Layout, ListQuery
-from api.reads.parameters import Malformed, ParameterType, integer, one_of, type_of
+from api.reads.parameters import Malformed, ParameterType, integer, key_type_of, one_of, type_of
 from ops.postgres.compiled import Columns, Members, One, members_of, path_of, row
 from ops.postgres.digests import digest
 from ops.postgres.nesting import More, marker_of
@@ -118,7 +118,7 @@ class Listing:
             columns = path.key(self.model)
             if not shown.keys() >= set(columns):
                 raise ImproperlyConfigured(f"{schema.__name__} needs the fields {columns} to sort {name} by.")
-            self.keys[path] = {shown[column]: type_of(field_of(self.model, column)) for column in columns}
+            self.keys[path] = {shown[name]: key_type_of(field_of(self.model, name)) for name in columns}
         if len(self.parameter_types) < len(self.filters) + len(PARAMETERS):
             raise ImproperlyConfigured(f"The filters of {name} may not be named {', '.join(PARAMETERS)}.")
         self.compile = lru_cache(MAX_SHAPES)(self._compile)
@@ -168,10 +168,19 @@ class Listing:
 
     def related(self) -> list[type[Model]]:
         """The other models that it reads, in any field or filter."""
-        found = dict.fromkeys(models_of(self.rows.values_list(self.json).query))
+        found = dict.fromkeys(self._read_models)
         for path in self.paths:
             found |= {path.field(self.model, name).model: None for name in path.filters}
         return [model for model in found if model not in lineage(self.model)]
+
+    @cached_property
+    def _read_models(self) -> list[type[Model]]:
+        return models_of(self.rows.values_list(self.json).query)
+
+    @cached_property
+    def shows_others(self) -> bool:
+        """Whether a row shows other rows of its own model, such as its parent."""
+        return any(self._read_models.count(model) > 1 for model in lineage(self.model))
 
     @cached_property
     def shape(self) -> str:
@@ -306,7 +315,8 @@ class Item:
 
     @property
     def depends_on(self) -> tuple[Dependency, ...]:
-        return Dependency(self.listing.model, self.parameter), *map(Dependency, self.listing.related())
+        own = Dependency(self.listing.model, "" if self.listing.shows_others else self.parameter)
+        return own, *map(Dependency, self.listing.related())
 
     @property
     def parameters(self) -> Collection[str]:

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import singledispatch
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -65,14 +65,16 @@ def integer(low: int, high: int, **schema: Any) -> ParameterType:
 def decimal(max_digits: int, decimal_places: int) -> ParameterType:
     """Decimal numbers as numeric(max_digits, decimal_places) holds them: 12.5 and 12.50 and 12.500 are one value."""
     whole = max_digits - decimal_places
-    pattern = rf"-?[0-9]{{1,{whole}}}" + (rf"(\.[0-9]{{1,{decimal_places}}}0*)?" if decimal_places else "")
-    unit = Decimal(1).scaleb(-decimal_places)
+    digits = rf"[0-9]{{1,{whole}}}" if whole else "0"
+    pattern = f"-?{digits}" + (rf"(\.[0-9]{{1,{decimal_places}}}0*)?" if decimal_places else "")
+    exact = Context(prec=max_digits + 1)
+    unit = Decimal(1).scaleb(-decimal_places, exact)
     expected = (
         f"must be a decimal number of at most {whole} digits before and {decimal_places} after the point"
     )
 
     def canonical(value: Decimal) -> str:
-        return str(value.quantize(unit) + 0)  # + 0: there is one zero
+        return f"{exact.add(value.quantize(unit, context=exact), 0):f}"  # + 0: there is one zero
 
     def parse(text: str) -> Decimal:
         if not re.fullmatch(pattern, text):
@@ -160,6 +162,13 @@ def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
         return text
 
     return ParameterType(parse, str, {"type": "string", "enum": list(values), **schema})
+
+
+def key_type_of(field: "models.Field[Any, Any]") -> ParameterType:
+    """The type of a field's values in a sort key, which are the column's, also such as no request may have."""
+    if isinstance(field, models.CharField | models.TextField):
+        return matching(r"[^\x00]*", str, "must be a text", {"type": "string"})
+    return type_of(field)
 
 
 @singledispatch

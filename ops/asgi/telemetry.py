@@ -16,7 +16,7 @@ from django.conf import settings
 from ops.asgi.answering import send_answer
 from ops.asgi.hits import Hit, always
 from ops.asgi.problems import refuse
-from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
+from ops.asgi.types import REFUSED, Application, Fields, Message, Receive, Scope, Send
 from ops.telemetry import request_id, request_stats
 from ops.telemetry.headers import headers, hit_block
 from ops.telemetry.logs import has_room
@@ -144,7 +144,7 @@ class Exchange(Stopwatch):
         self._finished = True
         telemetry = self._telemetry
         seconds = self.lap()
-        status = self.status or CLIENT_LEFT
+        status = self.status or self._scope.get("state", {}).get(REFUSED, CLIENT_LEFT)
         durations = request_stats.durations(request_stats.route(self.route), self._scope["method"])
         request_stats.record_stages(durations, status, seconds, self)
         if status >= SERVER_ERROR:

@@ -18,6 +18,8 @@ Fields = list[tuple[bytes, bytes]]
 
 # In the scope of a request with a shared answer: the page cache sets its Cache-Control.
 SHARED = "shared"
+# In the state of the scope of a request that the HTTP edge has refused within its content: the answer's status.
+REFUSED = "refused"
 
 
 def scheme_of(scope: Scope) -> str:

@@ -33,7 +33,10 @@ A connection may be answering while it reads the next head or content. While the
 
 import logging
 import re
+import struct
 from asyncio import TimerHandle, Transport
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 import httptools
 from django.conf import settings
@@ -41,9 +44,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from ops.asgi import problems
 from ops.asgi.hits import front_of
+from ops.asgi.types import REFUSED
 from ops.gunicorn.limits import Limits
+from ops.gunicorn.loop import LAST_MOMENT_SECONDS
 from ops.gunicorn.pipelining import MAX_WAITING_REQUESTS, PipeliningProtocol
-from ops.telemetry import request_stats
+from ops.telemetry import request_id, request_stats
+from ops.telemetry.headers import hit_block
 from ops.telemetry.stopwatch import UNMATCHED
 
 # Bytes that the parser gets at once. It collects a target or a field piece by piece, so that its time grows with the
@@ -97,6 +103,7 @@ class EdgeProtocol(PipeliningProtocol):
     _read_then = 0
     _awaits_content = False  # which of both
     _unsent = 0  # bytes that the client had not yet read when that was last looked at
+    _unsent_since = 0.0  # when they were another number
     _watch: TimerHandle
     _refusal = b""  # to be sent after the answers to the requests before it
     _is_resuming = False  # while a new parser reads a head that the one before it has read
@@ -154,7 +161,10 @@ class EdgeProtocol(PipeliningProtocol):
 
     def shutdown(self) -> None:
         """As uvicorn's; and for a request that has not come whole, a last time to come."""
-        super().shutdown()
+        if self._is_reading and self._is_at_rest():  # a head: its answer will end the connection
+            self.timeout_keep_alive = LAST_MOMENT_SECONDS
+        else:
+            super().shutdown()
         if self.transport.is_closing():
             return
         self._watch.cancel()
@@ -173,7 +183,8 @@ class EdgeProtocol(PipeliningProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
+            is_new = self.parser.get_http_version() == "1.1"  # RFC 9110, 10.1.1
+            self.expect_100_continue = is_new and value.lower() == b"100-continue"
         elif name == b"transfer-encoding":
             if self.parser.get_http_version() != "1.1":
                 raise MALFORMED  # RFC 9112, 6.1
@@ -317,11 +328,16 @@ class EdgeProtocol(PipeliningProtocol):
     def _look(self) -> None:
         """Give up a wait that is overdue, and look again when another may be."""
         now, patience, transport = self.loop.time(), self._patience, self.transport
-        unsent, before = transport.get_write_buffer_size(), self._unsent
-        if unsent == before != 0:
+        unsent = transport.get_write_buffer_size()
+        if (
+            unsent
+        ):  # the kernel takes more only after the client has read a third of what it holds, up to 4 MB
+            unsent += struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
+        if unsent != self._unsent or not unsent:
+            self._unsent, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= self.limits.patience_seconds:
             transport.abort()
             return
-        self._unsent = unsent
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
             share = self.limits.min_bytes_per_second * patience
@@ -352,6 +368,9 @@ class EdgeProtocol(PipeliningProtocol):
         """Read no more, and answer with a problem, in the order of the requests."""
         problems.count(refused.code)
         body = problems.encode(refused.status, refused.code, refused.detail)
+        seconds = self.loop.time() - self._since if self._since else 0.0
+        known = self.cycle.scope["headers"] if self._in_content else self.headers or []
+        own = hit_block(request_id.of(known), seconds, stages=False)
         fields = [
             *self.server_state.default_headers,
             (b"content-type", b"application/problem+json"),
@@ -361,10 +380,12 @@ class EdgeProtocol(PipeliningProtocol):
             *front_of(self.app).defaults[self.scheme or "http"].fields,
         ]
         lines = (b"%b: %b\r\n" % field for field in fields)
-        answer = b"".join((STATUS_LINE[refused.status], *lines, b"\r\n", body))
+        answer = b"".join((STATUS_LINE[refused.status], *lines, own, b"\r\n", body))
         if self._in_content:  # the application has this request, or is to get it after others
             cycle = self.cycle
+            cycle.scope["state"][REFUSED] = refused.status
             if self.pipeline:
+                self._file(refused)
                 self.pipeline.popleft()
                 self.cycle = self.pipeline[0][0] if self.pipeline else self._running  # type: ignore[assignment]
             if cycle.response_started:
@@ -372,13 +393,18 @@ class EdgeProtocol(PipeliningProtocol):
             cycle.disconnected = cycle.response_complete = True
             cycle.message_event.set()
         else:
-            request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
+            self._file(refused)
         self._is_reading = False
         self.parser, self.flow.unread = DISCARD, b""
         if self._is_at_rest():
             self._leave(answer)
         else:
             self._refusal = answer
+
+    @staticmethod
+    def _file(refused: Refused) -> None:
+        """Count a request that no application gets."""
+        request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
 
     def _leave(self, answer: bytes) -> None:
         """Say it, and wait until the client has closed."""

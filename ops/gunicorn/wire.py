@@ -6,6 +6,7 @@ in front of the page cache declare their effect on such an answer (ops/asgi/hits
 may be sent. Requests that are one too many for the worker are refused here, too (ops/asgi/admission.py).
 """
 
+import logging
 from asyncio import Transport
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
@@ -20,10 +21,12 @@ from ops.asgi.answering import NONE, Defaults
 from ops.asgi.hits import Hit, front_of
 from ops.asgi.probes import PROBES
 from ops.asgi.types import Fields
-from ops.gunicorn.edge import EdgeProtocol
+from ops.gunicorn.edge import FAILED, FRAMES, EdgeProtocol
 from ops.telemetry import request_id, request_stats
 from ops.telemetry.headers import hit_block
 from ops.telemetry.readiness import readiness
+
+logger = logging.getLogger("ops.edge")
 
 MAX_EARLIER_PIECES_BYTES = 4096  # of a head, before its last piece: a longer one is left to the edge
 MAX_REMEMBERED_BYTES = 4096  # of a request that is compared with the next one of its connection
@@ -112,7 +115,12 @@ class WireProtocol(EdgeProtocol):
         """Read a request, unless it is the one before once more: the parser would say the same."""
         if data == self._known:
             self._hit.began = perf_counter()
-            if self._send_hit(self._front.admits_again):
+            try:
+                if self._send_hit(self._front.admits_again):
+                    return
+            except Exception:
+                logger.exception("what a layer does to a hit failed")
+                self._refuse(FAILED)
                 return
         self._segment = data if len(data) <= MAX_REMEMBERED_BYTES and not self._is_reading else b""
         super().data_received(data)
@@ -185,7 +193,10 @@ class WireProtocol(EdgeProtocol):
             return False
         hit.route, hit.status = entry.route, representation.status
         self._write(representation, front.fields(hit))
-        front.sent(hit)
+        try:
+            front.sent(hit)
+        except Exception:
+            logger.exception("what a layer does after a hit failed")
         return True
 
     def _refuse_for_now(self) -> bool:
@@ -194,6 +205,7 @@ class WireProtocol(EdgeProtocol):
             admission.find_place()
             or self._front.silent  # which has to say how an answer looks
             or not self._is_plain()
+            or any(name in FRAMES for name, _ in self.headers)  # content, which is to be read
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)
             or readiness.draining
             or self.flow.write_paused

@@ -298,13 +298,13 @@ class Cell(Json):
             return super().as_sql(compiler, connection)
         [column], [(written, _)] = self.columns, self.written
         sql, parameters = compiler.compile(column)
-        if not isinstance(column, Col):
-            text = once(written.cell(ONCE), sql)
-            return (f"NULLIF({text}, 'null')" if isinstance(column, Maybe) else text), parameters
-        text = written.cell(sql)
+        is_column = isinstance(column, Col)
+        text = written.cell(sql if is_column else ONCE)
         if self.is_inert and written.is_text:
             text = f"(CASE WHEN left({text}, 1) IN ({FORMULA_STARTS}) THEN '''' || {text} ELSE {text} END)"
-        return text, parameters
+        if not is_column:
+            text = once(text, sql)
+        return (f"NULLIF({text}, 'null')" if isinstance(column, Maybe) else text), parameters
 
 
 def _json(place: Place, parts: Iterable[str | Column]) -> Json:

@@ -39,6 +39,7 @@ class JsonSql:
     quotes: tuple[str, str] = ("", "")  # literal texts around it
     plain: str = ""  # SQL of the cell of CSV, NULL for null, where that is not `sql`
     is_text: bool = False  # whether a client may have written anything into it
+    may_lose: bool = False  # whether readers, which make a double of a number, may lose digits of it
 
     def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
         """The literal before, the SQL of the column, the literal after."""
@@ -174,7 +175,7 @@ def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> Js
         number = "CASE WHEN {} = 'NaN' THEN 'null' ELSE {}::text END"
         candidates = [
             JsonSql("{}", lambda value: f'"{value:f}"', QUOTES),
-            JsonSql(number, lambda value: f"{value:f}", plain="NULLIF({}, 'NaN')"),
+            JsonSql(number, lambda value: f"{value:f}", plain="NULLIF({}, 'NaN')", may_lose=True),
         ]
     else:
         samples, candidates = CANDIDATES[internal_type]

@@ -79,8 +79,9 @@ class Transaction:
         """Call `hook` after the commit, and await what it returns, before the block is left.
 
         Also if the caller is cancelled meanwhile; not after a rollback, be it of the savepoint that is open now. If
-        it raises, the caller gets the error, and the hooks after it are not called; the commit stands. Of a hook that
-        has a method `on_unknown`, that one is called if the connection is lost under the COMMIT.
+        it raises, the caller gets the error, and the hooks after it are not called; the commit stands. A hook
+        that has a method `on_unknown` comes before others; that method is called if the connection is lost under the
+        COMMIT.
         """
         self.hooks.append(hook)
 
@@ -148,8 +149,11 @@ class Transaction:
                         await _call(on_unknown)
                 raise OutcomeUnknown(str(error)) from error
             raise
-        for hook in self.hooks:
+        for hook in self._in_order():
             await _call(hook)
+
+    def _in_order(self) -> list[Hook]:
+        return sorted(self.hooks, key=lambda hook: not hasattr(hook, "on_unknown"))
 
     async def roll_back(self, *, wait: bool = True) -> None:
         """End it without an effect, and wait until its locks are free.
@@ -197,7 +201,7 @@ class DjangoTransaction(Transaction):
         await sync_to_async(self._leave)(ConnectionLost("rolled back"))
 
     def _leave(self, error: Exception | None) -> None:
-        for hook in () if error else self.hooks:
+        for hook in () if error else self._in_order():
             on_commit(partial(async_to_sync(_call), hook))
         try:
             self._atomic.__exit__(type(error) if error else None, error, None)

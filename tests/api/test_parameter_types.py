@@ -2,7 +2,7 @@
 
 import datetime
 import uuid
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import pytest
@@ -21,6 +21,8 @@ TYPES: dict[str, ParameterType] = {
     "bigint": type_of(models.BigAutoField()),
     "price": decimal(7, 2),
     "whole": decimal(3, 0),
+    "share": decimal(4, 4),
+    "fine": decimal(60, 40),
     "timestamp": TIMESTAMP,
     "date": type_of(models.DateField()),
     "boolean": type_of(models.BooleanField()),
@@ -136,6 +138,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bigint": st.integers(-(2**63), 2**63 - 1),
     "price": st.decimals("-99999.99", "99999.99", places=2),
     "whole": st.decimals(-999, 999, places=0),
+    "share": st.decimals("-0.9999", "0.9999", places=4),
+    "fine": st.integers(-(10**60) + 1, 10**60 - 1).map(lambda n: Decimal(n).scaleb(-40, Context(prec=60))),
     "timestamp": st.datetimes(timezones=st.just(UTC)),
     "date": st.dates(),
     "boolean": st.booleans(),

@@ -1,5 +1,6 @@
 """A worker that has more to do than it can refuses what is too much at once, and nothing else."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -110,6 +111,24 @@ def test_a_refusal_keeps_the_order(service: tuple[Service, str]) -> None:
         while answers.count(b"HTTP/1.1 503 ") < 3:
             answers += one.recv(65536)
         assert answers.count(b"overloaded") == 3, answers
+
+
+@pytest.mark.lean
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize(
+    "content",
+    [b"Content-Length: 5\r\n\r\nabcde", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"],
+)
+def test_a_refused_read_with_content_has_one_answer(
+    service: tuple[Service, str], method: bytes, content: bytes
+) -> None:
+    running, url = service
+    ask = b" /api/products/%d HTTP/1.1\r\nHost: localhost\r\n" % (2**62 - 1)
+    live = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with one_request_waits(running, url), socket.create_connection(running.address, PATIENCE) as one:
+        one.sendall(method + ask + content + live)
+        answers = b"".join(iter(lambda: one.recv(65536), b""))
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"503", b"200"]
 
 
 @pytest.mark.lean

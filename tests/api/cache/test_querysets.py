@@ -18,7 +18,8 @@ from django.test.utils import isolate_apps
 from pytest_django import Settings
 
 from api.cache import querysets
-from api.cache.changes import MAX_KEYS, ainvalidate, invalidate
+from api.cache.changes import MAX_KEYS, _tags, ainvalidate, invalidate
+from api.cache.policy import one
 from api.cache.querysets import InvalidatingQuerySet, connect_signals, is_invalidating
 from tests.api.cache.harness import FIRST_EXTRA, Subscriber
 from tests.service import ROOT
@@ -248,8 +249,54 @@ def test_who_is_invalidating() -> None:
             class Meta:
                 app_label = "shop"
 
+        class Whole(models.Model):
+            objects = InvalidatingQuerySet.as_manager()
+            plain = models.Manager()  # noqa: DJ012  the first one is the default
+
+            class Meta:
+                app_label = "shop"
+                base_manager_name = "objects"
+
     assert not is_invalidating(Half)
     assert not is_invalidating(Silent)
+    assert not is_invalidating(Whole)
+
+
+@isolate_apps("tests.shop")
+def test_parents_have_keys_of_their_own() -> None:
+    """The key of a child's row is its parent's only along the link that is its primary key."""
+
+    class Place(models.Model):
+        class Meta:
+            app_label = "shop"
+
+    class Owned(models.Model):
+        owned_id = models.AutoField(primary_key=True)
+
+        class Meta:
+            app_label = "shop"
+
+    class Shop(Place, Owned):
+        class Meta:
+            app_label = "shop"
+
+    class Book(Place):
+        place_ptr = models.OneToOneField(Place, models.CASCADE, parent_link=True)
+        isbn = models.CharField(max_length=13, primary_key=True)
+
+        class Meta:
+            app_label = "shop"
+
+    class Rare(Book):
+        class Meta:
+            app_label = "shop"
+            proxy = True
+
+    any_place, any_owned = {"shop.place", "shop.place:*"}, {"shop.owned", "shop.owned:*"}
+    assert {*_tags(Shop, [7])} == {"shop.shop", "shop.shop:7", "shop.place", "shop.place:7"} | any_owned
+    for model in (Book, Rare):
+        assert {*_tags(model, ["978x"])} == {"shop.book", "shop.book:978x"} | any_place
+        assert {*one(model, "id").tags({"id": "978x"})} == {"shop.book:978x", "shop.book:*", "shop.place"}
 
 
 # --- Transactions ---------------------------------------------------------------------------------
@@ -263,6 +310,17 @@ def test_nothing_is_told_before_the_commit(subscriber: Subscriber) -> None:
         assert subscriber.no_more()
     assert subscriber.next() == row(made.pk) | CATEGORY
     assert subscriber.no_more()
+
+
+def test_a_hook_that_fails_keeps_nothing_back(subscriber: Subscriber) -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    (made,) = saved()
+    with pytest.raises(ValueError, match="no"), transaction.atomic():  # noqa: PT012
+        transaction.on_commit(fail)
+        made.save()
+    assert subscriber.next() == row(made.pk)
 
 
 def test_nothing_is_told_of_what_was_rolled_back(subscriber: Subscriber) -> None:
@@ -429,5 +487,13 @@ def test_rows_between_two_models(subscriber: Subscriber) -> None:
     ]
     for change in changes:
         change()
-        assert subscriber.next() == {"shop.order_tags", "shop.order_tags:*"}
+        told = subscriber.next()
+        assert told >= {
+            "shop.order_tags",
+            "shop.order_tags:*",
+            "shop.order",
+            "shop.tag",
+            f"shop.order:{order.pk}",
+        }
+        assert any(name.startswith("shop.tag:") for name in told)
     assert subscriber.no_more()

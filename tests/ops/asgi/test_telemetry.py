@@ -1,5 +1,6 @@
 """What telemetry tells of a request: in the answer's headers, in the metrics, in the log."""
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from ops.asgi.hosts import AllowedHosts
 from ops.asgi.probes import Probes
 from ops.asgi.stock import StockASGIHandler
 from ops.asgi.telemetry import Telemetry
-from ops.asgi.types import Application, Receive, Scope, Send
+from ops.asgi.types import REFUSED, Application, Receive, Scope, Send
 from ops.telemetry import request_stats
 from ops.telemetry.health import Health
 from ops.telemetry.readiness import readiness
@@ -294,3 +295,17 @@ def test_no_task_and_no_thread(routes: None, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_request_leaves_its_stopwatch_behind(timed: Serving) -> None:
     timed.get("/empty")
     assert current.get() is None
+
+
+@pytest.mark.parametrize(("state", "status"), [({}, "499"), ({REFUSED: 400}, "400")])
+def test_a_request_without_an_answer_is_counted_by_what_has_become_of_it(
+    state: dict[str, int], status: str
+) -> None:
+    async def leave(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def nothing(*_: Any) -> Any: ...
+
+    counted = Counted()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": state}
+    asyncio.run(Telemetry(leave)(scope, nothing, nothing))
+    assert counted["unmatched", "GET", status] == 1

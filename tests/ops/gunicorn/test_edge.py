@@ -12,6 +12,7 @@ import pytest
 from django.test import override_settings
 
 from ops.asgi.problems import PROBLEMS
+from ops.asgi.types import REFUSED
 from ops.gunicorn.edge import PIECE_BYTES
 from ops.gunicorn.limits import Limits
 from ops.telemetry import request_stats
@@ -46,6 +47,7 @@ class Answer(NamedTuple):
         assert b"content-type: application/problem+json\r\n" in self.head
         assert b"cache-control: no-store\r\n" in self.head
         assert b"connection: close\r\n" in self.head
+        assert re.search(rb"x-request-id: [0-9a-f]{32}\r\nx-request-duration: \d", self.head)
         told = json.loads(self.body)
         assert told["status"] == self.status
         return told["code"]
@@ -325,6 +327,15 @@ def test_framing_that_is_in_doubt(
     assert not pages.started.is_set()
 
 
+def test_http_1_0_has_no_100_continue(server: Server) -> None:
+    head = b"POST %b HTTP/1.0\r\nHost: testserver\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n" % ECHO
+    with server.connect() as connection:
+        connection.sendall(head)
+        server.run_there(server.settle())
+        connection.sendall(b"x")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
 def test_http_1_0_has_no_chunks(server: Server) -> None:
     (refusal,) = talk(server, request(ECHO, CHUNKED, method=b"POST", version=b"1.0", body=b"0\r\n\r\n"))
     assert (refusal.status, refusal.problem) == (400, "bad_request")
@@ -421,6 +432,17 @@ def test_content_that_breaks(server: Server) -> None:
     assert (refusal.status, refusal.problem) == (400, "bad_request")
     server.run_there(server.settle())
     assert not server.server_state.tasks
+
+
+def test_the_application_is_told_how_content_was_refused(server: Server) -> None:
+    """For the metrics: it has a disconnect, as from a client that has left."""
+    with server.connect() as connection:
+        connection.sendall(request(ECHO, CHUNKED, method=b"POST") + b"3\r\nabc\r\n")
+        server.run_there(server.read())
+        state = protocol_of(server).cycle.scope["state"]
+        connection.sendall(b"x\r\n")
+        read_all(connection)
+    assert state[REFUSED] == 400
 
 
 def test_content_that_breaks_after_its_answer(server: Server) -> None:
@@ -545,6 +567,18 @@ def test_slow_application_has_its_time(server: Server) -> None:
         pages.released.set()
         connection.sendall(CLOSE)
         assert [answer.status for answer in parse(read_all(connection))] == [200, 200]
+
+
+def test_client_that_reads_slowly(server: Server) -> None:
+    """The kernel holds megabytes for it, so that nothing leaves the server for long."""
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/much"))
+        protocol = protocol_of(server)
+        until = time.monotonic() + 5 * LIMITS.patience_seconds
+        while time.monotonic() < until:
+            assert connection.recv(65536)
+            time.sleep(LIMITS.patience_seconds / 10)  # the client's pace is what is tested
+        assert protocol in server.server_state.connections
 
 
 def test_client_that_does_not_read(server: Server) -> None:

@@ -27,7 +27,7 @@ def stop(server: Server) -> None:
         server.run_there(server.read())
 
 
-@pytest.mark.parametrize("segments", [[], [GET], [GET, GET], [GET, MISS], [MISS, GET], [GET + HALF]])
+@pytest.mark.parametrize("segments", [[], [GET], [GET, GET], [GET, MISS], [MISS, GET]])
 def test_idle_connections_are_closed(pair: Twins, segments: list[bytes]) -> None:
     for server in pair.wire, pair.layer:
         with server.connect() as connection:
@@ -36,6 +36,19 @@ def test_idle_connections_are_closed(pair: Twins, segments: list[bytes]) -> None
                 server.run_there(server.settle())
             stop(server)
             assert read_all(connection).count(b"HTTP/1.1 ") == len(segments)
+
+
+@pytest.mark.parametrize("before", [b"", GET, MISS])
+def test_the_rest_of_a_head_has_a_last_moment_to_come(pair: Twins, before: bytes) -> None:
+    for server in pair.wire, pair.layer:
+        with server.connect() as connection:
+            connection.sendall(before + HALF)
+            server.run_there(server.settle())
+            stop(server)
+            connection.sendall(GET.removeprefix(HALF))
+            answers = read_all(connection)
+            assert answers.count(b"HTTP/1.1 200 ") == 1 + (before == GET)
+            assert answers.lower().count(b"\r\nconnection: close\r\n") <= 1
 
 
 def test_requests_that_have_come_are_answered(pair: Twins) -> None:

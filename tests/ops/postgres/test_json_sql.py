@@ -12,6 +12,7 @@ import orjson
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
+from django.db.models.functions import Lower
 from django.http import HttpRequest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,10 @@ from pydantic import (
 
 from api.orjson_renderer import OrjsonRenderer
 from api.reads.fields import Timestamp
-from ops.postgres.compiled import One
+from api.reads.list_query import Layout
+from ops.postgres import through_django
+from ops.postgres.compiled import Cell, One, compile_queryset
+from ops.postgres.statement import Statement
 from tests.ops.postgres.conftest import Run
 from tests.ops.postgres.models import Colour, Everything, Grade, Label, Odd, Sticker
 from tests.shop.models import Category
@@ -346,3 +350,27 @@ def test_refused_where_the_schema_computes() -> None:
     for schema in (Resolved, Validated):
         with pytest.raises(ImproperlyConfigured, match="Postgres can"):
             One(Everything.objects.filter(pk=1), schema)
+
+
+def test_the_key_of_a_decimal_that_is_shown_as_a_number_is_exact(run: Run) -> None:
+    """A reader of the row, which makes a double of it, would lose digits."""
+    stored = Everything.objects.create(finer=Decimal("12345678901234567890.000001"))
+    layout = Layout(
+        Everything, schema_of(id=int, finer=float), "rows", ("id", "finer"), ("finer", "id"), annotations={}
+    )
+    assert layout.named == ["finer"]
+    sql, parameters = compile_queryset(Everything.objects.all(), layout.columns)
+    texts = through_django.fetch(Statement(sql, parameters), ())
+    row = [texts.get_value(0, at) or b"" for at in range(2)]
+    assert layout.key_of(row) == ("12345678901234567890.00000100000000000000", str(stored.pk))
+
+
+@pytest.mark.parametrize("is_inert", [True, False])
+def test_an_annotation_is_no_formula_either(run: Run, is_inert: bool) -> None:  # noqa: FBT001
+    Label.objects.create(key="=1+1", rank=1)
+    annotations = {"title": Lower("key")}
+    rows = Label.objects.annotate(**annotations)
+    cell = Cell(Label, schema_of(title=str), "title", rows.query.annotations, is_inert=is_inert)
+    sql, parameters = compile_queryset(rows, [cell])
+    expected = b"'=1+1" if is_inert else b"=1+1"
+    assert through_django.fetch(Statement(sql, parameters), ()).get_value(0, 0) == expected

@@ -70,7 +70,8 @@ def models_of(query: Query) -> list[type[Model]]:
     while nodes:
         node = nodes.pop()
         if isinstance(node, Query):
-            joined = [join.table_name for join in node.alias_map.values()]
+            used = node.alias_refcount  # by alias: 0 for a join that is not needed after all
+            joined = [join.table_name for alias, join in node.alias_map.items() if used[alias]]
             own = [node.model._meta.db_table] if node.model else []
             tables.update([*joined, *(table for table in own if table not in joined)])
             nodes += [*node.annotations.values(), node.where, *node.combined_queries]

@@ -166,7 +166,7 @@ def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
 
 def key_type_of(field: "models.Field[Any, Any]") -> ParameterType:
     """The type of a field's values in a sort key, which are the column's, also such as no request may have."""
-    if isinstance(field, models.CharField | models.TextField):
+    if isinstance(field, models.CharField):
         return matching(r"[^\x00]*", str, "must be a text", {"type": "string"})
     return type_of(field)
 

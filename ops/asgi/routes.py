@@ -99,10 +99,14 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
     return _copy(match, kwargs=dict(match.kwargs))
 
 
-@lru_cache(MAX_PATHS)
 def route_of(path: str) -> str:
     """The route of a path, if it is remembered or a path()'s; UNMATCHED for any other, which Django is not asked."""
-    known = _routes_of(resolver := get_resolver())
+    return _route_of(get_resolver(), path)
+
+
+@lru_cache(MAX_PATHS)
+def _route_of(resolver: URLResolver, path: str) -> str:
+    known = _routes_of(resolver)
     if path in known.paths or any(route.find(path) for route in known.routes):
         with suppress(Resolver404):  # where a converter refuses the path
             return resolve(resolver, path).route

@@ -329,9 +329,7 @@ class EdgeProtocol(PipeliningProtocol):
         """Give up a wait that is overdue, and look again when another may be."""
         now, patience, transport = self.loop.time(), self._patience, self.transport
         unsent = transport.get_write_buffer_size()
-        if (
-            unsent
-        ):  # the kernel takes more only after the client has read a third of what it holds, up to 4 MB
+        if unsent:  # the kernel has up to 4 MB, of which the client has to read a third before it takes more
             unsent += struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
@@ -368,7 +366,7 @@ class EdgeProtocol(PipeliningProtocol):
         """Read no more, and answer with a problem, in the order of the requests."""
         problems.count(refused.code)
         body = problems.encode(refused.status, refused.code, refused.detail)
-        seconds = self.loop.time() - self._since if self._since else 0.0
+        seconds = self.loop.time() - self._since if self._read else 0.0
         known = self.cycle.scope["headers"] if self._in_content else self.headers or []
         own = hit_block(request_id.of(known), seconds, stages=False)
         fields = [

@@ -29,7 +29,7 @@ from api.cache.policy import (
 from api.reads.access import AccessPath, equals
 from api.reads.listing import Listing
 from tests.api.cache.harness import policy
-from tests.shop.models import Category, Product
+from tests.shop.models import Category, Product, Tag
 from tests.shop.queries import PRODUCT_STATS, PRODUCTS
 from tests.shop.schemas import ProductOut
 
@@ -173,6 +173,28 @@ def test_what_a_listing_reads_it_depends_on(related: str, monkeypatch: pytest.Mo
     rows, schema, path = RELATED[related]
     models = [dependency.model for dependency in Listing("test", rows, schema, path).depends_on]
     assert models == ([Product] if related == "nothing" else [Product, Category])
+
+
+class Slug(Schema):
+    id: int
+    slug: str
+
+
+class Leaf(Slug):
+    parent: Slug | None
+
+
+class Root(Slug):
+    children: list[Slug]
+
+
+@pytest.mark.parametrize(("schema", "others"), [(Slug, False), (Leaf, True), (Root, True)])
+def test_a_row_that_shows_others_of_its_table_depends_on_all(
+    schema: type[Schema], *, others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    listing = Listing("test", Tag.objects.all(), schema, AccessPath("id"))
+    assert [*listing.one("tag_id").depends_on] == [Dependency(Tag, "" if others else "tag_id")]
 
 
 def test_a_policy_is_not_changed_by_requests() -> None:

@@ -148,6 +148,7 @@ def test_a_connection_that_is_lost_under_the_commit(
     assert vouchers(content) == 1
 
 
+@pytest.mark.lean
 def test_a_write_whose_answer_never_comes(workers: list[Service], wire: Wiretap, vouchers: Vouchers) -> None:
     """Without a key, it is for the client to look, who sees it."""
     content = voucher()

@@ -47,13 +47,11 @@ MAX_RETRY_SECONDS = 2.0  # the pause between attempts to subscribe doubles up to
 # confirm, such as a worker of an older release, is not waited for again for SILENT_SECONDS.
 CONFIRM_SECONDS = 0.05
 SILENT_SECONDS = 10.0
-CONFIRM = (
-    "?"  # begins the last part of a message that asks for a confirmation; an older release takes it for a tag
-)
+# Begins the last part of a message that asks for a confirmation. An older release takes it for a tag.
+CONFIRM = "?"
 ASK_SECONDS = 0.5  # between two attempts to hear from Postgres, which was lost under a write
-LATE_WRITE_SECONDS = (
-    2.0  # from its answer until a write that it had before has ended: statement_timeout is 1 s
-)
+# From its answer until a write that it had before has ended: statement_timeout is 1 s.
+LATE_WRITE_SECONDS = 2.0
 LAST_PUBLISH_SECONDS = 0.2  # for a worker that stops to publish its last changes
 
 _again: dict[type[Model], "asyncio.Task[None]"] = {}  # the task that invalidates once more, of each model
@@ -106,13 +104,12 @@ def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) ->
     It takes effect when the transaction is committed, and not if it is rolled back.
     """
     connection = connections[using]
-    hooks = connection.run_on_commit
-    last = hooks[0] if hooks else None
-    # Changes join the last batch if each savepoint that is open now was open when the batch was made: nothing can
+    newest = connection.run_on_commit[0] if connection.run_on_commit else None
+    # Changes join the newest batch if each savepoint that is open now was open when the batch was made: nothing can
     # roll back the one without the other then. A savepoint that is rolled back takes its batches with it, so one that
     # is not open any more was released. None stands for an atomic block without a savepoint.
-    if last and isinstance(last[1], Batch) and {*connection.savepoint_ids} - {None} <= last[0]:
-        last[1].add(model, keys or (ANY,))
+    if newest and isinstance(newest[1], Batch) and {*connection.savepoint_ids} - {None} <= newest[0]:
+        newest[1].add(model, keys or (ANY,))
         return
     batch = Batch()
     batch.add(model, keys or (ANY,))
@@ -133,7 +130,7 @@ async def invalidate_unknown(*models: type[Model]) -> None:
     """
     for model in models:
         await ainvalidate(model)
-        if (before := _again.get(model)) and not before.done():
+        if before := _again.get(model):
             before.cancel()
         _again[model] = asyncio.get_running_loop().create_task(_invalidate_again(model), context=Context())
 
@@ -220,10 +217,8 @@ class Publisher:
         self._changes = count(1)
         # Of the changes that this worker is about to publish, by their number.
         self._unconfirmed: dict[int, Confirmations] = {}
-        self._silent, self._silent_until = (
-            0,
-            0.0,
-        )  # listeners that do not confirm; until when none waits for them
+        # Listeners that do not confirm, and until when nothing waits for them.
+        self._silent, self._silent_until = 0, 0.0
         self._lookup, self._shared = lookup, lookup.shared
         self._failures = 0  # to publish
         self._unpublished: dict[str, int] = {}  # tags, each with the number of the last failure to publish it

@@ -67,14 +67,13 @@ def decimal(max_digits: int, decimal_places: int) -> ParameterType:
     whole = max_digits - decimal_places
     digits = rf"[0-9]{{1,{whole}}}" if whole else "0"
     pattern = f"-?{digits}" + (rf"(\.[0-9]{{1,{decimal_places}}}0*)?" if decimal_places else "")
-    exact = Context(prec=max_digits + 1)
-    unit = Decimal(1).scaleb(-decimal_places, exact)
+    unit, exact = Decimal(1).scaleb(-decimal_places), Context(prec=max_digits + 1)
     expected = (
         f"must be a decimal number of at most {whole} digits before and {decimal_places} after the point"
     )
 
     def canonical(value: Decimal) -> str:
-        return f"{exact.add(value.quantize(unit, context=exact), 0):f}"  # + 0: there is one zero
+        return f"{exact.add(exact.quantize(value, unit), 0):f}"  # + 0: there is one zero
 
     def parse(text: str) -> Decimal:
         if not re.fullmatch(pattern, text):

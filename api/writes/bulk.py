@@ -23,7 +23,7 @@ from api.limits import rate_class
 from api.problems import Fault, Problem, invalid
 from api.reads import parameters
 from api.reads.parameters import MAX_FAULTS
-from api.writes import content
+from api.writes import content, preconditions
 from api.writes.commands import DeleteMany, InsertMany, Invalidating, UpdateMany
 from api.writes.inputs import Items, content_of, kind_of, quick_of
 from api.writes.resource import Writes, log, names_of, no_content
@@ -104,9 +104,8 @@ class BulkWrites:
 
     def _read(self, request: HttpRequest, items: Items, *types: str) -> list[Any]:
         parameters.refuse(request)
-        if "If-Match" in request.headers or "If-None-Match" in request.headers:
-            detail = "A write of many rows takes no preconditions: change rows one by one for If-Match."
-            raise Problem(400, detail, code="unsupported_precondition")
+        detail = "A write of many rows takes no preconditions: change rows one by one for If-Match."
+        preconditions.refuse(request, detail)
         content.check_type(request, types or (content.JSON,))
         found = items.read_flat(request.body, MAX_ITEMS)
         if found is None:

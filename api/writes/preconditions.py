@@ -15,14 +15,13 @@ from ops.postgres.digests import DIGITS
 TAG = re.compile(rf'(?<!W/)"([0-9a-f]{{{DIGITS}}})(?:-[a-z]+)?"')
 MAX_TAGS = 100
 NEVER = "-"  # no digest
+NO_ROW = "This request changes no row that there is already, and takes neither If-Match nor If-None-Match."
 
 
-def refuse(request: HttpRequest) -> None:
-    """Raises Problem 400 for If-Match and If-None-Match: this request changes no row that a client may have seen."""
-    for name in ("If-Match", "If-None-Match"):
-        if f"HTTP_{name.upper().replace('-', '_')}" in request.META:
-            detail = f"This request changes no row that there is already, and takes no {name}."
-            raise Problem(400, detail, code="unsupported_precondition")
+def refuse(request: HttpRequest, detail: str = NO_ROW) -> None:
+    """Raises Problem 400 for If-Match and If-None-Match, which the request cannot keep: `detail` says why."""
+    if "HTTP_IF_MATCH" in request.META or "HTTP_IF_NONE_MATCH" in request.META:
+        raise Problem(400, detail, code="unsupported_precondition")
 
 
 def seen(request: HttpRequest, *, is_required: bool = False) -> str | None:

@@ -128,8 +128,9 @@ class Admission:
 
     @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        is_kept = scope["type"] != "http" or scope["method"] not in READS or SHARED in scope
-        if scope["type"] == "http" and not admission.has_place(is_kept=is_kept):
+        if scope["type"] == "http" and not admission.has_place(
+            is_kept=scope["method"] not in READS or SHARED in scope
+        ):
             admission.count_refusal()
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
         if admission.active >= ENOUGH and has_left(scope):

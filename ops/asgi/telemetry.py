@@ -98,9 +98,7 @@ class Exchange(Stopwatch):
         super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
-        self._is_whole = (
-            True  # whether the answer has a Content-Length: it was there before the first piece is sent
-        )
+        self._is_whole = True  # before its first piece is sent: it has a Content-Length
         # Seconds for which the service answers, of an answer in pieces: its client sets the pace once it is sent.
         self._of_ours: float | None = None
         self.status = 0
@@ -111,13 +109,12 @@ class Exchange(Stopwatch):
             self._is_whole = any(name.lower() == b"content-length" for name, _ in fields)
             await self._send({**message, "headers": [*fields, *self._headers()]})
             return
-        if message.get("more_body"):
-            if self._of_ours is None:
-                self._of_ours = self.lap() if self._is_whole else 0.0
-            await self._send(message)
-            return
+        more = message.get("more_body")
+        if more and self._of_ours is None:
+            self._of_ours = self.lap() if self._is_whole else 0.0
         await self._send(message)
-        self.finish()
+        if not more:
+            self.finish()
 
     async def send_answer(self, status: int, fields: Fields, body: bytes) -> None:
         """Send a whole answer in one piece: see ops/asgi/answering.py."""

@@ -268,9 +268,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         is_missing = bool(reasons) and self.compares and reasons.pop(0)
         unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
         if self.compares and values.get(SEEN) is None and not unknown:
-            is_missing = (
-                True  # the row was there when the statement began, and another one has deleted it since
-            )
+            is_missing = True  # it was there as the statement began, and another one has deleted it since
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
 
     def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:

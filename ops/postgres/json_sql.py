@@ -165,13 +165,9 @@ def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> Js
         raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
     if isinstance(field, DecimalField):
         # Python prints values below 1e-6 with an exponent: the second sample shows whether the schema does.
+        unit = Decimal(1).scaleb(-field.decimal_places)
         exact = Context(prec=field.decimal_places + 2)
-        unit = Decimal(1).scaleb(-field.decimal_places, exact)
-        samples = [
-            Decimal("-12.5").quantize(unit, context=exact),
-            unit,
-            Decimal(0).quantize(unit, context=exact),
-        ]
+        samples = [exact.quantize(Decimal("-12.5"), unit), unit, 0 * unit]
         number = "CASE WHEN {} = 'NaN' THEN 'null' ELSE {}::text END"
         candidates = [
             JsonSql("{}", lambda value: f'"{value:f}"', QUOTES),

@@ -29,9 +29,7 @@ class JsonLines:
         self._line = 1  # that is being read
         self._size = 0  # bytes of it so far
         self._held = b""  # a carriage return, of which the line feed may follow
-        self._begun: bytes | None = (
-            b""  # what may be a part of the byte order mark, until that has been looked for
-        )
+        self._begun: bytes | None = b""  # maybe a part of the byte order mark; None once it was looked for
 
     def feed(self, piece: bytes) -> bytes:
         """Raises Unreadable for a line that is too long."""

@@ -162,7 +162,7 @@ class Pool:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease = lease
             call.only_proven = now != began
-            lane = self._writes if lease else self._lane(statement)
+            lane = self._lane(call)
             connection = None if lane.waiting else self._find(lane, now, call)
             expiry, was_away = None, False
             try:
@@ -209,10 +209,11 @@ class Pool:
         idle = len(self.idle)
         return idle, len(self.borrowed) - idle, len(self.waiting)
 
-    def _lane(self, statement: Statement) -> Lane:
-        if statement.quick:
+    def _lane(self, call: Call) -> Lane:
+        """A transaction's counts as a write, though its BEGIN is none."""
+        if call.statement.quick:
             return self._quick
-        return self._slow if statement.repeatable else self._writes
+        return self._slow if call.statement.repeatable and not call.lease else self._writes
 
     def _find(self, lane: Lane, now: float, call: Call) -> Connection | None:
         """A connection that can take the call at once. Where there is none, another is borrowed if it may be.
@@ -263,7 +264,7 @@ class Pool:
             first, *others = connection.calls()
             if now - connection.since < HELD_UP_SECONDS:
                 continue
-            other = self._find(self._lane(first.statement), now, first)
+            other = self._find(self._lane(first), now, first)
             if not other or other.load:
                 continue
             for call in others:

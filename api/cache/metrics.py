@@ -16,14 +16,11 @@ EVICTIONS = metrics.counter("page_cache_evictions_total", "Entries that left a w
 CORRUPT = metrics.counter("page_cache_corrupt_total", "Values in Redis that were no entries.").labels()
 CHANGES = metrics.counter("page_cache_invalidations_total", "Messages of changes that were heard.").labels()
 SUBSCRIBED = metrics.gauge("page_cache_subscribed", "1 while the worker hears of changes.", over="min")
-OPEN = metrics.gauge("redis_breaker_open", "1 while Redis is left alone.", over="max").labels()
-FAILURES = metrics.counter("redis_failures_total", "Commands that Redis did not do.", "kind")
 
 
 def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
     """A function that sets the metrics of one worker's cache."""
     shared, memory = lookup.shared, lookup.memory
-    breaker = shared.client.breaker
     subscribed = SUBSCRIBED.labels()  # there is none without a page cache
 
     def sample() -> None:
@@ -34,8 +31,6 @@ def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
         for reason, count in memory.evictions.items():
             EVICTIONS.labels(reason).value = count
         CORRUPT.value, CHANGES.value = shared.corrupt, publisher.invalidations
-        subscribed.value, OPEN.value = publisher.subscribed, breaker.is_open
-        for kind, count in breaker.failures.items():
-            FAILURES.labels(kind).value = count
+        subscribed.value = publisher.subscribed
 
     return sample

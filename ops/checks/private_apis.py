@@ -82,7 +82,8 @@ PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "_start_asgi_task",
         ),
         "uvicorn.protocols.http.httptools_impl.RequestResponseCycle": (
-            *("access_log", "default_headers", "disconnected", "flow", "keep_alive", "message_event"),
+            *("access_log", "chunked_encoding", "default_headers", "disconnected"),
+            *("expected_content_length", "flow", "keep_alive", "message_event"),
             *("more_body", "on_response", "response_complete", "response_started", "scope", "send"),
             *("transport", "waiting_for_100_continue"),
         ),

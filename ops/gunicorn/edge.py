@@ -10,6 +10,7 @@ are those of ops/gunicorn/limits.py.
 | the next request | the keep-alive time since the last answer, not counting blank lines | it is closed |
 | the rest of a head | `patience_seconds` since its first byte | 408 |
 | the rest of content | less than the least rate came in a span of `patience_seconds` | 408, if no answer has begun |
+| that, after the answer | `patience_seconds` since the answer | it is closed |
 | the application | the application's own deadlines | |
 | the client to read | nothing was read in a span of `patience_seconds` | it is aborted |
 | the client to close, after a refusal | `linger_seconds` | it is aborted |
@@ -34,9 +35,11 @@ A connection may be answering while it reads the next head or content. While the
 import logging
 import re
 import struct
+import sys
 from asyncio import TimerHandle, Transport
 from fcntl import ioctl
 from termios import TIOCOUTQ
+from typing import Any
 
 import httptools
 from django.conf import settings
@@ -87,6 +90,24 @@ class Discard(httptools.HttpRequestParser):
 
 
 DISCARD = Discard(None)
+
+
+def _end_with_connection(cycle: RequestResponseCycle) -> None:
+    """End an answer without a length by closing: HTTP/1.0 has no chunks (RFC 9112, 6.1)."""
+    send, is_unsized = cycle.send, False
+
+    async def send_unchunked(message: Any) -> None:
+        nonlocal is_unsized
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            is_unsized = b"content-length" not in names
+            if is_unsized:  # uvicorn has no word for it: a length that nothing reaches
+                cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
+        elif is_unsized and not message.get("more_body"):
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_unchunked  # type: ignore[method-assign]
 
 
 class EdgeProtocol(PipeliningProtocol):
@@ -216,6 +237,8 @@ class EdgeProtocol(PipeliningProtocol):
                 return
             self._find_path()
         super().on_headers_complete()
+        if self.parser.get_http_version() != "1.1":
+            _end_with_connection(self.cycle)
         self._in_content = True
         self.headers = []  # trailers may come: the application has the fields of the head
 
@@ -338,6 +361,9 @@ class EdgeProtocol(PipeliningProtocol):
             return
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
+            if self._in_content and self._is_at_rest() and self._idle_since + patience <= now:
+                self._refuse(LATE)  # which only closes: the request has its answer
+                return
             share = self.limits.min_bytes_per_second * patience
             has_share = self._in_content and (
                 self.cycle.waiting_for_100_continue or self._read - self._read_then >= share

@@ -5,6 +5,7 @@ Callers can do without Redis: every failure is raised as `Unavailable`.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
@@ -21,6 +22,7 @@ from ops.breaker import Breaker
 from ops.redis.connection import Command, Connection, Full, Lost, take_over
 from ops.redis.rights import describe, find_lacking
 from ops.tasks import end
+from ops.telemetry.metrics import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ OPTIONS: dict[str, Any] = {
     # 3.12 can swallow a cancellation.
     "socket_timeout": None,
 }
+
+OPEN = metrics.gauge("redis_breaker_open", "1 while Redis is left alone.", over="max").labels()
+FAILURES = metrics.counter("redis_failures_total", "Commands that Redis did not do.", "kind")
 
 T = TypeVar("T")
 
@@ -214,11 +219,28 @@ def connect(timeout: float) -> "Redis":
     return Redis.from_url(settings.REDIS_URL, socket_connect_timeout=timeout, **OPTIONS)
 
 
+_clients: set[Client] = set()  # of this process: the page cache's, and that of the rate limits
+_failed_before: Counter[str] = Counter()  # commands of clients that are closed, by kind
+
+
 @asynccontextmanager
 async def open_client() -> AsyncIterator[Client]:
     """A client until the block ends. A Redis that is down is no error here."""
     client = Client()
+    _clients.add(client)
     try:
         yield client
     finally:
+        _clients.discard(client)
+        _failed_before.update(client.breaker.failures)
         await client.close()
+
+
+def sample() -> None:
+    OPEN.value = any(client.breaker.is_open for client in _clients)
+    failed = sum((client.breaker.failures for client in _clients), _failed_before)
+    for kind, count in failed.items():
+        FAILURES.labels(kind).value = count
+
+
+metrics.register(sample)

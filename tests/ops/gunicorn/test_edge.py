@@ -341,6 +341,18 @@ def test_http_1_0_has_no_chunks(server: Server) -> None:
     assert (refusal.status, refusal.problem) == (400, "bad_request")
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_http_1_0_gets_no_chunks(server: Server, method: bytes) -> None:
+    """RFC 9112, 6.1: an answer without a length ends with the connection."""
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/chunked", method=method, version=b"1.0"))
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head
+    assert b"transfer-encoding" not in head
+    assert b"content-length" not in head
+    assert body == (b"" if method == b"HEAD" else b"abcabc")
+
+
 @pytest.mark.parametrize("value", [b"Chunked", b" chunked ", b"\tCHUNKED"])
 def test_chunked_as_it_may_be_written(server: Server, value: bytes) -> None:
     body = b"3\r\nabc\r\n0\r\n\r\n"
@@ -519,6 +531,24 @@ def test_drip(server: Server, beginning: bytes) -> None:
             except TimeoutError:
                 connection.sendall(b"\r\n" if beginning == b"\r\n" else b"x")
     assert answer.startswith(b"" if beginning == b"\r\n" else b"HTTP/1.1 408 ")
+
+
+def test_content_without_end_after_its_answer(server: Server) -> None:
+    """Content that comes steadily, and that nobody reads any more, does not keep a connection."""
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/early", CHUNKED, method=b"POST"))
+        (answer,) = parse(connection.recv(65536))
+        assert answer.body == b"abc"
+        connection.settimeout(LIMITS.patience_seconds / 10)
+        began, end = time.monotonic(), None
+        while end is None:
+            assert time.monotonic() < began + DEADLINE / 2
+            try:
+                end = connection.recv(65536)
+            except TimeoutError:
+                connection.sendall(b"80\r\n%b\r\n" % bytes(128))
+    assert end == b""
+    assert time.monotonic() - began > LIMITS.patience_seconds / 2
 
 
 def test_slow_content_is_waited_for(server: Server) -> None:

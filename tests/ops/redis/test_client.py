@@ -13,7 +13,7 @@ from django.conf import settings as configured
 from pytest_django import Settings
 
 from ops.breaker import MAX_FAILURES
-from ops.redis.client import TIMEOUT_SECONDS, Client, Unavailable, open_client
+from ops.redis.client import FAILURES, OPEN, TIMEOUT_SECONDS, Client, Unavailable, open_client, sample
 from ops.redis.connection import MAX_CALLS, STUCK_SECONDS
 from tests.loops import until
 
@@ -201,3 +201,23 @@ async def test_subscription(client: Client, key: str) -> None:
         await client.run(("PUBLISH", key, b"changed"))
         message = await channel.get_message(timeout=10)
         assert (message["type"], message["data"]) == ("message", b"changed")
+
+
+async def test_failures_of_each_client_are_told(
+    runner: asyncio.Runner, silent: socket.socket, settings: Settings
+) -> None:
+    """The rate limits' Redis is watched as the page cache's is."""
+    sample()
+    before = FAILURES.labels("timeout").value
+    async with open_client() as client:
+        with pytest.raises(Unavailable):
+            await client.ask("PING")
+        settings.REDIS_URL = configured.REDIS_URL
+        async with open_client():
+            sample()
+            assert (FAILURES.labels("timeout").value, OPEN.value) == (before + 1, 0)
+            client.distrust(redis.RedisError("not well"))
+            sample()
+            assert OPEN.value == 1
+    sample()
+    assert (FAILURES.labels("timeout").value, OPEN.value) == (before + 1, 0)

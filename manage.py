@@ -13,9 +13,9 @@ from django.db import OperationalError
 def main() -> None:
     """Run a command. A Postgres that it cannot connect to is one line; every other error keeps its traceback."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    # A command connects once. A pool would try again until its time-out, and then not say why.
+    # A command connects once. A pool would try again until its time-out, and then not say why. The checks look at POOL.
     for database in settings.DATABASES.values():
-        database.get("OPTIONS", {}).pop("pool", None)
+        database["POOL"] = database.get("OPTIONS", {}).pop("pool", None)
     try:
         execute_from_command_line(sys.argv)
     except OperationalError as error:

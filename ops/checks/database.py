@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from ops.checks.messages import Messages, error, warning
+from ops.postgres.connection_budget import pool_of
 
 
 def check_conn_max_age(**_kwargs: Any) -> Messages:
@@ -23,7 +24,7 @@ def check_conn_max_age(**_kwargs: Any) -> Messages:
 
 
 def check_pool(**_kwargs: Any) -> Messages:
-    """The sync ORM has a pool. manage.py takes it out of DATABASES, but not out of SYNC_POOL."""
+    """The sync ORM has a pool."""
     return [
         warning(
             "041",
@@ -32,7 +33,7 @@ def check_pool(**_kwargs: Any) -> Messages:
             "Give it SYNC_POOL, with a max_size.",
         )
         for alias, database in _databases()
-        if not (pool := database["OPTIONS"].get("pool", settings.SYNC_POOL))
+        if not (pool := pool_of(database))
     ]
 
 

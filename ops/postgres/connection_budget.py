@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -42,8 +43,7 @@ class ConnectionBudget:
         with connect_outside_pools(alias) as connection:
             row: Any = connection.execute(LIMITS_QUERY).fetchone()
         maximum, superusers, reserved, others = row
-        # Of Django's pool, which manage.py takes out of OPTIONS.
-        pool = connections[alias].settings_dict["OPTIONS"].get("pool", settings.SYNC_POOL)
+        pool = pool_of(connections[alias].settings_dict)
         sizes = pool if isinstance(pool, dict) else {}
         return cls(
             workers=settings.WEB_CONCURRENCY,
@@ -83,6 +83,11 @@ class ConnectionBudget:
             f"- {self.superusers} (superuser_reserved_connections) - {self.reserved} (reserved_connections) "
             f"- {self.others} (others)"
         )
+
+
+def pool_of(database: Mapping[str, Any]) -> Any:
+    """The pool of an entry of DATABASES, which manage.py moves out of its OPTIONS; false if it has none."""
+    return database.get("POOL") or database.get("OPTIONS", {}).get("pool")
 
 
 def connect_outside_pools(alias: str) -> "Connection[Any]":

@@ -135,6 +135,15 @@ def test_database(
     assert next(iter(change)) in message.msg
 
 
+@pytest.mark.parametrize(("pool", "found"), [({"max_size": 3}, 0), (None, 1)])
+def test_pool_that_manage_py_has_moved(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, find: Find, pool: object, found: int
+) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {})
+    monkeypatch.setitem(settings.DATABASES["default"], "POOL", pool)
+    assert len(find("W041")) == found
+
+
 def test_pooler(settings: Settings, find: Find) -> None:
     settings.DATABASE_POOLER = True  # after the others were made for a Postgres without one
     said = " ".join(message.msg for message in find("E044"))

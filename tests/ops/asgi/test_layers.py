@@ -65,6 +65,19 @@ class Declared(Silent):
         self.hits.append((hit.route, hit.status))
 
 
+class Failing(Declared):
+    """Has an error after the answer was written."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+    def admits(self, hit: Hit) -> bool:
+        return super().admits(hit)
+
+    def sent(self, hit: Hit) -> None:
+        raise ValueError("it does not count")
+
+
 class Inherited(Declared):
     """What it does to a request is its own, what it says of a hit is not."""
 
@@ -134,6 +147,20 @@ def declared(request: pytest.FixtureRequest) -> Iterator[Twins]:
 
     with twins(around) as pair:
         yield pair
+
+
+def test_an_error_after_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the connection goes on."""
+    asked = request(TARGET, TOKEN)
+    with twins(lambda pages: plain(Failing(pages))) as pair:
+        exchange(pair, TOKEN)
+        caplog.clear()
+        answers, counts = pair.wire.exchange([asked, asked + asked])
+    assert counts == {HIT_WIRE: 3}
+    assert answers.count(b"HTTP/1.1 200 ") == 3
+    assert [record.exc_info and str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "it does not count"
+    ] * 3
 
 
 def test_a_layer_that_declares_itself(declared: Twins) -> None:

@@ -1,6 +1,7 @@
 """Content that its view reads itself: as it comes, to a limit, and no further than the view wants to."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pytest_django import Settings
 from api.ninja import Api
 from api.problems import Problem
 from ops.asgi import bodies
+from ops.asgi.admission import admission
 from ops.asgi.bodies import BodyLimit, body_limit, stream_of, streamed_body
 from ops.asgi.handler import LeanASGIHandler
 from ops.asgi.head import Head
@@ -110,10 +112,14 @@ def test_the_view_reads_before_the_client_has_sent_all(serving: Serving, tmp_pat
         connection.sendall(CHUNK)
         assert events["first"].wait(DEADLINE)
         assert spooled(tmp_path) == 0
+        until = time.monotonic() + DEADLINE
+        while admission.active:  # while it waits for the client, it takes no place
+            assert time.monotonic() < until
         connection.sendall(CHUNK + END)
         line, fields, content = read_answer(connection)
         assert (line[:12], content) == (b"HTTP/1.1 200", str(2 * 0x10000).encode())
         assert "connection" not in fields
+        assert admission.active == 0
         connection.sendall(head("POST", "/api/count", b"Content-Length: 3") + b"abc")
         assert read_answer(connection)[2] == b"3"
 

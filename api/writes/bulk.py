@@ -26,7 +26,7 @@ from api.reads.parameters import MAX_FAULTS
 from api.writes import content, preconditions
 from api.writes.commands import DeleteMany, InsertMany, Invalidating, UpdateMany
 from api.writes.inputs import Items, content_of, kind_of, quick_of
-from api.writes.resource import Writes, log, names_of, no_content
+from api.writes.resource import Line, Writes, names_of, no_content
 from api.writes.violations import place, problem_of
 from ops.asgi.bodies import body_limit
 from ops.postgres.bulk import Values, key_of
@@ -122,7 +122,7 @@ class BulkWrites:
 
     async def _write(self, request: HttpRequest, command: Invalidating[Values, Rows], items: Values) -> Rows:
         async def write(_: Transaction | None) -> Rows:
-            return await command.run(items, on_commit=partial(log, request))
+            return await command.run(items, partial(Line, request))
 
         try:
             if not active():

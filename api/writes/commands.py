@@ -7,8 +7,7 @@ the old one. So they would after a write whose outcome nobody knows: then any ro
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
 
@@ -20,15 +19,29 @@ from ops.postgres.pool import pools
 from ops.tasks import finish
 
 
+class Audit(Protocol):
+    """A hook of a transaction (ops/postgres/transactions.py)."""
+
+    def __call__(self) -> None:
+        """The write is committed."""
+
+    def on_unknown(self) -> None:
+        """The connection was lost under the commit."""
+
+
 class Invalidating(commands.Command[Values, Written]):
     """What a command does beside its statement."""
 
-    async def run(self, values: Values, on_commit: Callable[[Written], None] | None = None) -> Written:
-        """As a call, for parameters in one object. `on_commit` gets the row or rows, also if the client has left."""
+    async def run(self, values: Values, audit: Callable[[Written | None], Audit] | None = None) -> Written:
+        """As a call, for parameters in one object.
+
+        `audit` makes a hook of the row or rows, which is called after the commit, also if the client has left; of
+        None for its `on_unknown`, if not even they are known.
+        """
         if tx := transactions.active():
             written = await super().run(values)
-            if on_commit:
-                tx.on_commit(partial(on_commit, written))
+            if audit:
+                tx.on_commit(audit(written))
             if written.keys:
                 # All are invalidated at once, after the commit. A batch that a savepoint has undone is gone.
                 batch = next((hook for hook in tx.hooks if isinstance(hook, AsyncBatch)), None)
@@ -40,19 +53,21 @@ class Invalidating(commands.Command[Values, Written]):
             written = await super().run(values)
             if written.keys:
                 await sync_to_async(invalidate)(self.model, *written.keys)
-            if on_commit:
-                on_commit(written)
+            if audit:
+                audit(written)()
             return written
-        return await finish(self._finish(values, on_commit))
+        return await finish(self._finish(values, audit))
 
-    async def _finish(self, values: Values, on_commit: Callable[[Written], None] | None) -> Written:
+    async def _finish(self, values: Values, audit: Callable[[Written | None], Audit] | None) -> Written:
         try:
             written = await super().run(values)
         except OutcomeUnknown:
+            if audit:
+                audit(None).on_unknown()
             await invalidate_unknown(self.model)
             raise
-        if on_commit:
-            on_commit(written)
+        if audit:
+            audit(written)()
         if written.keys:
             await ainvalidate(self.model, *written.keys)
         return written

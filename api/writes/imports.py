@@ -124,6 +124,7 @@ class Import:
         try:
             await transaction.commit()
         except OutcomeUnknown:
+            log_write(request, rows=rows, outcome="unknown")
             await invalidate_unknown(self.plan.model)
             raise
         log_write(request, rows=rows)

@@ -146,7 +146,7 @@ class Writes:
         self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]
     ) -> Row:
         try:
-            return await command.run(values, on_commit=partial(log, request))
+            return await command.run(values, partial(Line, request))
         except psycopg.Error as error:
             problem = problem_of(
                 error,
@@ -182,11 +182,22 @@ def log_write(request: HttpRequest, **what: Any) -> None:
         structlog.get_logger(audit.name).info("written", **line)
 
 
-def log(request: HttpRequest, written: Row | Rows) -> None:
-    """The same, with the first of the rows' keys."""
-    rows = len(written.keys)
-    more = {"rows": rows} if rows > MAX_LOGGED_IDS else {}
-    log_write(request, ids=written.keys[:MAX_LOGGED_IDS], **more)
+class Line:
+    """The line of a command, with the first of its rows' keys. With `outcome` where nobody knows if it is committed."""
+
+    def __init__(self, request: HttpRequest, written: Row | Rows | None) -> None:
+        self._request = request
+        self._what: dict[str, Any] = {}
+        if written:
+            self._what["ids"] = written.keys[:MAX_LOGGED_IDS]
+            if len(written.keys) > MAX_LOGGED_IDS:
+                self._what["rows"] = len(written.keys)
+
+    def __call__(self) -> None:
+        log_write(self._request, **self._what)
+
+    def on_unknown(self) -> None:
+        log_write(self._request, **self._what, outcome="unknown")
 
 
 def names_of(command: Command[Any, Any]) -> Names:

@@ -72,7 +72,7 @@ class Transaction:
         self.hooks: list[Hook] = []  # what runs after the commit, in this order
         self._lease: Lease | StockLease
         self._failure: BaseException | None = None  # after it, Postgres refuses all but a rollback
-        self.has_ended = False
+        self.has_ended = self.is_committed = False
         self._depth = 0  # of savepoints
 
     def on_commit(self, hook: Hook) -> None:
@@ -149,6 +149,7 @@ class Transaction:
                         await _call(on_unknown)
                 raise OutcomeUnknown(str(error)) from error
             raise
+        self.is_committed = True
         for hook in self._in_order():
             await _call(hook)
 
@@ -201,6 +202,8 @@ class DjangoTransaction(Transaction):
         await sync_to_async(self._leave)(ConnectionLost("rolled back"))
 
     def _leave(self, error: Exception | None) -> None:
+        if not error:
+            on_commit(self._set_committed)
         for hook in () if error else self._in_order():
             on_commit(partial(async_to_sync(_call), hook))
         try:
@@ -210,6 +213,10 @@ class DjangoTransaction(Transaction):
         finally:
             if not self._was_open:
                 connection.close()
+
+
+    def _set_committed(self) -> None:
+        self.is_committed = True
 
 
 def active() -> Transaction | None:
@@ -280,18 +287,20 @@ async def in_transaction(
     """What `block` returns, in a transaction around it.
 
     After a deadlock, a serialisation failure or the loss of the connection before the COMMIT, the whole block runs
-    again, `attempts` times in all, within one deadline. In a transaction that is under way it runs once: the
+    again, `attempts` times in all, within one deadline. After the COMMIT it never does, whatever a hook raises. In a
+    transaction that is under way it runs once: the
     outermost call begins again.
     """
     is_nested = active() is not None
     give_up = monotonic() + deadline
     attempt = 1
     while True:
+        tx = None
         try:
             async with transaction(isolation=isolation, deadline=give_up - monotonic()) as tx:
                 return await block(tx)
         except TRY_AGAIN:
-            if is_nested or attempt >= attempts:
+            if is_nested or attempt >= attempts or (tx and tx.is_committed):
                 raise
         # By chance, so that two do not meet again.
         await asyncio.sleep(random.uniform(0, attempt * PAUSE_SECONDS))  # noqa: S311

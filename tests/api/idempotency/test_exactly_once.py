@@ -129,6 +129,13 @@ def test_a_worker_that_is_killed_between_commit_and_reply(
         assert vouchers(content) == 1
 
 
+def audited(worker: Service, answer: httpx.Response) -> list[dict[str, Any]]:
+    """The lines of audit of a request."""
+    lines = [json.loads(line) for line in worker.log.read_bytes().splitlines()]
+    own = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    return [line for line in own if line["logger"] == "api.audit"]
+
+
 @pytest.mark.parametrize("answered", [True, False], ids=["after", "before"])
 def test_a_connection_that_is_lost_under_the_commit(
     workers: list[Service], wire: Wiretap, vouchers: Vouchers, key: str, *, answered: bool
@@ -146,6 +153,9 @@ def test_a_connection_that_is_lost_under_the_commit(
     again = until_free(workers[1], content, key)
     assert (again.status_code, REPLAYED in again.headers) == (201, answered)
     assert vouchers(content) == 1
+    (line,) = audited(workers[0], lost)
+    assert (line["outcome"], len(line["ids"])) == ("unknown", 1)
+    assert [line.get("outcome") for line in audited(workers[1], again)] == ([] if answered else [None])
 
 
 @pytest.mark.lean
@@ -160,6 +170,8 @@ def test_a_write_whose_answer_never_comes(workers: list[Service], wire: Wiretap,
     wire.withholds = lambda: False
     assert (lost.status_code, lost.json()["code"]) == (503, "write_outcome_unknown")
     assert vouchers(content) == 1
+    (line,) = audited(workers[0], lost)
+    assert (line["outcome"], "ids" in line) == ("unknown", False)
     for each in workers:
         while True:  # until it has a connection again
             url = f"http://127.0.0.1:{each.address[1]}/api/vouchers?limit=1000"

@@ -159,6 +159,19 @@ async def test_hooks(any_pool: Any, admin: Admin) -> None:
     assert len(called) == 1
 
 
+async def test_an_error_after_the_commit_does_not_begin_again(any_pool: Any, admin: Admin) -> None:
+    def fail() -> None:
+        raise errors.DeadlockDetected("of another statement")
+
+    async def pay(tx: Transaction) -> None:
+        tx.on_commit(fail)
+        await run(PAY, id=1, amount=1)
+
+    with pytest.raises(errors.DeadlockDetected):
+        await in_transaction(pay)
+    assert admin.execute(TOTALS).fetchall() == [(1, 1), (2, 0)]
+
+
 async def test_a_deferred_constraint(any_pool: Any, admin: Admin) -> None:
     with pytest.raises(errors.UniqueViolation):
         async with transaction():

@@ -17,7 +17,8 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
@@ -32,7 +33,9 @@ from ops.telemetry.stopwatch import AUTH
 MAX_CREDENTIAL_CHARACTERS = 4096  # a JWT with a few dozen claims; a longer one is not looked at
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # scope-token of RFC 6749, section 3.3
 
-IDENTITY = "identity"  # in the scope of a request that a layer has authenticated: api/limits.py
+IDENTITY = "identity"  # in the scope of a request that a layer has authenticated: an Authenticated, of api/limits.py
+# Seconds for which an endpoint takes a layer's result. A client may send its content for longer, and lose its key.
+HANDED_ON_SECONDS = 0.5
 
 SCOPES: set[str] = set()  # that endpoints ask for, so that `manage.py apikey` can name a misspelt one
 
@@ -43,6 +46,13 @@ class Identity:
 
     name: str
     scopes: frozenset[str] = frozenset()
+
+
+class Authenticated(NamedTuple):
+    """What came of a credential, or the error, and when, on the monotonic clock."""
+
+    result: Identity | Exception | None
+    time: float
 
 
 # From a credential of up to MAX_CREDENTIAL_CHARACTERS to its identity, or None if it is not valid. Errors of the
@@ -74,9 +84,12 @@ class Scope:
 
     async def __call__(self, request: HttpRequest) -> Identity | None:
         """Raises Problem 403 if the credential lacks a scope."""
-        known: dict[str, Identity | None] = getattr(request, "scope", {})
-        if IDENTITY in known:
-            identity = known[IDENTITY]
+        known: Authenticated | None = getattr(request, "scope", {}).get(IDENTITY)
+        identity: Identity | None
+        if known and monotonic() < known.time + HANDED_ON_SECONDS:
+            if isinstance(known.result, Exception):
+                raise known.result
+            identity = known.result
         else:
             with AUTH:
                 credential = credential_of(request)

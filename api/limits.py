@@ -8,17 +8,17 @@ A hit that is written where the request is parsed (ops/gunicorn/wire.py) is not 
 that counting would take.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from time import monotonic
 from typing import Any, TypeVar
 
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.urls import Resolver404
 
-from api.auth import IDENTITY, Identity, authenticate, bearer_of
+from api.auth import IDENTITY, Authenticated, Identity, authenticate, bearer_of
 from api.problems import SAFE
 from ops.asgi import routes
 from ops.asgi.answering import Adding
@@ -31,7 +31,6 @@ from ops.redis.client import open_client
 from ops.redis.rates import Limiter, RateLimit, Verdict
 from ops.telemetry.stopwatch import AUTH
 
-logger = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
 
 READ, WRITE = "read", "write"
@@ -92,17 +91,16 @@ class RateLimits:
         self, counted: tuple[str, RateLimit], scope: Scope, receive: Receive, send: Send
     ) -> None:
         name, limit = counted
-        identity: Identity | None = None
+        result: Identity | Exception | None = None
         if credential := bearer_of(scope["headers"]):
             try:
                 with AUTH:
-                    identity = await authenticate(credential)
-            except Exception as error:  # noqa: BLE001  the endpoint asks again, and answers it
-                logger.debug("A credential could not be looked up: %s", type(error).__name__)
-            else:
-                scope = {**scope, IDENTITY: identity}
-        if identity:
-            who = f"name {identity.name}"
+                    result = await authenticate(credential)
+            except Exception as error:  # noqa: BLE001  the endpoint raises it, if it needs the identity
+                result = error
+            scope = {**scope, IDENTITY: Authenticated(result, monotonic())}
+        if isinstance(result, Identity):
+            who = f"name {result.name}"
         else:
             address = address_of(scope["headers"], scope.get("client"), self._is_trusted)
             who = address and network_of(address)

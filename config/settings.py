@@ -6,7 +6,7 @@ from ops.gunicorn.limits import Limits
 from ops.machine import concurrency
 from ops.postgres.options import PoolOptions, startup_options
 from ops.telemetry.budget import Budget
-from ops.telemetry.logs import configuration, passwords_of
+from ops.telemetry.logs import configuration, passwords_of, values_of
 
 # --- Mode and secrets -----------------------------------------------------------------------------
 
@@ -324,7 +324,7 @@ LOGGING = configuration(
     form=LOG_FORMAT,
     secrets=lambda: [
         *(SECRET_KEY, *SECRET_KEY_FALLBACKS, SERVER_TIMING_KEY),
-        *(DATABASE["PASSWORD"], *passwords_of(REDIS_URL)),
+        *(DATABASE["PASSWORD"], *passwords_of(REDIS_URL), *values_of(RATES_URL)),
     ],
 )
 

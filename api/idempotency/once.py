@@ -31,6 +31,7 @@ from hashlib import sha256
 from inspect import isasyncgenfunction
 from typing import Any, TypeVar, overload
 
+import orjson
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
@@ -41,6 +42,7 @@ from api.cache.changes import MAX_KEYS, AsyncBatch, ainvalidate
 from api.cache.policy import ANY
 from api.idempotency.answers import Answer, Asked, claim, keep, look
 from api.problems import SAFE, Fault, Problem
+from ops.asgi import problems
 from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.pool import pools
 from ops.postgres.transactions import TRY_AGAIN, Transaction, in_transaction
@@ -243,6 +245,8 @@ async def replay(kept: Answer, asked: Asked) -> HttpResponse:
     if "content-type" not in map(str.lower, fields):  # Django then gives one
         del response["Content-Type"]
     response[REPLAYED] = "true"
+    if kept.status >= REFUSAL and response.get("Content-Type") == problems.CONTENT_TYPE:
+        problems.count(orjson.loads(kept.body)["code"])
     return response
 
 

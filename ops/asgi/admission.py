@@ -37,12 +37,15 @@ from typing import Any
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 
+from ops.asgi import routes
 from ops.asgi.disconnect import answer_nobody, has_left
 from ops.asgi.problems import OVERLOADED, refuse
+from ops.asgi.root_path import path_info
 from ops.asgi.types import SHARED, Application, Receive, Scope, Send
 from ops.postgres.checkouts import recent_waits
 from ops.telemetry import request_stats
 from ops.telemetry.metrics import metrics
+from ops.telemetry.stopwatch import current
 
 FIRST, LEAST, MOST = 64, 8, 512  # requests
 ENOUGH = 4  # active requests, from which on another is begun only if its client is still there
@@ -132,6 +135,8 @@ class Admission:
             is_kept=scope["method"] not in READS or SHARED in scope
         ):
             admission.count_refusal()
+            if watch := current.get():
+                watch.route = routes.route_of(path_info(scope))
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
         if admission.active >= ENOUGH and has_left(scope):
             return answer_nobody()

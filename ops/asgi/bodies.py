@@ -253,8 +253,6 @@ def _limit_of_request(scope: Scope, method: str) -> tuple[int, bool]:
         if settings.MIDDLEWARE:  # which may answer by itself, or choose another URL configuration
             return int(settings.BODY_LIMIT), False
         raise Refused(404, "not_found", "There is no such resource.") from None
-    if watch := current.get():
-        watch.route = match.route
     limits: Mapping[str, int] | None = getattr(match.func, "body_limits", None)
     if limits is None:
         return limit_of(match.func), streams(match.func) and method != "GET"

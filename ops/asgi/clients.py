@@ -1,11 +1,13 @@
 """The address of a client, behind the proxies that are trusted."""
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from ops.asgi.types import Fields
 
+WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([^\]]*)\])(?::[0-9]{1,5})?")  # as some proxies write an address
 MAX_FORWARDED_BYTES = 2048  # of X-Forwarded-For; the hops next to this service are at its end
 IPV6_BITS = 64  # of an address: one client has all that follow them (RFC 6177)
 
@@ -43,6 +45,8 @@ def address_of(headers: Fields, client: tuple[str, int] | None, is_trusted: Call
         said = b",".join(value for name, value in headers if name == b"x-forwarded-for")
         for hop in reversed(said[-MAX_FORWARDED_BYTES:].decode("latin-1").split(",")):
             text = hop.strip()
+            if found := WITH_PORT.fullmatch(text):
+                text = found[1] or found[2]
             if parse(text) is None:
                 break
             address = text

@@ -15,7 +15,7 @@ from django.urls import Resolver404, ResolverMatch, URLPattern, URLResolver, get
 from django.urls.resolvers import RoutePattern
 
 from ops.asgi.types import Scope
-from ops.telemetry.stopwatch import UNMATCHED
+from ops.telemetry.stopwatch import UNMATCHED, current
 
 MAX_PATHS = 1024  # that are remembered: each route without parameters has one, one by re_path() may have many
 
@@ -118,6 +118,8 @@ def match_of(scope: Scope, path: str) -> ResolverMatch:
     known: tuple[str, ResolverMatch] | None = scope.get(MATCH)
     if known is None or known[0] != path:
         known = scope[MATCH] = path, resolve(get_resolver(), path)
+        if watch := current.get():
+            watch.route = known[1].route
     return known[1]
 
 

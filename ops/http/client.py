@@ -15,7 +15,6 @@ from ops.project import NAME, VERSION
 # Calls to one upstream that are under way at a time, and so its connections. One more is refused at once: by Little's
 # law, 32 calls that take 250 ms each are 128 a second in each worker.
 MAX_IN_FLIGHT = 32
-MAX_CONNECTIONS = 128  # to all of them
 IDLE_SECONDS = 15.0  # until an idle connection is closed: before most servers and balancers do so
 DNS_SECONDS = 10.0  # that an address is used without asking again: an upstream may move
 # Between two probes of an upstream whose breaker is open: it is somebody's, and each worker probes it.
@@ -42,8 +41,8 @@ class Client:
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS,
-                limit_per_host=MAX_IN_FLIGHT,
+                limit=0,  # each upstream has its own, MAX_IN_FLIGHT: two on one host do not wait for each other
+                limit_per_host=0,
                 keepalive_timeout=IDLE_SECONDS,
                 ttl_dns_cache=int(DNS_SECONDS),
             ),

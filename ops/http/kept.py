@@ -13,6 +13,7 @@ After a failure none is made for PAUSE_SECONDS.
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -68,7 +69,8 @@ class Kept(Generic[Content]):
         return Value(self._content, age, age >= self.fresh)
 
     def _age(self) -> float:
-        return max(0.0, time.time() - self._fetched)
+        age = time.time() - self._fetched
+        return max(0.0, age) if age > -self.fresh else math.inf  # of the future: the clock was set back
 
     async def _renew(self) -> None:
         shared = await self._in_cache(cache.get, self._key)

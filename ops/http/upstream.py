@@ -49,7 +49,7 @@ CALLS = metrics.counter(
     "Calls to other services, by class of status, or by the reason that there was no answer of use.",
     *("upstream", "outcome"),
 )
-DURATION = metrics.histogram("upstream_call_seconds", "A call with all its tries.", "upstream")
+DURATION = metrics.histogram("upstream_call_seconds", "A call that was made, with all its tries.", "upstream")
 OPEN = metrics.gauge("upstream_breaker_open", "1 while an upstream is left alone.", "upstream", over="max")
 
 
@@ -112,7 +112,7 @@ class Upstream:
             method, URL(self.url + path, encoded=True), content, dict(watch.passed_on()) if watch else {}
         )
         request.fields.update(fields or {})
-        began, outcome = perf_counter(), "cancelled"
+        outcome = "error"
         try:
             with UPSTREAM:
                 if client := clients.get(asyncio.get_running_loop()):
@@ -124,9 +124,11 @@ class Upstream:
         except UpstreamUnavailable as error:
             outcome = error.reason
             raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
             CALLS.labels(self.name, outcome).value += 1
-            DURATION.labels(self.name).observe(perf_counter() - began)
         return answer
 
     async def _call(self, client: Client, request: "Request") -> Answer:
@@ -143,6 +145,7 @@ class Upstream:
         if state.in_flight >= MAX_IN_FLIGHT:
             raise UpstreamUnavailable(self.name, "busy")
         state.in_flight += 1
+        began = perf_counter()
         try:
             answer = await self._try_in_time(client, state, request)
         except UpstreamUnavailable as error:
@@ -150,6 +153,7 @@ class Upstream:
             raise
         finally:
             state.in_flight -= 1
+            DURATION.labels(self.name).observe(perf_counter() - began)
         state.breaker.succeeded()
         return answer
 
@@ -181,7 +185,8 @@ class Upstream:
                 may_pass = isinstance(error, aiohttp.ClientConnectorError)
                 failure = UpstreamUnavailable(self.name, "connection", error)
             except aiohttp.ClientError as error:
-                raise UpstreamUnavailable(self.name, "malformed", type(error).__name__) from error
+                # Without its cause, whose text has the whole URL, and so what is secret in it.
+                raise UpstreamUnavailable(self.name, "malformed", type(error).__name__) from None
             else:
                 if answer.status < SERVER_ERROR and answer.status != TOO_MANY:
                     return answer

@@ -249,6 +249,12 @@ def passwords_of(url: str) -> list[str]:
     return [*spelled, *map(unquote, spelled)]
 
 
+def values_of(url: str) -> list[str]:
+    """The values in the URL's query, such as a key, as it spells them and decoded."""
+    spelled = [pair.partition("=")[2] for pair in urlsplit(url).query.split("&")]
+    return [*spelled, *map(unquote, spelled)]
+
+
 def _circumstances(_logger: object, _method: str, event: EventDict) -> EventDict:
     event["pid"] = os.getpid()
     if watch := current.get():

@@ -321,3 +321,42 @@ def test_a_layer_reads_the_credential_as_an_endpoint_does(fields: list[tuple[str
     headers = [(name.lower().encode(), value.encode()) for name, value in fields]
     scope = {"method": "GET", "path": "/", "query_string": b"", "headers": headers}
     assert bearer_of(headers) == credential_of(ASGIRequest(scope, BytesIO()))
+
+
+def asked(found: object) -> ASGIRequest:
+    scope = {"method": "GET", "path": "/", "query_string": b"", "headers": [], IDENTITY: found}
+    return ASGIRequest(scope, BytesIO())
+
+
+def test_an_endpoint_takes_what_a_layer_has_found_for_a_moment() -> None:
+    """A client that sends its content slowly may have lost its key meanwhile."""
+    known, error = Identity("shop", frozenset(["a"])), psycopg.OperationalError()
+    check = async_to_sync(scope("a"))
+    now = time.monotonic()
+    assert check(asked(Authenticated(known, now + 60))) is known
+    with pytest.raises(psycopg.OperationalError):
+        check(asked(Authenticated(error, now + 60)))
+    for result in (known, error):
+        assert check(asked(Authenticated(result, now - 1))) is None  # the request has no credential
+
+
+def test_a_look_up_that_fails_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once is enough where Postgres is frozen: it takes a second."""
+    error, seen = psycopg.OperationalError(), []
+
+    async def fail(_credential: str) -> None:
+        raise error
+
+    async def show(scope: Scope, *_: object) -> None:
+        seen.append(scope[IDENTITY].result)
+
+    async def post() -> None:
+        layer = RateLimits(show)
+        fields = [(b"x-api-key", b"k")]
+        request = {"type": "http", "method": "POST", "path": "/nowhere", "headers": fields, "client": None}
+        async with layer.counting():
+            await layer(request, cast("Any", None), cast("Any", None))
+
+    monkeypatch.setattr("api.limits.authenticate", fail)
+    asyncio.run(post())
+    assert seen == [error]

@@ -80,6 +80,15 @@ async def test_old_content_is_renewed(client: Client, other: Source, name: str) 
     assert (await kept.get()).content.number == 8
 
 
+async def test_a_clock_that_was_set_back(client: Client, other: Source, name: str) -> None:
+    kept = keep(other.url, name)
+    await kept.get()
+    let_age(kept, -3600)
+    await kept.get()
+    assert other.asked == 2
+    assert kept._age() < FRESH
+
+
 async def test_stale_content_is_better_than_none(client: Client, other: Source, name: str) -> None:
     kept = keep(other.url, name)
     await kept.get()

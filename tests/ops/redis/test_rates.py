@@ -66,6 +66,18 @@ async def test_two_workers_share_a_quota_also_after_a_restart_of_redis(
     await client.run(("DEL", f"{key}:a"))
 
 
+async def test_a_quota_that_was_longer_before_bars_nobody(limiter: Limiter, client: Client, key: str) -> None:
+    """Nor one that was counted by a clock which was ahead."""
+    assert (await limiter.take(RateLimit(1, 3600), "a")).taken
+    verdict = await limiter.take(RateLimit(100, 1), "a")
+    assert (verdict.taken, verdict.reset) == (False, 1)  # it counts as spent, no more
+    deadline = asyncio.get_running_loop().time() + 5
+    while not (await limiter.take(RateLimit(100, 1), "a")).taken:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.005)
+    await client.run(("DEL", f"{key}:a"))
+
+
 async def test_the_quota_comes_back_evenly(limiter: Limiter, client: Client, key: str) -> None:
     limit = RateLimit(2, 0.4)
     for _ in range(2):

@@ -82,7 +82,7 @@ class Command(BaseCommand):
         for unknown in sorted({*scopes} - SCOPES):
             known = ", ".join(sorted(SCOPES)) or "none"
             self.stderr.write(f"No endpoint asks for the scope {unknown}; there are: {known}.")
-        self._make(name, " ".join(dict.fromkeys(scopes)), expires)
+        self._show(*self._make(name, " ".join(dict.fromkeys(scopes)), expires))
 
     def list(self) -> None:
         now = timezone.now()
@@ -117,21 +117,31 @@ class Command(BaseCommand):
             old.time_replaced = now
             old.time_expires = min(old.time_expires or now + grace, now + grace)
             old.save()
-            self._make(name, old.scopes, expires)
+            made = self._make(name, old.scopes, expires)
+        self._show(*made)
         self.stderr.write(f"The old key {old.prefix} is valid until {_date(old.time_expires)}.")
 
     def revoke(self, which: str) -> None:
-        with transaction.atomic():
-            keys = [*ApiKey.objects.filter(Q(name=which) | Q(prefix=which), time_revoked=None)]
-            if not keys:
-                raise CommandError(f"There is no key with the name or prefix {which} that is not revoked.")
-            for key in keys:
-                key.time_revoked = timezone.now()
-                key.save()
-        for key in keys:
+        revoked: dict[int, ApiKey] = {}
+        while keys := self._revoke(which):  # until there is no key that was made meanwhile
+            revoked |= {key.pk: key for key in keys}
+        if not revoked:
+            raise CommandError(f"There is no key with the name or prefix {which} that is not revoked.")
+        for key in revoked.values():
             self.stderr.write(f"{key.name} {key.prefix} is revoked.")
 
-    def _make(self, name: str, scopes: str, expires: timedelta | None) -> None:
+    @transaction.atomic
+    def _revoke(self, which: str) -> Sequence[ApiKey]:
+        found = ApiKey.objects.select_for_update().filter(Q(name=which) | Q(prefix=which), time_revoked=None)
+        keys = [*found]
+        for key in keys:
+            key.time_revoked = timezone.now()
+            key.save(update_fields=["time_revoked"])
+        return keys
+
+    @staticmethod
+    def _make(name: str, scopes: str, expires: timedelta | None) -> tuple[str, ApiKey]:
+        """A key, and its row."""
         text, prefix = mint()
         now = timezone.now()
         key = ApiKey(name=name, prefix=prefix, digest=digest_of(text), scopes=scopes, time_created=now)
@@ -146,8 +156,12 @@ class Command(BaseCommand):
             raise CommandError(
                 f"{name} has a key already: apikey rotate {name}, or apikey revoke {name}"
             ) from None
-        end = _date(key.time_expires) if expires else "it is revoked"
-        self.stderr.write(f"A key for {name}, valid until {end}. It is shown this once:")
+        return text, key
+
+    def _show(self, text: str, key: ApiKey) -> None:
+        """Once it is committed."""
+        end = _date(key.time_expires) if key.time_expires else "it is revoked"
+        self.stderr.write(f"A key for {key.name}, valid until {end}. It is shown this once:")
         self.stdout.write(text)
 
 

@@ -183,7 +183,7 @@ def log_write(request: HttpRequest, **what: Any) -> None:
 
 
 class Line:
-    """The line of a command, with the first of its rows' keys. With `outcome` where nobody knows if it is committed."""
+    """The line of a command, with the first of its rows' keys; with `outcome`, if nobody knows what came of it."""
 
     def __init__(self, request: HttpRequest, written: Row | Rows | None) -> None:
         self._request = request

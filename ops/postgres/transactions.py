@@ -214,7 +214,6 @@ class DjangoTransaction(Transaction):
             if not self._was_open:
                 connection.close()
 
-
     def _set_committed(self) -> None:
         self.is_committed = True
 

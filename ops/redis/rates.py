@@ -30,13 +30,16 @@ MAX_CLIENTS = 8192  # that a worker counts by itself, and that it knows to be re
 MICROSECONDS = 1_000_000
 
 # In: the key of the client's TAT; the time that a request costs, and the time of the whole quota, in microseconds.
-# A TAT beyond the whole quota is of a longer quota before, or of a Redis whose clock was ahead: it counts as all of it.
+# A TAT beyond the whole quota is of a longer quota before, or of a Redis whose clock was ahead: all of it is spent.
 # Out: whether the request is taken, and how far the TAT is ahead of now, in microseconds.
 SCRIPT = b"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-tat = math.min(tat, now + ARGV[2])
+if tat > now + ARGV[2] then
+  tat = now + ARGV[2]
+  redis.call('SET', KEYS[1], string.format('%.0f', tat), 'PX', math.ceil(ARGV[2] / 1000))
+end
 local after = tat + ARGV[1] - now
 if after > tonumber(ARGV[2]) then
   return {0, tat - now}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import httpx
 import psycopg
 import pytest
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
@@ -17,7 +18,10 @@ from ninja import File, Form, UploadedFile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api import Api, idempotent
+from api.idempotency.answers import Answer, Asked
 from api.idempotency.models import IdempotencyKey
+from api.idempotency.once import replay
+from ops.asgi import problems
 from tests.api.idempotency.conftest import voucher
 from tests.service import PATIENCE, Service
 from tests.shop.models import Voucher
@@ -133,3 +137,12 @@ def test_a_key_appears_nowhere(
     assert "once-" in dump
     for place in (logs, metrics, seen, stored.decode("latin-1"), dump):
         assert secret not in place
+
+
+def test_a_refusal_that_comes_again_is_counted_again() -> None:
+    codes = problems.PROBLEMS.labels("conflict")
+    before = codes.value
+    body = problems.encode(409, "conflict", "It is there.")
+    kept = Answer(b"r", 409, [("Content-Type", problems.CONTENT_TYPE)], body, {})
+    again = async_to_sync(replay)(kept, Asked(b"d", b"r"))
+    assert (again.status_code, again.content, codes.value) == (409, body, before + 1)

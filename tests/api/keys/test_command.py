@@ -1,5 +1,6 @@
 """`manage.py apikey`: one current key a name, shown once; two are valid while they are rotated."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from io import StringIO
 
@@ -11,6 +12,7 @@ from pytest_django import Settings
 
 from api.auth import scope
 from api.checks import check_authenticate
+from api.keys.management.commands.apikey import Command
 from api.keys.minting import KEY, digest_of
 from api.keys.models import ApiKey
 
@@ -90,6 +92,21 @@ def test_rotate_and_revoke() -> None:
     assert not ApiKey.objects.filter(time_revoked=None).exists()
     assert run("create", "shop")[0]  # the name is free again
     assert digest_of(out.strip()) not in run("list")[0]
+
+
+def test_a_key_that_is_made_under_a_revocation_is_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    revoke = Command._revoke
+    run("create", "shop")
+
+    def revoke_late(command: Command, which: str) -> Sequence[ApiKey]:
+        keys = revoke(command, which)
+        if len(ApiKey.objects.all()) == 1:
+            run("create", "shop")
+        return keys
+
+    monkeypatch.setattr(Command, "_revoke", revoke_late)
+    assert run("revoke", "shop")[1].count("is revoked") == 2
+    assert not ApiKey.objects.filter(time_revoked=None).exists()
 
 
 def test_a_shorter_life_is_not_made_longer_by_grace() -> None:

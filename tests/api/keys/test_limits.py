@@ -88,8 +88,6 @@ def test_one_quota_for_all_workers(workers: list[Service], client: dict[str, str
     other = {"X-Forwarded-For": "203.0.113.9"}
     assert workers[0].client.post("/keys/open", headers=other).status_code == 200
     assert workers[0].client.post("/keys/bulk", headers=client).status_code == 200  # another class
-    counted = f'route="{refused.request.url.path}",method="POST",status="429"'
-    assert any(counted in line for line in metrics_of(workers))
     for method in ("POST", "DELETE"):  # nor do a path and a method help that no route has
         assert workers[0].client.request(method, "/nowhere", headers=client).status_code == 429
 

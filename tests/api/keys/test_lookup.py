@@ -1,8 +1,9 @@
 """A worker's memory of keys: bounded, read again in time, never older than a change that was heard of."""
 
 import asyncio
+import time
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -12,12 +13,15 @@ from django.utils import timezone
 from psycopg import OperationalError
 from pytest_django import Settings
 
-from api.auth import bearer_of, credential_of
+from api.auth import IDENTITY, Authenticated, Identity, bearer_of, credential_of, scope
 from api.cache import changes
 from api.keys import lookup
 from api.keys.lookup import REFRESH_SECONDS, TTL_SECONDS, USED_SECONDS, Memory, Row, authenticate
 from api.keys.minting import KEY, digest_of, mint
 from api.keys.models import ApiKey
+from api.limits import RateLimits
+from ops.asgi.types import Scope
+from ops.redis.rates import RateLimit
 from tests.api.cache.harness import Clock
 
 pytestmark = pytest.mark.django_db(transaction=False)
@@ -330,19 +334,20 @@ def asked(found: object) -> ASGIRequest:
 
 def test_an_endpoint_takes_what_a_layer_has_found_for_a_moment() -> None:
     """A client that sends its content slowly may have lost its key meanwhile."""
-    known, error = Identity("shop", frozenset(["a"])), psycopg.OperationalError()
+    known, error = Identity("shop", frozenset(["a"])), OperationalError()
     check = async_to_sync(scope("a"))
     now = time.monotonic()
     assert check(asked(Authenticated(known, now + 60))) is known
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(OperationalError):
         check(asked(Authenticated(error, now + 60)))
     for result in (known, error):
         assert check(asked(Authenticated(result, now - 1))) is None  # the request has no credential
 
 
-def test_a_look_up_that_fails_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_up_that_fails_is_handed_on(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """Once is enough where Postgres is frozen: it takes a second."""
-    error, seen = psycopg.OperationalError(), []
+    error = OperationalError()
+    seen: list[object] = []
 
     async def fail(_credential: str) -> None:
         raise error
@@ -357,6 +362,7 @@ def test_a_look_up_that_fails_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> N
         async with layer.counting():
             await layer(request, cast("Any", None), cast("Any", None))
 
+    settings.RATE_LIMITS = {"write": RateLimit(100, 1), "read": None, "bulk": None}
     monkeypatch.setattr("api.limits.authenticate", fail)
     asyncio.run(post())
     assert seen == [error]

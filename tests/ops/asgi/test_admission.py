@@ -1,8 +1,14 @@
 """The limit: what it counts, and how it follows the lag."""
 
 import asyncio
+from typing import Any, cast
 
-from ops.asgi.admission import FIRST, KEPT_SHARE, LEAST, MAX_WAIT_SECONDS, MOST, Limit
+import pytest
+
+from ops.asgi import admission as module
+from ops.asgi.admission import FIRST, KEPT_SHARE, LEAST, MAX_WAIT_SECONDS, MOST, Admission, Limit
+from ops.asgi.types import Message
+from ops.telemetry.stopwatch import Stopwatch, current
 
 LATE, IN_TIME = 4 * MAX_WAIT_SECONDS, 0.0
 
@@ -58,3 +64,17 @@ def test_what_comes_in_one_turn_is_counted_while_others_are_refused() -> None:
         assert [asyncio.run(read(admission, 5)) for _ in range(2)] == [2, 2]
         admission.look(IN_TIME)
     assert asyncio.run(read(admission, 5)) == 5
+
+
+def test_a_refusal_is_filed_under_its_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Any = {"type": "http", "method": "POST", "path": "/api/products", "headers": []}
+    monkeypatch.setattr(module.admission, "active", 2 * MOST)
+    token = current.set(watch := Stopwatch(b"id"))
+    asyncio.run(Admission(cast("Any", None))(scope, cast("Any", None), send))  # type: ignore[arg-type]
+    current.reset(token)
+    assert (sent[0]["status"], watch.route, watch.code) == (503, "api/products", "overloaded")

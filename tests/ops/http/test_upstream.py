@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,7 +13,15 @@ import pytest
 from ops.breaker import MAX_FAILURES
 from ops.http import upstream as module
 from ops.http.client import MAX_IN_FLIGHT, Client, clients
-from ops.http.upstream import CALLS, MAX_TRIES, Answer, Upstream, UpstreamUnavailable, retry_after
+from ops.http.upstream import (
+    CALLS,
+    DURATION,
+    MAX_TRIES,
+    Answer,
+    Upstream,
+    UpstreamUnavailable,
+    retry_after,
+)
 from ops.telemetry.stopwatch import UPSTREAM, Stopwatch, current
 from tests.loops import until
 from tests.upstream import Behaviour, Source, answers, drips, hangs, in_turn, resets, says, source
@@ -167,10 +176,46 @@ async def test_a_path_is_sent_to_the_host(client: Client, other: Source, path: s
 
 async def test_a_field_that_is_none_is_no_failure_of_the_upstream(client: Client, other: Source) -> None:
     upstream = declare(other.url)
+    cancelled, errors = CALLS.labels("test", "cancelled"), CALLS.labels("test", "error")
+    before = cancelled.value, errors.value
     for _ in range(2 * MAX_FAILURES):
         with pytest.raises(ValueError, match="header injection"):
             await upstream.send("GET", fields={"X": "a\r\nY: b"})
+    assert (cancelled.value, errors.value) == (before[0], before[1] + 2 * MAX_FAILURES)
     assert (await upstream.get()).status == 200
+
+
+async def test_an_error_does_not_show_the_url(client: Client) -> None:
+    """It may have a key in it."""
+    with source(says(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as running:
+        upstream = declare(f"{running.url}/?{'key'}={MAX_BYTES}")
+        try:
+            await upstream.get()
+        except UpstreamUnavailable:
+            shown = traceback.format_exc()
+    assert "malformed" in shown
+    assert f"key={MAX_BYTES}" not in shown
+
+
+async def test_two_upstreams_on_one_host_do_not_wait_for_each_other(client: Client, other: Source) -> None:
+    """One of them is slow, and has all the calls that it may have."""
+    slow = Upstream("slow", other.url, timeout=PATIENT)
+    other.behave = hangs
+    calls = [asyncio.create_task(slow.get()) for _ in range(MAX_IN_FLIGHT)]
+    for _ in calls:
+        await asyncio.to_thread(other.wait_for_a_request)
+    other.behave = WELL
+    assert (await declare(other.url).get()).status == 200
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_calls_that_are_not_made_have_no_duration(client: Client) -> None:
+    durations = DURATION.labels("test")
+    before = sum(durations.counts)
+    assert await reason_of(declare("")) == "unconfigured"
+    assert sum(durations.counts) == before
 
 
 async def test_the_request_is_named(client: Client, other: Source) -> None:

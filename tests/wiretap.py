@@ -38,6 +38,8 @@ class Wiretap:
         self.url = url
         self.trap: Trap | None = None  # springs once
         self.withholds: Callable[[], bool] = lambda: False  # whether the server's answers wait
+        self.last_words = b""  # what the client gets in place of the next answer, before the end; once
+        self.holds_ready: threading.Event | None = None  # the end of a batch (ReadyForQuery) waits for it
         self.messages: list[Message] = []
         self.prepared: dict[str, str] = {}  # SQL by name, of all connections; `clear` leaves it
 
@@ -109,6 +111,15 @@ def _downstream(server: socket.socket, client: socket.socket, wire: Wiretap) -> 
         while data := server.recv(65536):
             while wire.withholds():
                 time.sleep(0.001)
+            if wire.last_words:
+                words, wire.last_words = wire.last_words, b""
+                client.sendall(words)
+                client.shutdown(socket.SHUT_RDWR)
+                break
+            if wire.holds_ready and data[-6:-5] == b"Z":
+                client.sendall(data[:-6])
+                wire.holds_ready.wait()
+                data = data[-6:]
             if b"COMMIT\0" in data and wire.springs(answered=True):
                 client.shutdown(socket.SHUT_RDWR)
                 break

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 WORKER_FILES_BYTES = 1024 * 1024  # the room that a worker's files take
 OWN = Registry(REGISTRY)  # metrics of the arbiter itself
+REASONS = ("memory", "stopped", "timeout", "died")
 EXITS = OWN.counter("gunicorn_worker_exits_total", "Workers that ended.", "reason")
 BUILD = OWN.gauge("build_info", "What runs here.", "version", "revision", "python", "django", over="max")
 # Starts the exporter again five seconds after it failed. The exporter ends in order when the pipe from the arbiter
@@ -69,6 +70,8 @@ class Supervisor:
             self._store = Store(self._directory, f"{os.getpid()}-arbiter")
             release = settings.VERSION, settings.REVISION
             BUILD.labels(*release, platform.python_version(), django.__version__).value = 1
+            for reason in REASONS:  # from 0 on, or Prometheus would not see the first ends
+                EXITS.labels(reason)
             self._store.write(OWN.metrics)
         except OSError as error:
             self._store = None

@@ -52,8 +52,12 @@ class ResponseTimeout(OperationalError):
 
 
 def is_lost(error: OperationalError) -> bool:
-    """Whether the connection is gone. Errors without a code come from libpq, 57P is a server that shuts down."""
-    return error.sqlstate is None or error.sqlstate.startswith("57P")
+    """Whether the connection is gone. Errors without a code come from libpq, 57P is a server that shuts down.
+
+    After any FATAL nothing more comes: PgBouncer says 08P01 where it has lost the server under a statement.
+    """
+    severity = error.diag.severity_nonlocalized or error.diag.severity
+    return error.sqlstate is None or error.sqlstate.startswith("57P") or severity in ("FATAL", "PANIC")
 
 
 # Statements that a connection keeps prepared, as psycopg does; each takes memory in the backend.
@@ -168,6 +172,10 @@ class Connection:
             self.fail(lost)
             if not call.future.done():
                 call.future.set_exception(lost)
+
+    def others(self) -> list[Call]:
+        """The calls behind the first one that were sent."""
+        return [each for each in self._expected if isinstance(each, Call)][not self._held :]
 
     def calls(self) -> list[Call]:
         """The calls whose results are due, in order."""
@@ -293,8 +301,12 @@ class Connection:
         except OperationalError as error:
             self.fail(ConnectionLost(str(error)))
         else:
-            if not self.is_lost and self._results:
+            if self.is_lost:
+                return
+            if self._results:
                 self._give_results()
+                self._on_progress(self)
+            elif not self.load:  # the last calls were dropped, since nobody waits for them any more
                 self._on_progress(self)
 
     def _take_sync(self, result: PGresult) -> None:
@@ -352,8 +364,7 @@ class Connection:
 
     def _refuse(self, call: Call, error: Exception) -> None:
         """Postgres has refused the call."""
-        shuts_down = isinstance(error, OperationalError) and (error.sqlstate or "").startswith("57P")
-        if shuts_down or self._pq.status != ConnStatus.OK:
+        if (isinstance(error, OperationalError) and is_lost(error)) or self._pq.status != ConnStatus.OK:
             self._expected.appendleft(call)
             self.fail(ConnectionLost(str(error)))
         elif self._prepare_statements and isinstance(error, STALE_STATEMENT) and not call.prepares_again:

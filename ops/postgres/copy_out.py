@@ -25,7 +25,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from ops.postgres.connection import ResponseTimeout
-from ops.postgres.long_transaction import ACKNOWLEDGED_SECONDS, own_connection
+from ops.postgres.long_transaction import ACKNOWLEDGED_SECONDS, in_time, own_connection
 from ops.postgres.pool import pools
 from ops.tasks import finish
 from ops.telemetry.stopwatch import DB
@@ -84,9 +84,10 @@ class Copy:
         # The session's limits are a request's. SET LOCAL, since a pooler may give each transaction another session.
         # To compile expressions would only delay the first row.
         limit = round(settings.EXPORT_SECONDS * 1000)
-        await self._connection.execute(
-            f"BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}; SET LOCAL jit = off"
-        )
+        with in_time(self._connection):
+            await self._connection.execute(
+                f"BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}; SET LOCAL jit = off"
+            )
         text = AsyncClientCursor(self._connection).mogrify(statement, values)  # COPY takes no parameters
         self._pq.nonblocking = 0  # it fits into the socket's buffer, which is empty
         self._pq.send_query(text.encode())

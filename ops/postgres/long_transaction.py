@@ -7,8 +7,8 @@ many there are at a time is the caller's to bound, and part of the connection bu
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -94,7 +94,8 @@ async def long_transaction() -> AsyncIterator[LongTransaction]:
         return
     async with own_connection(tcp_user_timeout=ACKNOWLEDGED_SECONDS * 1000) as connection:
         transaction = LongTransaction(connection)
-        await transaction.begin()
+        with in_time(connection):
+            await transaction.begin()
         watching = asyncio.create_task(_watch(connection))
         try:
             yield transaction
@@ -121,6 +122,19 @@ async def _watch(connection: "AsyncConnection[Any]") -> None:
     _cut(connection)
 
 
+@contextmanager
+def in_time(connection: "AsyncConnection[Any]") -> Iterator[None]:
+    """End quick statements that Postgres does not answer in time, with OperationalError.
+
+    A server may take a connection and answer nothing on it: PgBouncer, in front of one that is frozen.
+    """
+    timer = asyncio.get_running_loop().call_later(settings.NATIVE_POOL.deadline, _cut, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _cut(connection: "AsyncConnection[Any]") -> None:
     """End what waits for an answer, with OperationalError. A cancellation would wait for an answer, too."""
     with suppress(OperationalError, OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as lost:
@@ -137,7 +151,8 @@ async def own_connection(**parameters: Any) -> "AsyncIterator[AsyncConnection[An
         **connection_parameters() | {"prepare_threshold": None} | parameters
     )
     try:
-        await verify(connection)
+        with in_time(connection):
+            await verify(connection)
         yield connection
     finally:
         await connection.close()

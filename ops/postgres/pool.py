@@ -220,12 +220,13 @@ class Pool:
 
         A call whose connection was lost gets none that may be about to end like it, unknown to us.
         """
+        has_grown = False
         for place in lane.places:
             connection = self._places[place]
             if connection is None:
-                self._grow(place)
-                if place:
-                    return None
+                if not has_grown:
+                    has_grown = True
+                    self._grow(place)
             elif call.only_proven and connection.proven < call.since:
                 continue
             elif not connection.load:
@@ -261,13 +262,13 @@ class Pool:
         now = perf_counter()
         shared = [each for each in self.borrowed if each.load > 1 and each not in self._leased]
         for connection in shared:
-            first, *others = connection.calls()
             if now - connection.since < HELD_UP_SECONDS:
                 continue
+            first = connection.calls()[0]
             other = self._find(self._lane(first), now, first)
             if not other or other.load:
                 continue
-            for call in others:
+            for call in connection.others():
                 if call.statement.repeatable and not call.future.done():
                     connection.withdraw(call)
                     self._send(other, call, now)
@@ -295,6 +296,7 @@ class Pool:
         def expire() -> None:
             if not call.connection and not call.future.done():
                 TIMED_OUT.value += 1
+                SHED.value += bool(self.borrowed)
                 if not self.borrowed and not self._is_away:
                     self._is_away = True  # without a connection the next ones need not wait
                     logger.warning("the database is away: requests that need it are refused")
@@ -474,7 +476,7 @@ class StockPool:
         """Run a read. Raises psycopg.OperationalError where Postgres, or the queue for it, is not up to it."""
         values = [None if text is None else text.decode() for text in parameters]
         async with AsyncExitStack() as stack:
-            with _checkout():
+            with self._checkout():
                 connection = await stack.enter_async_context(self._source.connection())
             with DB:
                 cursor = await connection.execute(statement.template, values)
@@ -482,7 +484,7 @@ class StockPool:
 
     async def lease(self, begin: Statement) -> "StockLease":
         """A connection for a transaction, which `begin` has begun. Raises as `fetch`."""
-        with _checkout():
+        with self._checkout():
             lease = StockLease(self._source, await self._source.getconn())
         try:
             await lease.fetch(begin, ())
@@ -497,24 +499,26 @@ class StockPool:
         idle = stats["pool_available"]
         return idle, stats["pool_size"] - idle, stats["requests_waiting"]
 
-
-@contextmanager
-def _checkout() -> Iterator[None]:
-    """Count a checkout from psycopg's pool, and what it has waited."""
-    began = perf_counter()
-    try:
-        with QUEUE:
-            yield
-    except PoolTimeout:
-        TIMED_OUT.value += 1
-        raise
-    except TooManyRequests:
-        REFUSED.value += 1
-        SHED.value += 1
-        raise
-    finally:
-        WAITED.observe(perf_counter() - began)
-    TAKEN.value += 1
+    @contextmanager
+    def _checkout(self) -> Iterator[None]:
+        """Count a checkout from psycopg's pool, and what it has waited."""
+        began = perf_counter()
+        try:
+            with QUEUE:
+                yield
+        except PoolTimeout as error:
+            TIMED_OUT.value += 1
+            if not self._source.get_stats()["pool_size"]:
+                raise
+            SHED.value += 1
+            raise Busy(str(error)) from error
+        except TooManyRequests:
+            REFUSED.value += 1
+            SHED.value += 1
+            raise
+        finally:
+            WAITED.observe(perf_counter() - began)
+        TAKEN.value += 1
 
 
 class StockLease:

@@ -91,6 +91,7 @@ class Transaction:
 
         After a cancellation in this block, such as by asyncio.timeout, the whole transaction can only be rolled back.
         """
+        self._check()
         save, release, undo = _savepoint(self._depth)
         hooks = len(self.hooks)
         await self.fetch(save, ())

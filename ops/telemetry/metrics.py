@@ -12,6 +12,7 @@ them (ops/telemetry/foreign.py). They belong to the event loop's thread: two thr
 may lose one of the two.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
@@ -22,13 +23,16 @@ from prometheus_client import values
 # Theirs, too, are in memory, whether or not PROMETHEUS_MULTIPROC_DIR is set.
 values.ValueClass = values.MutexValue
 
+logger = logging.getLogger(__name__)
+
 # Seconds. Every histogram has these: most are below the budget of 10 ms, to resolve it.
 BOUNDS_SECONDS = (
     *(0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.010),
     *(0.015, 0.025, 0.050, 0.100, 0.250, 1.0),
 )
-# Combinations of label values that a metric keeps. Labels come from code and from routes; this bounds a mistake.
-MAX_SERIES = 500
+# Combinations of label values that a metric keeps. Labels come from code and from routes; this bounds a mistake. Ten
+# of method and status for each of 200 routes: a histogram has 6 MB of them.
+MAX_SERIES = 2000
 OTHER = "other"  # every label of a combination beyond it
 
 
@@ -76,6 +80,10 @@ class Metric(Generic[S]):
                 raise ValueError(f"{self.name} has the labels {self.names}, not {len(values)} of them")
             if len(self.series) >= MAX_SERIES:
                 values = (OTHER,) * len(values)
+                if values not in self.series:
+                    logger.warning(
+                        "%s has %d series: what is new is %r from now on", self.name, MAX_SERIES, OTHER
+                    )
             found = self.series.setdefault(values, self._new())
         return found
 

@@ -14,6 +14,7 @@ from ops.telemetry.stopwatch import CACHE, STAGES, UNMATCHED, Stopwatch
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 # Templates come from the URL configuration, not from clients; this bounds a mistake.
 MAX_ROUTES = 200
+FAILURES = ("500", "503")  # that each route has from 0 on, or Prometheus would not see the first ones
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 REQUESTS = metrics.counter("http_requests_total", "Requests answered.", "route", "method", "status")
@@ -103,6 +104,10 @@ def count() -> None:
     """As many requests as durations: counted here, once a second, rather than in each of them."""
     for labels, durations in DURATION.series.items():
         REQUESTS.labels(*labels).value = sum(durations.counts)
+    for route in _routes.values():
+        for method in route.methods:
+            for status in FAILURES:
+                REQUESTS.labels(route.template, method, status)
 
 
 metrics.register(count)

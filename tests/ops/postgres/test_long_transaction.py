@@ -11,11 +11,13 @@ from pytest_django import Settings
 
 from ops.postgres import long_transaction as module
 from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.copy_out import TEXTS, copy_out
 from ops.postgres.long_transaction import long_transaction
 from ops.postgres.pool import Pool
 from ops.tools.embedded.postgres import Postgres
 from tests.ops.postgres.conftest import Admin
 from tests.ops.postgres.test_copy_out import opened
+from tests.wiretap import Wiretap
 
 
 async def test_it_waits_for_its_client_longer_than_a_request_may(pool: Pool, settings: Settings) -> None:
@@ -41,6 +43,25 @@ async def test_a_backend_that_is_frozen_under_the_commit(
             finally:
                 os.kill(pid, signal.SIGCONT)
     assert monotonic() - began < 5
+
+
+@pytest.mark.parametrize("options", [{"deadline": 0.3}])
+@pytest.mark.parametrize("statement", ["pg_settings", "BEGIN"])
+async def test_a_server_that_is_silent_after_the_login(wire: Wiretap, pool: Pool, statement: str) -> None:
+    """As PgBouncer is in front of a frozen one."""
+    wire.withholds = lambda: any(statement in sql for sql in wire.statements)
+
+    async def begin() -> None:
+        async with long_transaction():
+            pass
+
+    for work in (begin(), anext(copy_out("SELECT 1::text", (), TEXTS))):
+        wire.clear()
+        began = monotonic()
+        with opened(pool), pytest.raises(OperationalError):
+            await work
+        assert monotonic() - began < 5
+    wire.withholds = lambda: False
 
 
 @pytest.mark.parametrize("options", [{"deadline": 0.2, "timeout": 0.2}])

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -282,6 +283,61 @@ async def test_those_behind_one_that_takes_long_are_sent_elsewhere(pool: Pool) -
     assert not nap.done()
     assert await nap == b"woken"
     await settled(pool)
+
+
+@pytest.mark.parametrize("options", [{"max_size": 3}])
+async def test_those_that_are_to_be_sent_again_are_not_sent_elsewhere(
+    wire: Wiretap, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error has come, and the end of its batch takes its time."""
+    await asyncio.gather(value(pool, ECHO, x=1), value(pool, SLEEP, seconds=0))
+    (nap,) = start(pool, NAP, seconds=0.05)
+    await asyncio.sleep(2 * HELD_UP_SECONDS)
+    await value(pool, ECHO, x=1)  # on another connection, which is there now
+    await nap
+    wire.holds_ready = threading.Event()
+    failed, *behind = [*start(pool, DIVIDE, by=0), *start(pool, ECHO, 3, x="again")]
+    await asyncio.sleep(4 * HELD_UP_SECONDS)
+    wire.holds_ready.set()
+    assert isinstance((await asyncio.gather(failed, return_exceptions=True))[0], errors.DivisionByZero)
+    assert await asyncio.gather(*behind) == [b"again"] * 3
+    await settled(pool)
+    assert "exception in callback" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize("options", [ONE | {"depth": 2, "timeout": 5}])
+async def test_a_connection_that_drops_calls_serves_those_that_wait(wire: Wiretap, pool: Pool) -> None:
+    """The error has come, and then the end of the batch, by which the cancelled call behind it is dropped."""
+    await value(pool, ECHO, x=1)
+    wire.holds_ready = threading.Event()
+    failed, cancelled = *start(pool, DIVIDE, by=0), *start(pool, ECHO, x=1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    assert isinstance((await asyncio.gather(failed, return_exceptions=True))[0], errors.DivisionByZero)
+    began = time.monotonic()
+    (waiting,) = start(pool, SLEEP, seconds=0)  # needs a connection of its own
+    await until(lambda: pool.waiting)
+    wire.holds_ready.set()
+    assert await waiting == b"slept"
+    assert time.monotonic() - began < 4
+
+
+# In the words of PgBouncer: `FATAL: server conn crashed?`, 08P01.
+CRASHED = b"E\0\0\0\x29SFATAL\0C08P01\0Mserver conn crashed?\0\0"
+
+
+@pytest.mark.parametrize("options", [ONE])
+async def test_a_pooler_that_has_lost_the_server(wire: Wiretap, pool: Pool) -> None:
+    """The connection is lost: a read runs once more, of a write nobody knows."""
+    await value(pool, ECHO, x=1)
+    wire.last_words = CRASHED
+    with pytest.raises(ConnectionLost, match="server conn crashed"):
+        await value(pool, Statement("SELECT 'x'", (), repeatable=False))
+    await value(pool, ECHO, x=1)
+    wire.last_words = CRASHED
+    assert await value(pool, ECHO, x="again") == b"again"
+    assert not wire.last_words
 
 
 @pytest.mark.parametrize("options", [TWO])

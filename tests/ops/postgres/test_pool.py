@@ -18,7 +18,7 @@ from psycopg import OperationalError
 from psycopg_pool import PoolTimeout, TooManyRequests
 from pytest_django import Settings
 
-from ops.postgres.checkouts import recent_waits
+from ops.postgres.checkouts import SHED, recent_waits
 from ops.postgres.connection import MAX_PREPARED_STATEMENTS, ConnectionLost, ResponseTimeout
 from ops.postgres.pool import ROLLBACK, Busy, Pool, Unreachable
 from ops.postgres.statement import Param, Statement
@@ -149,6 +149,34 @@ async def test_waiting_is_bounded(pool: Pool, lock: Admin) -> None:
     assert 0.19 < await timed(value(pool, ECHO, x=1), PoolTimeout) < 0.5
     unlock(lock)
     assert await held == b"free"
+
+
+@pytest.mark.parametrize("options", [{"max_size": 3, "readers": 3, "timeout": 0.2}])
+async def test_an_idle_connection_is_used_where_another_cannot_be_opened(
+    pool: Pool, lock: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = start(pool, BLOCKED, 2)
+    await until(lambda: len(blocked(lock)) == 2)
+    unlock(lock)
+    await asyncio.gather(*held)
+    monkeypatch.setattr(pool, "_grow", lambda _place: None)
+    last = pool._places[2]
+    assert last
+    last.fail(ConnectionLost("another client has its place now"))
+    assert await value(pool, Statement("SELECT 'written'", (), repeatable=False)) == b"written"
+    assert await value(pool, SLEEP, seconds=0) == b"slept"
+
+
+@pytest.mark.parametrize("options", [{"max_size": 1, "timeout": 0.1}])
+async def test_who_waits_in_vain_is_shed(pool: Pool, lock: Admin) -> None:
+    before = SHED.value
+    (held,) = start(pool, BLOCKED)
+    await until(lambda: blocked(lock))
+    with pytest.raises(Busy):
+        await value(pool, ECHO, x=1)
+    assert SHED.value == before + 1
+    unlock(lock)
+    await held
 
 
 # --- Cancellation ---------------------------------------------------------------------------------

@@ -116,6 +116,17 @@ async def test_an_error_that_is_caught_commits_nothing(any_pool: Any, admin: Adm
     assert admin.execute(TOTALS).fetchall() == [(1, 0), (2, 0)]
 
 
+async def test_a_savepoint_does_not_undo_what_was_cancelled_before(any_pool: Any, admin: Admin) -> None:
+    with pytest.raises(errors.InFailedSqlTransaction):
+        async with transaction() as tx:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await run(SLEEP, seconds=0.1)
+            with suppress(Oops):
+                async with tx.savepoint():
+                    raise Oops
+
+
 async def test_savepoints(any_pool: Any, admin: Admin) -> None:
     called: list[str] = []
     async with transaction() as tx:

@@ -106,7 +106,7 @@ TRUTH = [
     ),
     stat(
         "Breaker",
-        "1 while a worker does without Redis, since it failed five times within one.",
+        "1 while a worker does without Redis, since it failed three times in a row.",
         "max(redis_breaker_open)",
         unit="short",
         limit=1,

@@ -66,7 +66,7 @@ class RateLimits:
         # Whether a request that reads, and another one, may have a limit.
         self._limits_reads = any(self._limits[name] for name in {READ, *read_classes})
         self._limits_writes = any(self._limits.values())
-        async with open_client() as client:
+        async with open_client("Redis, for rate limits,") as client:
             self._limiter = Limiter(client, f"{settings.CACHE_PREFIX}:rate")
             try:
                 yield

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import MutableSequence
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds that stay of gunicorn's patience, for the lifespan's shutdown once the last request has ended.
 SHUTDOWN_RESERVE_SECONDS = 3
+ARBITER_SECONDS = 1.0  # between two looks whether gunicorn's first process is there
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.typed
@@ -72,13 +74,24 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
         server = DrainingServer(self.config, self.drain_seconds, self.stopped, self._take_over)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGQUIT, server.handle_exit, signal.SIGQUIT, None)
-        watching = loop.create_task(outgrown.watch(self.memory_limit, self.outgrown, self.ppid))
+        watching = [
+            loop.create_task(outgrown.watch(self.memory_limit, self.outgrown, self.ppid)),
+            loop.create_task(self._watch_arbiter(server)),
+        ]
         try:
             await server.serve(sockets=self.sockets)
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    async def _watch_arbiter(self, server: DrainingServer) -> None:
+        """Stop once gunicorn's first process was killed: nothing else would end this one, and it keeps the port."""
+        while os.getppid() == self.ppid:
+            await asyncio.sleep(ARBITER_SECONDS)
+        logger.error("Gunicorn's first process is gone: this worker stops")
+        server.handle_exit(signal.SIGTERM, None)
 
     def _take_over(self) -> None:
         if [handover for handover in self._handovers if handover.take_over()]:

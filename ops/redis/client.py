@@ -59,8 +59,9 @@ class NotSent(Unavailable):
 class Client:
     """Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        self.breaker = Breaker("Redis", self._probe, probe_seconds=PROBE_SECONDS, min_probes=MIN_PROBES)
+    def __init__(self, name: str = "Redis") -> None:
+        """`name` is for the log."""
+        self.breaker = Breaker(name, self._probe, probe_seconds=PROBE_SECONDS, min_probes=MIN_PROBES)
         # Raises if Redis must not be relied on for another reason.
         self.check: Callable[[], Awaitable[None]] | None = None
         # Makes connections by the address, and keeps none.
@@ -224,9 +225,9 @@ _failed_before: Counter[str] = Counter()  # commands of clients that are closed,
 
 
 @asynccontextmanager
-async def open_client() -> AsyncIterator[Client]:
+async def open_client(name: str = "Redis") -> AsyncIterator[Client]:
     """A client until the block ends. A Redis that is down is no error here."""
-    client = Client()
+    client = Client(name)
     _clients.add(client)
     try:
         yield client

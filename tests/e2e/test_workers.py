@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -100,6 +101,19 @@ def culprit(line: dict[str, Any]) -> str:
     """The innermost function of the module with the harmful views, in a stack like that of a traceback."""
     frames = [frame for frame in line["stack"].splitlines() if "tests/e2e/worker_urls.py" in frame]
     return str(frames[-1].rpartition(", in ")[2])
+
+
+def test_workers_end_with_gunicorns_first_process(start: Start) -> None:
+    """A request that is under way is answered; then the port is free for the next one."""
+    running = start(2, DJANGO_SETTINGS_MODULE=SETTINGS)
+    workers = running.workers
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(httpx.get, f"{running.client.base_url}/wait/1500", timeout=PATIENCE)
+        eventually(lambda: running.scrapes("http_requests_in_flight", 1))
+        running.service.process.kill()
+        assert answer.result().status_code == 200
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    assert len(lines(running, "first process is gone")) == 2
 
 
 def test_the_stack_of_what_blocks_the_loop(start: Start) -> None:

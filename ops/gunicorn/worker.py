@@ -88,7 +88,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
 
     async def _watch_arbiter(self, server: DrainingServer) -> None:
         """Stop once gunicorn's first process was killed: nothing else would end this one, and it keeps the port."""
-        while os.getppid() == self.ppid:
+        while os.getppid() == self.ppid:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(ARBITER_SECONDS)
         logger.error("Gunicorn's first process is gone: this worker stops")
         server.handle_exit(signal.SIGTERM, None)

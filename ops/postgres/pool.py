@@ -32,7 +32,9 @@ from ops.telemetry.stopwatch import DB, QUEUE
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_SECONDS = 0.1  # between two looks at statements that take too long
-PROBE_SECONDS = 0.5  # between two attempts to connect to a server that is away
+PROBE_SECONDS = (
+    0.5  # until psycopg_pool is asked again for a connection to a server that is away; it backs off to 2 s
+)
 HELD_UP_SECONDS = 0.005  # that Postgres takes for a batch, until new statements avoid the connection
 
 TAKEN, TIMED_OUT, REFUSED, LOST, AWAY = (
@@ -72,7 +74,7 @@ class Pool:
     | is there     | waits, for a bounded time            | away, once one has waited in vain and there is no      |
     |              |                                      | connection at all                                      |
     | is away      | is refused at once: Unreachable      | there, once an attempt to connect has succeeded: there |
-    |              |                                      | is one each PROBE_SECONDS                              |
+    |              |                                      | is one each second or two                              |
     """
 
     def __init__(self) -> None:

@@ -25,6 +25,6 @@ def test_the_route_of_a_path(path: str, route: str) -> None:
 def test_a_layer_that_looks_for_the_view_tells_the_route() -> None:
     """So that its own answer is counted there: 429 of a rate limit."""
     token = current.set(watch := Stopwatch(b"id"))
-    match_of({"type": "http"}, "/api/products")  # type: ignore[arg-type]
+    match_of({"type": "http"}, "/api/products")
     current.reset(token)
     assert watch.route == "api/products"

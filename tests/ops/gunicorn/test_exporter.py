@@ -58,6 +58,9 @@ def test_what_is_exposed(start: Start) -> None:
     assert any('route="/api/products/{product_id}"' in name for name in samples)
     assert samples['http_requests_total{method="GET",route="unmatched",status="404"}'] == 1
     assert samples['problems_total{code="not_found"}'] == 1
+    # From 0 on, or Prometheus would not see the first ones.
+    assert samples[DIED] == 0
+    assert samples['http_requests_total{method="GET",route="/api/products/{product_id}",status="503"}'] == 0
     assert samples['postgres_pool_max{pool="native"}'] == 14
 
 

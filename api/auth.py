@@ -34,7 +34,7 @@ MAX_CREDENTIAL_CHARACTERS = 4096  # a JWT with a few dozen claims; a longer one 
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # scope-token of RFC 6749, section 3.3
 
 IDENTITY = (
-    "identity"  # in the scope of a request that a layer has authenticated: an Authenticated, of api/limits.py
+    "identity"  # in the scope of a request that a layer has authenticated (api/limits.py): Authenticated
 )
 # Seconds for which an endpoint takes a layer's result. A client may send its content for longer, and lose its key.
 HANDED_ON_SECONDS = 0.5

@@ -362,7 +362,8 @@ class EdgeProtocol(PipeliningProtocol):
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
             if self._in_content and self._is_at_rest() and self._idle_since + patience <= now:
-                self._refuse(LATE)  # which only closes: the request has its answer
+                self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
+                self._leave(b"")
                 return
             share = self.limits.min_bytes_per_second * patience
             has_share = self._in_content and (

@@ -32,9 +32,8 @@ from ops.telemetry.stopwatch import DB, QUEUE
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_SECONDS = 0.1  # between two looks at statements that take too long
-PROBE_SECONDS = (
-    0.5  # until psycopg_pool is asked again for a connection to a server that is away; it backs off to 2 s
-)
+# Until psycopg_pool is asked again for a connection to a server that is away. It tries each second or two itself.
+PROBE_SECONDS = 0.5
 HELD_UP_SECONDS = 0.005  # that Postgres takes for a batch, until new statements avoid the connection
 
 TAKEN, TIMED_OUT, REFUSED, LOST, AWAY = (

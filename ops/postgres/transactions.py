@@ -288,8 +288,7 @@ async def in_transaction(
 
     After a deadlock, a serialisation failure or the loss of the connection before the COMMIT, the whole block runs
     again, `attempts` times in all, within one deadline. After the COMMIT it never does, whatever a hook raises. In a
-    transaction that is under way it runs once: the
-    outermost call begins again.
+    transaction that is under way it runs once: the outermost call begins again.
     """
     is_nested = active() is not None
     give_up = monotonic() + deadline

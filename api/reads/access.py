@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, cast
 
-from django.db.models import Field, Model, Q
+from django.db.models import Field, ForeignKey, Model, Q
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,11 @@ class AccessPath:
         """
         wanted = self.filters[name]
         if wanted.by:
+            relation = cast("ForeignKey[Any, Any]", field_of(model, wanted.column))
             related = self.field(model, name).model._default_manager
+            named = related.filter(**{wanted.by: value}).order_by()
             # One row by its unique field; without the slice, Django 6.1 refuses it.
-            value = related.filter(**{wanted.by: value}).order_by().values("pk")[:1]
+            value = named.values(relation.target_field.attname)[:1]
         return Q(**{f"{wanted.column or self.sort}__{wanted.lookup}": value})
 
     def indexes(self, model: type[Model]) -> Iterator[tuple[str, ...]]:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
+from django.db import connection, models
 from django.db.models import Q
 
 from api.reads.access import AccessPath, at_least, at_most, below, equals, field_of
+from tests.ops.postgres.models import Spelled
 from tests.shop.models import Category, Product
 
 TIME = AccessPath(
@@ -82,6 +84,35 @@ def test_a_related_row_by_its_slug() -> None:
     garden = Product.objects.filter(TIME.condition(Product, "category", "garden"))
     assert garden.count() == Product.objects.filter(category__slug="garden").count() > 0
     assert not Product.objects.filter(TIME.condition(Product, "category", "none")).exists()
+
+
+class Warehouse(Spelled):
+    number = models.IntegerField(unique=True)
+    slug = models.SlugField(unique=True)
+
+    class Meta:
+        app_label = "spelled"
+
+
+class Pallet(Spelled):
+    warehouse = models.ForeignKey(Warehouse, on_delete=models.PROTECT, to_field="number")
+
+    class Meta:
+        app_label = "spelled"
+
+
+@pytest.mark.django_db
+def test_a_related_row_that_is_referred_to_by_another_field_than_its_key() -> None:
+    """Each warehouse has the number that is the other's key."""
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Warehouse)
+        editor.create_model(Pallet)
+    for key, number, slug in ((1, 2, "north"), (2, 1, "south")):
+        Warehouse.objects.create(pk=key, number=number, slug=slug)
+        Pallet.objects.create(pk=key, warehouse_id=number)
+    path = AccessPath("id", warehouse=equals("warehouse", by="slug"))
+    found = Pallet.objects.filter(path.condition(Pallet, "warehouse", "north"))
+    assert [pallet.pk for pallet in found] == [1]
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,8 @@ class Export:
         descending = sort.startswith("-")
         key = self._key(values["after"], listing.keys[path]) if "after" in values else {}
         rows = listing.select(path, filters, descending=descending, resumed=bool(key))
-        if not values.keys() & {"sort", "after", "limit"}:
+        is_distinct = rows.query.distinct  # by the sort key, too, so that no two rows become one
+        if not (is_distinct or values.keys() & {"sort", "after", "limit"}):
             rows = rows.order_by()  # as Postgres finds them: an index costs up to three times as much
         fields: tuple[str, ...] = values.get("fields", listing.default_fields)
         shape, annotations = (listing.model, listing.schema), listing.annotations
@@ -180,8 +181,12 @@ class Export:
             shown.pieces = [before + shown.pieces[0], *shown.pieces[1:-1], shown.pieces[-1] + "\n"]
             columns = [shown]
         sql, constants = compile_queryset(rows, columns)
-        limit = f" LIMIT {values['limit']:d}" if "limit" in values else ""
-        statement = Statement(sql + limit, constants)
+        if "limit" in values:
+            sql += f" LIMIT {values['limit']:d}"
+        if is_distinct:  # behind the columns Django has selected the sort key
+            names = ", ".join(f"c{at}" for at in range(len(columns)))
+            sql = f"SELECT {names} FROM ({sql}) AS listed({names})"
+        statement = Statement(sql, constants)
         bound = [None if text is None else text.decode() for text in statement.bind(filters | key)]
         return ExportQuery(listing.name, statement.template, bound, form, head, values.get("end", False))
 

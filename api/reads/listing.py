@@ -88,6 +88,16 @@ class Listing:
         self.schema = schema
         self.paths = paths
         self.annotations = rows.query.annotations
+        query = rows.query
+        if query.is_sliced or query.combinator or query.distinct_fields:
+            raise ImproperlyConfigured(
+                f"The rows of {name} may be no slice, no union and no distinct(fields): a page has its own."
+            )
+        computed: list[Any] = [query.where, *query.annotations.values()]
+        if any(each.contains_over_clause for each in computed):
+            raise ImproperlyConfigured(
+                f"The rows of {name} may have no window, which would be over each page: put it into a Subquery."
+            )
         self.fields = tuple(schema.model_fields)
         self.json = row(self.model, schema, self.fields, self.annotations)  # refuses what cannot be answered
         members = members_of(self.model, schema, self.annotations)

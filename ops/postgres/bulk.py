@@ -41,7 +41,7 @@ from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
-from django.db.models import BooleanField, Expression, Field, JSONField, Model, QuerySet, TextField
+from django.db.models import BooleanField, Expression, Field, Func, JSONField, Model, QuerySet, TextField
 from django.db.models.sql import DeleteQuery, UpdateQuery
 from psycopg.pq.abc import PGresult
 from pydantic import BaseModel
@@ -58,6 +58,7 @@ from ops.postgres.commands import (
     Update,
     insertion,
     refuse_own_table,
+    rows_of_table,
     split_values,
 )  # fmt: skip
 from ops.postgres.compiled import Json, compile_queryset, joined_sql, path_of, quote, row, value
@@ -186,7 +187,8 @@ class Many(Command[Values, Rows]):
     def _found(self, rows: "QuerySet[Any]", *, no_key: bool) -> Compiled:
         """The keys of the items' rows, which are locked one after the other, in their order."""
         keys = f"ARRAY(SELECT {self._cell(self.key)} FROM {ITEMS})"
-        chosen = rows.filter(Sql(f"{self._pk} = ANY ({keys})", BooleanField()))
+        is_named = Func("pk", template=f"%(expressions)s = ANY ({keys})", output_field=BooleanField())
+        chosen = rows_of_table(rows.filter(is_named))
         sql, parameters = compile_queryset(chosen.order_by("pk"), ["pk"])
         if any(isinstance(each, Param) for each in parameters):
             raise ImproperlyConfigured(

@@ -381,6 +381,7 @@ class Update(RowCommand):
     ) -> None:
         self.model = model = rows.model
         _refuse_parents(model)
+        rows = rows_of_table(rows)
         self.columns = {
             name: column
             for name, column in _choose(model, schema, fields).items()
@@ -445,6 +446,7 @@ class Delete(RowCommand):
         if any(hasattr(field, "bulk_related_objects") for field in model._meta.private_fields):
             raise ImproperlyConfigured(f"{model.__name__}: the ORM deletes its generic relations: use it.")
         self.columns, self.optional = {}, frozenset()
+        rows = rows_of_table(rows)
         answer = row(model, schema, schema.model_fields)
 
         def compiled(found: "QuerySet[Any]") -> Statement:
@@ -521,6 +523,23 @@ def refuse_own_table(model: type[Model], answer: Json) -> None:
     """Raises ImproperlyConfigured for an answer with a field of a related row that is in the table itself."""
     if path := answer.contents.tables.get(model._meta.db_table):
         raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
+
+
+def rows_of_table(rows: "QuerySet[Any]") -> "QuerySet[Any]":
+    """The same rows by a query that Postgres can change and lock: without DISTINCT, groups in a subquery.
+
+    Raises ImproperlyConfigured for rows that depend on which others are asked for.
+    """
+    query = rows.query
+    if query.distinct_fields or query.where.contains_over_clause:
+        raise ImproperlyConfigured(
+            f"{rows.model.__name__}: a command's rows have no distinct(fields) and no window."
+        )
+    if query.group_by is not None:
+        return QuerySet(rows.model).filter(pk__in=rows.order_by().values("pk"))
+    rows = rows.all()
+    rows.query.distinct = False
+    return rows
 
 
 def insertion(model: type[Model], values: Mapping[Any, Expression]) -> Compiled:

@@ -18,10 +18,12 @@ import httpx
 import psycopg
 import pytest
 import zstandard
+from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.test import Client
+from django.test import Client, RequestFactory
 from pytest_django import Settings
 
+from api import AccessPath, Export, Listing
 from api.reads import export
 from api.reads.export import ExportQuery, Stream
 from ops.asgi.admission import admission
@@ -30,7 +32,8 @@ from tests.api.writes.test_refusals import said
 from tests.conftest import ROWS
 from tests.extra import OWN_SESSIONS
 from tests.service import PATIENCE, Service, serve
-from tests.shop.models import Voucher
+from tests.shop.models import Category, Voucher
+from tests.shop.schemas import CategoryOut
 from tests.spare import Database
 
 PRODUCTS, VOUCHERS = "/api/products/export", "/api/vouchers/export"
@@ -311,6 +314,32 @@ def test_an_export_is_in_the_tests_transaction(client: Client) -> None:
         answer = client.get(f"{VOUCHERS}?format={form}")
         assert b"export-mine" in answer.content
     assert client.get(f"{VOUCHERS}?limit=1&end=true").content.endswith(b'{"complete":true,"rows":1}\n')
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("django_db_setup")
+def test_rows_that_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, as in the list, also where the fields that are shown are the same; and nothing beside the fields."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    shelves = [Category.objects.create(slug=f"shelf-{at}", name="Shelf") for at in range(3)]
+    for at in range(6):
+        Voucher.objects.create(code=f"export-{at}", percent=at, category=shelves[at // 3])
+    rows = Category.objects.filter(name="Shelf", vouchers__code__startswith="export-").distinct()
+    whole = Export(Listing("shelves", rows, CategoryOut, AccessPath("id")))
+
+    def content(query: str) -> str:
+        answer = async_to_sync(whole.respond)(RequestFactory().get(f"/?{query}"))
+        return str(answer.content.decode())
+
+    first, second, _ = (each.pk for each in shelves)
+    lines = [f'{{"id":{first},"slug":"shelf-0"}}\n', f'{{"id":{second},"slug":"shelf-1"}}\n']
+    for query in ("", "sort=id&", "limit=2&", "limit=9&sort=id&"):
+        assert content(f"{query}fields=id,slug") == "".join(lines)
+        assert content(f"{query}fields=name") == '{"name":"Shelf"}\n' * 2
+    assert content("sort=-id&limit=1&fields=id,slug") == lines[1]
+    assert content(f"sort=id&after={first}&fields=id,slug") == lines[1]
+    assert content("sort=id&format=csv&fields=slug,name") == "slug,name\r\nshelf-0,Shelf\r\nshelf-1,Shelf\r\n"
+    assert [row["id"] for row in json.loads(content("sort=id&format=json"))["results"]] == [first, second]
 
 
 # --- Streams ------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 import pytest
 from asgiref.sync import async_to_sync
-from django.db.models import Value
-from django.db.models.functions import Concat
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import Value, Window
+from django.db.models.functions import Concat, Rank
 from django.http import Http404
 from django.test import RequestFactory
 from ninja import Schema
@@ -46,6 +47,21 @@ def test_whether_a_list_has_more_comes_with_the_list(monkeypatch: pytest.MonkeyP
     rows = Order.objects.annotate(title=Concat(Value("Order "), "number"))
     orders = Listing("short", rows, OrderOut, AccessPath("id"), on_request=("lines", "tags"))
     assert {*orders.fields} - {*orders.default_fields} == {"lines", "lines_more", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (Product.objects.all()[:9], "no slice"),
+        (Product.objects.union(Product.objects.all()), "no union"),
+        (Product.objects.distinct("low_price"), r"no distinct\(fields\)"),
+        (Product.objects.annotate(place=Window(Rank(), order_by="id")), "no window"),
+        (Product.objects.alias(place=Window(Rank(), order_by="id")).filter(place=1), "no window"),
+    ],
+)
+def test_rows_that_depend_on_the_page_are_refused(rows: Any, reason: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=reason):
+        Listing("odd", rows, ProductOut, AccessPath("id"))
 
 
 @pytest.mark.usefixtures("tables")

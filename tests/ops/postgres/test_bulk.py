@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
+from django.db.models import Count, QuerySet
 from django.db.models.functions import Now
 from ninja import Schema
 
@@ -18,8 +19,8 @@ from ops.postgres.compiled import One
 from ops.postgres.statement import Param
 from tests.ops.postgres.models import Everything, Label
 from tests.ops.postgres.test_commands import GET, GOOD, VALUES, Dated, DatedOut, Written, given, wait
-from tests.shop.models import Product, Voucher
-from tests.shop.schemas import ProductOut, VoucherOut
+from tests.shop.models import Category, Product, Voucher
+from tests.shop.schemas import CategoryOut, ProductOut, VoucherOut
 
 pytestmark = pytest.mark.django_db
 
@@ -93,6 +94,32 @@ def test_rows_of_a_queryset_alone() -> None:
     for command in (UpdateMany(sold, ProductOut), DeleteMany(sold, ProductOut)):
         assert refusal(command([{"id": each} for each in ids])) == [(0, "id")]
         assert wait(command([{"id": each} for each in ids[1:]])).keys == [*map(str, ids[1:])]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Category.objects.distinct(),
+        Category.objects.filter(vouchers__uses__gte=0).distinct(),
+        Category.objects.annotate(count=Count("vouchers")),
+        Category.objects.alias(count=Count("vouchers")).filter(count__gte=2).distinct(),
+    ],
+)
+def test_rows_of_groups_and_distinct_ones(rows: "QuerySet[Any]") -> None:
+    """Which Postgres does not lock. The second category is none of them, or has another name."""
+    ids = [Category.objects.create(slug=f"shelf-{at}", name=f"{at}").pk for at in range(2)]
+    for percent in range(2):
+        Voucher.objects.create(code=f"v{percent}", percent=percent, category_id=ids[0])
+    rows = rows.filter(name="0")
+    items = [{"id": each} for each in ids]
+    change = UpdateMany(rows, CategoryOut, ["slug"])
+    assert refusal(change([each | {"slug": "board"} for each in items])) == [(1, "id")]
+    assert wait(change([items[0] | {"slug": "board"}])).keys == [f"{ids[0]}"]
+    assert Category.objects.get(pk=ids[0]).slug == "board"
+    remove = DeleteMany(rows, CategoryOut)
+    assert refusal(remove(items)) == [(1, "id")]
+    assert wait(remove(items[:1])).keys == [f"{ids[0]}"]
+    Category.objects.create(pk=ids[0], slug="again")  # for its vouchers
 
 
 def test_items_have_names() -> None:

@@ -14,7 +14,8 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, models
-from django.db.models.functions import Now
+from django.db.models import Count, QuerySet, Window
+from django.db.models.functions import Now, Rank
 from ninja import Schema
 from pydantic import Field
 
@@ -88,6 +89,21 @@ def test_a_row_through_its_life() -> None:
     for gone, more in ((CHANGE, {"sold_qty": 0}), (REMOVE, {"seen": "x"}), (REMOVE, {})):
         assert refusal(gone(id=product.pk, **more)) == (True, [])
     assert Product.objects.count() == before
+
+
+GROUPED = Category.objects.alias(count=Count("id")).filter(count__gte=1)
+
+
+@pytest.mark.parametrize("rows", [GROUPED, GROUPED.distinct(), Category.objects.distinct()])
+def test_rows_of_groups_and_distinct_ones(rows: "QuerySet[Any]") -> None:
+    shelf = Category.objects.create(slug="shelf", name="Shelf")
+    chosen = rows.filter(name="Shelf", pk=Param("id"))
+    row = wait(Update(chosen, CategoryOut, ["slug"])(id=shelf.pk, slug="board"))
+    seen = {"seen": digest(row.json)}
+    assert Category.objects.get(pk=shelf.pk).slug == "board"
+    assert refusal(Delete(chosen, CategoryOut)(id=shelf.pk, seen="x")) == (False, [])
+    assert refusal(Delete(chosen.filter(slug="shelf"), CategoryOut)(id=shelf.pk)) == (True, [])
+    assert wait(Delete(chosen, CategoryOut)(id=shelf.pk, **seen)) == row
 
 
 def test_parameters_have_names() -> None:
@@ -225,6 +241,8 @@ def schema_of(**fields: Any) -> Any:
             lambda: Update(Bare.objects.all(), schema_of(owner__key=str, owner_id=str), ["owner__key", "owner_id"]),
             "owner_id and another field fill",
         ),
+        (lambda: Update(Category.objects.distinct("name"), CategoryOut), "no distinct"),
+        (lambda: Delete(Product.objects.alias(place=Window(Rank())).filter(place=1), ProductOut), "no window"),
         (lambda: Delete(Category.objects.all(), CategoryOut), "CASCADE of Product is the ORM's own work"),
     ],
 )  # fmt: skip

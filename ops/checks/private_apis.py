@@ -39,8 +39,9 @@ PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "django.db.models.sql.InsertQuery": ("insert_values",),
         "django.db.models.expressions.Col": ("target",),
         "django.db.models.sql.Query": (
-            *("annotations", "chain", "clear_ordering", "combinator", "distinct", "distinct_fields"),
-            *("get_compiler", "group_by", "is_sliced", "order_by", "values_select", "where"),
+            *("annotations", "chain", "clear_ordering", "combinator", "count_active_tables", "distinct"),
+            *("distinct_fields", "get_compiler", "group_by", "is_sliced", "order_by", "values_select"),
+            "where",
         ),
         "django.db.models.sql.UpdateQuery": ("add_update_fields", "add_update_values"),
         "django.db.models.sql.compiler.SQLCompiler": ("as_sql", "compile", "execute_sql"),

@@ -404,7 +404,7 @@ class Update(RowCommand):
             changed = query.get_compiler(connection=connection).as_sql()
             return self._complete(changed, answer, [~Q(Exists(rows.order_by())), *unknown])
 
-        self.statement, self.comparing = compiled(rows), compiled(rows.filter(_is_seen(answer)))
+        self.statement, self.comparing = compiled(rows), compiled(_seen(rows, answer))
 
     def values(
         self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
@@ -455,7 +455,7 @@ class Delete(RowCommand):
             deleted = query.get_compiler(connection=connection).as_sql()
             return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))])
 
-        self.statement, self.comparing = compiled(rows), compiled(rows.filter(_is_seen(answer)))
+        self.statement, self.comparing = compiled(rows), compiled(_seen(rows, answer))
 
 
 def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
@@ -563,9 +563,15 @@ def _is_given(name: str) -> Param:
     return Param(GIVEN + name)
 
 
-def _is_seen(answer: Json) -> Q:
-    """Whether the row is one that the caller has seen."""
-    return Q(GreaterThan(StrIndex(Cast(Param(SEEN), TextField()), Digest(answer.correlated())), 0))
+def _seen(rows: "QuerySet[Any]", answer: Json) -> "QuerySet[Any]":
+    """The rows that are ones which the caller has seen.
+
+    Of a queryset with joins, Django puts all conditions into a subquery, which Postgres does not ask again after the
+    wait for a lock. So the digest stands outside of it.
+    """
+    if rows.query.count_active_tables() > 1:
+        rows = QuerySet(rows.model).filter(pk__in=rows.order_by().values("pk"))
+    return rows.filter(GreaterThan(StrIndex(Cast(Param(SEEN), TextField()), Digest(answer.correlated())), 0))
 
 
 def _any(conditions: Iterable[Q]) -> Q:

@@ -14,12 +14,12 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, models
-from django.db.models import Count, QuerySet, Window
+from django.db.models import Count, Q, QuerySet, Window
 from django.db.models.functions import Now, Rank
 from ninja import Schema
 from pydantic import Field
 
-from ops.postgres.commands import Delete, Insert, NotWritten, Row, Update
+from ops.postgres.commands import Delete, Insert, NotWritten, Row, RowCommand, Update
 from ops.postgres.compiled import One
 from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.digests import digest
@@ -274,8 +274,9 @@ def beside(
     *,
     other: str = UPDATE,
     compares: bool = True,
+    command: RowCommand = CHANGE,
 ) -> tuple[int, Any]:
-    """The outcome of a change that waits for another writer, on the native pool; `act` gets the blocked backends."""
+    """The outcome of a command that waits for another writer, on the native pool; `act` gets the blocked backends."""
     product = extra.inserter(rows, "shop")(demand_qty=1)
 
     async def race() -> Any:
@@ -283,7 +284,8 @@ def beside(
             seen = digest(await GET(id=product) or b"") if compares else None
             with rows.transaction():
                 rows.execute(other, [product])
-                change = asyncio.create_task(CHANGE.run({"id": product, "sold_qty": 9, "seen": seen}))
+                values = {"id": product, "seen": seen} | ({} if command.columns == {} else {"sold_qty": 9})
+                change = asyncio.create_task(command.run(values))
                 spy = spare.Database(str(settings.DATABASES["default"]["NAME"])).connect()
                 with spy:
                     blocked: list[int] = []
@@ -299,10 +301,20 @@ def beside(
     return product, asyncio.run(race())
 
 
+JOINED = BY_ID.filter(Q(category=None) | Q(category__slug="garden"))
+GROUPS = BY_ID.alias(lines=Count("order_lines")).filter(lines=0)
+
+
 @pytest.mark.lean
-def test_a_writer_that_waited_sees_the_other_ones_row(rows: "psycopg.Connection[Any]") -> None:
+@pytest.mark.parametrize(
+    "command",
+    [CHANGE, *(kind(found, ProductOut) for kind in (Update, Delete) for found in (JOINED, GROUPS))],
+)
+def test_a_writer_that_waited_sees_the_other_ones_row(
+    rows: "psycopg.Connection[Any]", command: RowCommand
+) -> None:
     """No update is lost: Postgres computes the digest again for the row that there is after the wait."""
-    product, outcome = beside(rows, lambda _: None)
+    product, outcome = beside(rows, lambda _: None, command=command)
     assert isinstance(outcome, NotWritten)
     assert (outcome.is_missing, list(outcome.unknown)) == (False, [])
     row = "SELECT demand_qty, sold_qty FROM shop_product WHERE id = %s"

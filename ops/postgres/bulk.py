@@ -57,6 +57,7 @@ from ops.postgres.commands import (
     Rows,
     Update,
     insertion,
+    plain_type,
     refuse_own_table,
     rows_of_table,
     split_values,
@@ -161,7 +162,7 @@ class Many(Command[Values, Rows]):
         """The value of the column: what the item has, or the key of the related row that this names."""
         if column.related:
             return Sql(self._cell(column.name, "k"), column.field)
-        cast = f"::{kind}" if (kind := _type_of(column)).endswith("[]") else ""
+        cast = f"::{kind}" if (kind := plain_type(column.field)).endswith("[]") else ""
         return Sql(self._cell(column.name) + cast, column.field)
 
     def _cell(self, name: str, prefix: str = "c") -> str:
@@ -174,7 +175,8 @@ class Many(Command[Values, Rows]):
         keys, joins = "", ""
         for number, column in enumerate(self.columns.values()):
             names.append(f"c{number}")
-            kind = _type_of(column)  # unnest() would flatten arrays of arrays: each array comes as a text
+            # unnest() would flatten arrays of arrays: each array comes as a text
+            kind = plain_type(column.related or column.field)
             types.append(f"%s::{'text' if kind.endswith('[]') else kind}[]")
             if column.related:
                 key, named = _quote(column.field.target_field.column), _quote(column.related.column)
@@ -337,14 +339,3 @@ def _answer(model: type[Model], schema: type[BaseModel], *, only_keys: bool) -> 
     return (
         value(model, schema, key_of(model, schema)) if only_keys else row(model, schema, schema.model_fields)
     )
-
-
-def _type_of(column: Column) -> str:
-    """The type of an item's value, without a length or a precision.
-
-    A cast to these would cut the value, where the column itself refuses it.
-    """
-    field = column.related or column.field
-    while field.is_relation:
-        field = field.target_field
-    return re.sub(r"\(.*?\)", "", field.rel_db_type(connection))

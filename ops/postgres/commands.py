@@ -21,6 +21,7 @@ A command that cannot work is refused when it is declared. It never calls save()
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,7 @@ from django.db.models import (
     Exists,
     Expression,
     F,
+    Func,
     JSONField,
     Model,
     Q,
@@ -202,6 +204,16 @@ def _is_automatic(field: Any) -> bool:
     return field.get_internal_type() in ("AutoField", "BigAutoField", "SmallAutoField")
 
 
+def plain_type(field: Any) -> str:
+    """The type of a field's values, without a length or a precision.
+
+    A cast to these would cut the value, where the column itself refuses it.
+    """
+    while field.is_relation:
+        field = field.target_field
+    return re.sub(r"\(.*?\)", "", field.rel_db_type(connection))
+
+
 class Command(Generic[Values, Written]):
     """One compiled statement that changes rows."""
 
@@ -359,7 +371,9 @@ class Insert(RowCommand):
             if not column:
                 found[field] = source
             elif isinstance(source, Expression):
-                found[field] = IfGiven(given(column.name), value(column), source)
+                # Beside a bare 0, Postgres would take any value for an integer.
+                typed = Func(source, template=f"CAST(%(expressions)s AS {plain_type(field)})")
+                found[field] = IfGiven(given(column.name), value(column), typed)
             else:
                 found[field] = value(column)
         return found

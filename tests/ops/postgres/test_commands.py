@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, models
-from django.db.models import Count, Q, QuerySet, Window
+from django.db.models import Count, Q, QuerySet, Value, Window
 from django.db.models.functions import Now, Rank
 from ninja import Schema
 from pydantic import Field
@@ -203,6 +203,56 @@ def test_defaults() -> None:
     changed = orjson.loads(wait(change(key=rows[0]["key"], rank=9)).json)
     assert changed["made"] == rows[0]["made"]
     assert changed["changed"] > rows[0]["changed"]
+
+
+class Priced(Spelled):
+    price = models.DecimalField(max_digits=7, decimal_places=2, db_default=0)
+    big = models.BigIntegerField(db_default=0)
+    code = models.CharField(max_length=3, db_default="abc")
+    number = models.CharField(max_length=3)
+    day = models.DateField(db_default=Now())
+    document = models.JSONField(db_default={"a": 1})
+    label = models.ForeignKey(Label, on_delete=models.PROTECT, db_default="leaf")
+
+    class Meta:
+        app_label = "spelled"
+
+
+class PricedOut(Schema):
+    id: int
+    price: Decimal
+    big: int
+    code: str
+    number: str
+    day: datetime.date
+    document: dict[str, Any]
+    label_id: str
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_value_has_the_type_of_its_column_beside_any_default() -> None:
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Priced)
+    for key in ("leaf", "root"):
+        Label.objects.create(key=key, rank=1)
+    create = Insert(Priced, PricedOut, defaults={"number": Value(0)})
+    row = {"price": "1.50", "big": 2**40, "code": "é", "number": "007", "day": "2020-01-02", "document": {}}
+    row |= {"label_id": "root"}
+    created = orjson.loads(wait(create(**row)).json)
+    assert created == row | {"id": created["id"]}
+    default = orjson.loads(wait(create()).json)
+    assert default.pop("id") > created["id"]
+    assert default.pop("day") > "2020-01-02"  # today
+    assert default == {
+        "price": "0.00",
+        "big": 0,
+        "code": "abc",
+        "number": "0",
+        "document": {"a": 1},
+        "label_id": "leaf",
+    }
+    with pytest.raises(psycopg.DataError, match="too long"):  # and is not cut
+        wait(create(code="abcd"))
 
 
 class Silent(models.TextField):  # type: ignore[type-arg]

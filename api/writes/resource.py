@@ -44,7 +44,8 @@ MAX_LOGGED_IDS = 100  # of one write
 class Writes:
     """The commands of the rows of an item's listing, and their endpoints.
 
-    `fields` are those of the schema that clients may write: by default all that have a column, but for the key.
+    `fields` are those of the schema that clients may write: by default all that have a column, but for the key and
+    for the time of the write (`auto_now`, `auto_now_add`).
     `defaults` are values or expressions for those that a POST may leave out, beside the model's own. With `strict`,
     PATCH, PUT and DELETE need If-Match.
     """

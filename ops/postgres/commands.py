@@ -307,7 +307,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
 
 class Insert(RowCommand):
-    """One new row. `fields` are those of the schema that callers fill, by default all that they can.
+    """One new row. `fields` are those of the schema that callers fill, by default all that they can but auto_now.
 
     `defaults` are expressions or values for fields that a caller may leave out, or that the schema lacks, beside the
     model's own defaults. A default in Python is computed for each call.
@@ -429,9 +429,9 @@ class Update(RowCommand):
             (column.field, None, IfGiven(given(name), value(column), F(column.field.attname)))
             for name, column in self.columns.items()
         ] + [
-            (field, None, Now())
+            (field, None, _now(field))
             for field in self.model._meta.concrete_fields
-            if getattr(field, "auto_now", False) and field not in filled and isinstance(field, DateTimeField)
+            if getattr(field, "auto_now", False) and field not in filled
         ]  # fmt: skip
 
 
@@ -482,7 +482,6 @@ def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
     for field in model._meta.concrete_fields:
         name = next((name for name in (field.name, field.attname) if name in defaults), "")
         unused.discard(name)
-        is_timed = getattr(field, "auto_now_add", False) or getattr(field, "auto_now", False)
         if name:
             value = defaults[name]
             found[field] = (
@@ -490,10 +489,8 @@ def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
             )
         elif field.generated or _is_automatic(field):
             continue
-        elif is_timed and isinstance(field, DateTimeField):
-            found[field] = Now()
-        elif is_timed:
-            raise ImproperlyConfigured(f"{field}: a command has no auto_now of a {type(field).__name__}.")
+        elif _is_timed(field):
+            found[field] = _now(field)
         elif field.has_db_default():
             found[field] = cast("Any", field)._db_default_expression  # noqa: SLF001  it has no public name
         else:
@@ -503,16 +500,29 @@ def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
     return found
 
 
+def _is_timed(field: Any) -> bool:
+    """Whether the field has the time of a write, which is no client's to say."""
+    return getattr(field, "auto_now_add", False) or getattr(field, "auto_now", False)
+
+
+def _now(field: Any) -> Now:
+    if not isinstance(field, DateTimeField):
+        raise ImproperlyConfigured(f"{field}: a command has no auto_now of a {type(field).__name__}.")
+    return Now()
+
+
 def _same(value: Any) -> Any:
     return value
 
 
 def _choose(model: type[Model], schema: type[BaseModel], fields: Iterable[str] | None) -> dict[str, Column]:
-    """The named fields of the schema, or all that can be filled. Raises ImproperlyConfigured."""
+    """The named fields of the schema, or all that can be filled but for auto_now. Raises ImproperlyConfigured."""
     known = columns_of(model, schema)
     if wrong := [name for name in fields or () if name not in known]:
         raise ImproperlyConfigured(f"{schema.__name__}: a command cannot fill {', '.join(wrong)}.")
-    chosen = known if fields is None else {name: known[name] for name in fields}
+    if fields is None:
+        fields = [name for name, column in known.items() if not _is_timed(column.field)]
+    chosen = {name: known[name] for name in fields}
     filled: set[Any] = set()
     for name, column in chosen.items():
         if column.field in filled:

@@ -205,6 +205,21 @@ def test_defaults() -> None:
     assert changed["changed"] > rows[0]["changed"]
 
 
+@pytest.mark.usefixtures("db")
+def test_the_time_of_a_write_is_no_callers_unless_it_is_named() -> None:
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Dated)
+    rows = Dated.objects.filter(pk=Param("key"))
+    create, change = Insert(Dated, DatedOut), Update(rows, DatedOut)
+    assert create.columns.keys() >= change.columns.keys() == {"rank", "word"}
+    before = orjson.loads(wait(create(rank=1)).json)
+    after = orjson.loads(wait(change(key=before["key"], rank=2)).json)
+    assert after["changed"] > before["changed"] >= before["made"] == after["made"]
+    known = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
+    named = wait(Update(rows, DatedOut, ["made", "changed"])(key=before["key"], changed=known))
+    assert orjson.loads(named.json) == after | {"changed": "2020-01-02T00:00:00.000000+00:00"}
+
+
 class Priced(Spelled):
     price = models.DecimalField(max_digits=7, decimal_places=2, db_default=0)
     big = models.BigIntegerField(db_default=0)
@@ -284,6 +299,7 @@ def schema_of(**fields: Any) -> Any:
         (lambda: Insert(Product, ProductOut, ["id"]), "cannot fill id"),
         (lambda: Insert(Product, ProductOut, defaults={"nothing": 1}), "no field nothing to give a default"),
         (lambda: Insert(Bare, schema_of(needed=int)), "auto_now of a DateField"),
+        (lambda: Update(Bare.objects.all(), schema_of(needed=int, day=str)), "auto_now of a DateField"),
         (lambda: Update(Bare.objects.all(), schema_of(silent=str)), "cannot call its get_prep_value"),
         (lambda: Update(Bare.objects.all(), schema_of(owner__rank=int)), "an update needs a field"),
         (lambda: Update(Label.objects.all(), schema_of(rank=int, parent__rank=int)), "of its own table"),

@@ -67,8 +67,8 @@ Compiled = tuple[str, tuple[Any, ...]]  # SQL with Django's placeholders, and it
 
 SEEN = "seen"  # the parameter for the digests of the row that the client has seen
 GIVEN = "given:"  # before a field's name: the parameter that tells whether the field has a value
-# Refused by Postgres itself, as the ORM does it, or not at all. Django emulates the others row by row.
-KEPT_BY_POSTGRES = frozenset((PROTECT, RESTRICT, DO_NOTHING))
+# Refused by Postgres itself, if the foreign key is a constraint. Django emulates the others row by row.
+KEPT_BY_CONSTRAINT = frozenset((PROTECT, RESTRICT))
 # Methods by which a field makes another value of the one that it is given.
 CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
 CONFLICTS = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing was sent
@@ -448,14 +448,15 @@ class Delete(RowCommand):
         _refuse_parents(model)
         for relation in model._meta.get_fields(include_hidden=True):
             rule = getattr(relation, "on_delete", None)
-            emulated = (
-                relation.auto_created and not relation.concrete and rule not in (None, *KEPT_BY_POSTGRES)
-            )
-            # Of Django 6.1: the rules that the database has itself.
-            if emulated and not getattr(rule, "on_delete_sql", None):
+            if relation.concrete or not relation.auto_created or rule in (None, DO_NOTHING):
+                continue
+            has_constraint = getattr(relation.field, "db_constraint", False)
+            # on_delete_sql is of Django 6.1: the rules that the database has itself.
+            if not (has_constraint if rule in KEPT_BY_CONSTRAINT else getattr(rule, "on_delete_sql", None)):
+                without = "" if has_constraint else " without a constraint"
                 raise ImproperlyConfigured(
-                    f"{model.__name__}: {rule.__name__} of {relation.related_model.__name__} is the ORM's own work: "  # type: ignore[union-attr]
-                    "delete such rows by the ORM."
+                    f"{model.__name__}: {rule.__name__} of {relation.related_model.__name__}{without} is the ORM's "
+                    "own work: delete such rows by the ORM."
                 )
         if any(hasattr(field, "bulk_related_objects") for field in model._meta.private_fields):
             raise ImproperlyConfigured(f"{model.__name__}: the ORM deletes its generic relations: use it.")

@@ -321,6 +321,20 @@ def test_what_cannot_work_is_refused_at_import(
         declare()
 
 
+@pytest.mark.parametrize("rule", [models.PROTECT, models.RESTRICT])
+def test_without_a_constraint_postgres_protects_nothing(
+    rule: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key: Any = Product._meta.get_field("category")
+    monkeypatch.setattr(key.remote_field, "on_delete", rule)
+    Delete(Category.objects.all(), CategoryOut)
+    monkeypatch.setattr(key, "db_constraint", False)
+    with pytest.raises(ImproperlyConfigured, match=f"{rule.__name__} of Product without a constraint"):
+        Delete(Category.objects.all(), CategoryOut)
+    monkeypatch.setattr(key.remote_field, "on_delete", models.DO_NOTHING)  # nor does the ORM
+    Delete(Category.objects.all(), CategoryOut)
+
+
 @pytest.fixture
 def rows(django_db_setup: None) -> Iterator["psycopg.Connection[Any]"]:
     shared = spare.Database(str(settings.DATABASES["default"]["NAME"]))

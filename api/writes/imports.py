@@ -151,8 +151,9 @@ class Import:
                 )
         for name in wrong.unknown:
             yield _fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
+        schema, _, table = self.plan.model._meta.db_table.strip('"').rpartition('"."')
         for name in wrong.broken:
-            violation = Violation(self.plan.model._meta.db_table, name)
+            violation = Violation(schema, table, name)
             faults = faults_of("constraint", violation, self._names)
             yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults)
 

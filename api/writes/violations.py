@@ -103,6 +103,7 @@ def problem_of(
 class Violation:
     """What Postgres's diagnostics say of a constraint, for one that was broken without an error."""
 
+    schema_name: str
     table_name: str
     constraint_name: str
     column_name: str = ""
@@ -113,7 +114,7 @@ def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[F
     """A fault for each field that a broken constraint is about, with `code`, or the constraint's own."""
     detail = DETAILS[code]
     fields: Collection[Any] = ()
-    if model := _model(diagnostics.table_name or ""):
+    if model := _model(diagnostics):
         constraint = next((c for c in model._meta.constraints if c.name == diagnostics.constraint_name), None)
         fields = _fields(model, constraint, diagnostics)
         if constraint and constraint.violation_error_code:
@@ -125,8 +126,11 @@ def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[F
     return faults or [Fault(parameter="", code=code, detail=detail)]
 
 
-def _model(table: str) -> type[Model] | None:
-    return next((model for model in apps.get_models() if model._meta.db_table == table), None)
+def _model(diagnostics: Any) -> type[Model] | None:
+    """The model of the table in question, whose name Django spells with a schema, or without."""
+    named = {model._meta.db_table.strip('"'): model for model in reversed(apps.get_models())}
+    table = diagnostics.table_name or ""
+    return named.get(f'{diagnostics.schema_name}"."{table}', named.get(table))
 
 
 def _fields(model: type[Model], constraint: Any, diagnostics: Any) -> list[Any]:
@@ -147,7 +151,7 @@ def _fields(model: type[Model], constraint: Any, diagnostics: Any) -> list[Any]:
         words = {*re.findall(r"\w+", key[1])}
         return [field for field in fields if field.column in words]
     # The check of a PositiveIntegerField, which Postgres has named.
-    table = model._meta.db_table
+    table = diagnostics.table_name
     return [f for f in fields if diagnostics.constraint_name == _made_name(table, f.column, "check")]
 
 
@@ -174,7 +178,7 @@ def _made_name(table: str, column: str, label: str) -> str:
 def _is_referenced(diagnostics: Any) -> bool:
     """Whether the key that an error names is one that other rows refer to, not one that this row refers to."""
     key = KEY.search(diagnostics.message_detail or "")
-    model = _model(diagnostics.table_name or "")
+    model = _model(diagnostics)
     columns = {field.column for field in model._meta.concrete_fields if field.is_relation} if model else set()
     return bool(key and model) and not columns & {*re.findall(r"\w+", key[1] if key else "")}
 

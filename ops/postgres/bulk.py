@@ -58,9 +58,12 @@ from ops.postgres.commands import (
     Update,
     insertion,
     plain_type,
+    read_written,
     refuse_own_table,
     rows_of_table,
     split_values,
+    table_of,
+    written_as,
 )  # fmt: skip
 from ops.postgres.compiled import Json, compile_queryset, joined_sql, path_of, quote, row, value
 from ops.postgres.statement import Param, Statement, text_of
@@ -196,7 +199,8 @@ class Many(Command[Values, Rows]):
             raise ImproperlyConfigured(
                 "The rows of a command of many have no parameters: the items have the keys."
             )
-        lock = connection.ops.for_update_sql(of=(table_of(self.model),), no_key=no_key)
+        table = re.sub('^.*"[.]"', '"', table_of(self.model))  # FOR UPDATE OF takes no schema
+        lock = connection.ops.for_update_sql(of=(table,), no_key=no_key)
         return f"{sql} {lock}", parameters
 
     def _faults(self) -> Compiled:
@@ -225,7 +229,7 @@ class Many(Command[Values, Rows]):
         """The statement around the changes, the last of which has the rows, under the name of their table."""
         refuse_own_table(self.model, answer)
         at: Any = Sql(f"{table_of(self.model)}.{AT}", TextField())  # which nothing reads
-        read = compile_queryset(QuerySet(self.model).order_by(), [answer.without_ends(), "pk", at])
+        read = read_written(self.model, [answer.without_ends(), "pk", at])
         parts = {ITEMS: self._items(), **changes}
         before = ", ".join(f"{name} AS ({sql})" for name, (sql, _) in parts.items())
         bound = [each for _, parameters in (*parts.values(), read) for each in parameters]
@@ -263,7 +267,7 @@ class InsertMany(Many):
             f"{FAULTS}(at, name)": self._faults(),
             CHANGED: (f"{head} {chosen} RETURNING *", parameters),
             # RETURNING knows no column of the items, and gives the rows in the order in which they were inserted.
-            table_of(model): (f"SELECT *, row_number() OVER () AS {AT} FROM {CHANGED}", ()),
+            written_as(model): (f"SELECT *, row_number() OVER () AS {AT} FROM {CHANGED}", ()),
         }
         self.statement = self._complete(changes, _answer(model, schema, only_keys=only_keys))
 
@@ -290,7 +294,7 @@ class UpdateMany(Many):
         changes = {
             f"{FOUND}(key)": self._found(rows, no_key=True),
             f"{FAULTS}(at, name)": self._faults(),
-            table_of(model): self._changed(query.get_compiler(connection=connection).as_sql(), "FROM"),
+            written_as(model): self._changed(query.get_compiler(connection=connection).as_sql(), "FROM"),
         }
         self.statement = self._complete(changes, _answer(model, schema, only_keys=only_keys))
 
@@ -312,7 +316,7 @@ class DeleteMany(Many):
         changes = {
             f"{FOUND}(key)": self._found(rows, no_key=False),
             f"{FAULTS}(at, name)": self._faults(),
-            table_of(model): self._changed(query.get_compiler(connection=connection).as_sql(), "USING"),
+            written_as(model): self._changed(query.get_compiler(connection=connection).as_sql(), "USING"),
         }
         self.statement = self._complete(changes, _answer(model, schema, only_keys=True))
 
@@ -324,10 +328,6 @@ def key_of(model: type[Model], schema: type[BaseModel]) -> str:
     if not found:
         raise ImproperlyConfigured(f"{schema.__name__}: a command of many rows needs the field of their key.")
     return found[0]
-
-
-def table_of(model: type[Model]) -> str:
-    return _quote(model._meta.db_table)
 
 
 def _quote(name: Any) -> str:

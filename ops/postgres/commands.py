@@ -289,9 +289,9 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         The changed rows have the name of their table, so the ORM's own SQL for reading them is the rest of it. The
         reasons stand before, where that name is still the table's; Postgres computes them only if they are read.
         """
-        table = connection.ops.quote_name(self.model._meta.db_table)
+        written = written_as(self.model)
         refuse_own_table(self.model, answer)
-        read, read_parameters = compile_queryset(QuerySet(self.model).order_by(), [answer, "pk"])
+        read, read_parameters = read_written(self.model, [answer, "pk"])
         sql, parameters = changed
         compiled = [sql_of(self.model, reason) for reason in reasons]
         names = ", ".join(f"c{at}" for at in range(len(compiled)))
@@ -301,9 +301,9 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         after = f"SELECT json::text, key::text{', NULL::boolean' * len(compiled)} FROM ({read}) AS written(json, key)"
         if compiled:
             after += f' UNION ALL SELECT NULL, NULL, {names} FROM "not written"'
-            after += f" WHERE NOT EXISTS (SELECT FROM {table})"
+            after += f" WHERE NOT EXISTS (SELECT FROM {written})"
         bound = (*(p for _, more in compiled for p in more), *parameters, *read_parameters)
-        return Statement(f"WITH {before}{table} AS ({sql} RETURNING *) {after}", bound, repeatable=False)
+        return Statement(f"WITH {before}{written} AS ({sql} RETURNING *) {after}", bound, repeatable=False)
 
 
 class Insert(RowCommand):
@@ -548,6 +548,27 @@ def refuse_own_table(model: type[Model], answer: Json) -> None:
     """Raises ImproperlyConfigured for an answer with a field of a related row that is in the table itself."""
     if path := answer.contents.tables.get(model._meta.db_table):
         raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
+
+
+def table_of(model: type[Model]) -> str:
+    quoted: str = connection.ops.quote_name(model._meta.db_table)
+    return quoted
+
+
+def written_as(model: type[Model]) -> str:
+    """The name of the changed rows in a statement: their table's, as one word where Django spells a schema before it.
+
+    Postgres takes no name with a schema for a common table expression.
+    """
+    return table_of(model).replace('"."', ".")
+
+
+def read_written(model: type[Model], columns: Sequence[Json | str]) -> Compiled:
+    """The ORM's own SQL for reading rows, from the changed ones."""
+    sql, parameters = compile_queryset(QuerySet(model).order_by(), columns)
+    table = re.escape(table_of(model))
+    # Without what is around it, it could be a column of a table that has the schema's name.
+    return re.sub(rf"(?<=FROM ){table}|{table}(?=\.)", lambda _: written_as(model), sql), parameters
 
 
 def rows_of_table(rows: "QuerySet[Any]") -> "QuerySet[Any]":

@@ -1,7 +1,8 @@
 """Resources of other tables than the shop's, from end to end: what clients may write, and where the rows are."""
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -9,18 +10,25 @@ from django.db import connection, models
 from django.http import HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
+from pydantic import Field
 
 from api import AccessPath, BulkWrites, Import, Listing, Timestamp, Writes
 from api.problems import Problem
+from api.writes import violations
+from ops.postgres.commands import NotWritten
+from ops.postgres.digests import digest
 from tests.ops.postgres.models import Spelled
 
 pytestmark = pytest.mark.django_db
 
 
-def ask(endpoint: Any, method: str, content: Any, *key: Any, kind: str = "application/json") -> Any:
+def ask(
+    endpoint: Any, method: str, content: Any, *key: Any, kind: str = "application/json", tag: str = ""
+) -> Any:
     """The JSON of an answer, or the faults of a refusal."""
     body = content if isinstance(content, str) else json.dumps(content)
-    request = RequestFactory().generic(method, "/", body, content_type=kind)
+    headers = {"If-Match": tag} if tag else {}
+    request = RequestFactory().generic(method, "/", body, content_type=kind, headers=headers)
 
     async def respond() -> HttpResponse:
         answer: HttpResponse = await endpoint(request, *key)
@@ -30,6 +38,8 @@ def ask(endpoint: Any, method: str, content: Any, *key: Any, kind: str = "applic
         answer = async_to_sync(respond)()
     except Problem as problem:
         return [(fault.parameter, fault.code) for fault in problem.errors or ()]
+    except NotWritten as refusal:
+        return [*refusal.unknown, *refusal.items]
     return json.loads(answer.content or b"null")
 
 
@@ -80,3 +90,94 @@ def test_the_time_of_a_write_is_not_the_clients(monkeypatch: pytest.MonkeyPatch)
         row = changed
     assert ask(stream.respond, "POST", '{"text":"e"}', kind="application/x-ndjson")["inserted"] == 1
     assert Note.objects.get(text="e").made > Note.objects.get(text="d").made
+
+
+class Depot(Spelled):
+    """Its column has the name of the table below, with the schema, `"store"."parcel"`."""
+
+    code = models.CharField(max_length=9, unique=True, db_column="parcel")
+
+    class Meta:
+        app_label = "spelled"
+        db_table = "store"
+
+
+class Parcel(Spelled):
+    """In another schema than those of the search path, as Django spells it."""
+
+    code = models.CharField(max_length=9, unique=True)
+    weight = models.PositiveIntegerField(default=1)
+    note = models.CharField(max_length=9, default="")
+    depot = models.ForeignKey(Depot, on_delete=models.PROTECT)
+
+    class Meta:
+        app_label = "spelled"
+        db_table = 'store"."parcel'
+        constraints = (models.CheckConstraint(condition=models.Q(weight__lt=50), name="parcel_weight"),)
+
+
+class DepotOut(Schema):
+    id: int
+    code: str
+
+
+class ParcelOut(Schema):
+    id: int
+    code: str
+    weight: int
+    note: str
+    depot_code: Annotated[str, Field(alias="depot.code")]
+    depot: DepotOut
+
+
+def test_a_table_in_another_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    monkeypatch.setattr(violations, "apps", SimpleNamespace(get_models=lambda: [Depot, Parcel]))
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA store")
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Depot)
+        editor.create_model(Parcel)
+    north = {"id": Depot.objects.create(code="north").pk, "code": "north"}
+    listing = Listing("parcels", Parcel.objects.filter(depot__code="north"), ParcelOut, AccessPath("id"))
+    parcels = Writes(item := listing.one("parcel"))
+    many, stream = BulkWrites(parcels), Import(parcels)
+
+    row = ask(parcels.create, "POST", {"code": "a", "depot_code": "north"})
+    whole = {"code": "a", "weight": 1, "note": "", "depot_code": "north", "depot": north}
+    assert row == {"id": row["id"]} | whole
+    key = row["id"]
+    assert ask(item.respond, "GET", "", key) == row
+    tag = f'"{digest(json.dumps(row, separators=(",", ":")).encode())}"'
+    assert ask(parcels.change, "PATCH", {"weight": 2}, key, tag='"x"') == []
+    changed = ask(parcels.change, "PATCH", {"weight": 2}, key, tag=tag)
+    assert changed == row | {"weight": 2}
+    sent = {name: value for name, value in changed.items() if name != "depot"}
+    assert ask(parcels.replace, "PUT", sent | {"note": "x"}, key) == changed | {"note": "x"}
+    created = ask(many.create, "POST", [{"code": code, "depot_code": "north"} for code in "bc"])
+    assert [each["code"] for each in created] == ["b", "c"]
+    ids = [each["id"] for each in created]
+    assert ask(many.change, "PATCH", [{"id": each, "weight": 3} for each in ids]) == [
+        each | {"weight": 3} for each in created
+    ]
+    text = '{"code":"d","depot_code":"north"}\n{"code":"e","depot_code":"north","weight":4}'
+    assert ask(stream.respond, "POST", text, kind="application/x-ndjson")["inserted"] == 2
+
+    heavy = {"code": "f", "depot_code": "north", "weight": 50}
+    refused: list[tuple[Any, str, Any, list[Any]]] = [
+        (parcels.create, "POST", heavy | {"depot_code": "no"}, ["depot_code"]),
+        (many.create, "POST", [heavy | {"depot_code": "no"}], [(0, "depot_code")]),
+        (parcels.create, "POST", heavy, [("weight", "constraint")]),
+        (many.create, "POST", [heavy], [("items[0].weight", "constraint")]),
+        (parcels.create, "POST", heavy | {"weight": 1, "code": "a"}, [("code", "not_unique")]),
+    ]
+    for endpoint, method, content, faults in refused:
+        assert ask(endpoint, method, content) == faults
+    lines = {("weight", "constraint"): heavy, ("code", "not_unique"): {"code": "a", "depot_code": "north"}}
+    for (name, code), line in lines.items():
+        found = ask(stream.respond, "POST", json.dumps(line), kind="application/x-ndjson")
+        assert found == [(f"lines[1].{name}", code)]
+
+    assert ask(parcels.delete, "DELETE", "", key) is None
+    assert ask(many.delete, "DELETE", ids) is None
+    assert {*Parcel.objects.values_list("code", flat=True)} == {"d", "e"}

@@ -140,7 +140,7 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
 def check_lists(listing: Listing) -> Iterator[CheckMessage]:
     """Whether each list of related rows in a row has an index by which it is found."""
     for name, model, field in listing.json.contents.lists:
-        if not any(index[0] == field for index in _indexes(model)):
+        if not any(index[:1] == (field,) for index in _indexes(model)):
             yield Error(
                 f"{name} of {listing.name!r} lists rows of {model.__name__} by {field!r}, which has no index.",
                 hint=f"Add an index on {field}, then the order of the list, to {model.__name__}.Meta.indexes.",
@@ -150,7 +150,7 @@ def check_lists(listing: Listing) -> Iterator[CheckMessage]:
 
 
 def _indexes(model: type[Model]) -> Iterator[tuple[str, ...]]:
-    """The columns of each B-tree index that covers all rows in one direction."""
+    """The columns of each B-tree index that covers all rows in one direction; none of one of expressions."""
     for field in model._meta.concrete_fields:
         if field.unique or getattr(field, "db_index", False):
             yield (field.name,)
@@ -161,3 +161,4 @@ def _indexes(model: type[Model]) -> Iterator[tuple[str, ...]]:
     for constraint in model._meta.constraints:
         if isinstance(constraint, UniqueConstraint) and constraint.condition is None:
             yield tuple(constraint.fields)
+    yield from map(tuple, model._meta.unique_together)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.db.models import UniqueConstraint
+from django.db.models.functions import Lower
 from django.http import HttpRequest
 from django.urls import path
 from ninja import Router
@@ -81,6 +83,15 @@ def test_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == {each.sort: [] for each in PRODUCTS.paths} | {"sold_qty": ["api.E003"]}
 
 
+def test_an_index_by_unique_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    path = AccessPath("sold_qty")
+    listing = Listing("sold", Product.objects.all(), ProductOut, path)
+    for together, ids in (((("sold_qty", "id"),), []), ((("id", "sold_qty"),), ["api.E003"])):
+        monkeypatch.setattr(Product._meta, "unique_together", together)
+        assert [message.id for message in check_path(listing, path)] == ids
+
+
 def test_a_list_needs_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*check_lists(ORDERS)] == []
     monkeypatch.setattr(OrderLine._meta, "indexes", [])
@@ -88,3 +99,9 @@ def test_a_list_needs_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = check_lists(ORDERS)
     assert (found.id, found.obj) == ("api.E007", OrderLine)
     assert "OrderOut.lines of 'orders' lists rows of OrderLine by 'order'" in found.msg
+    of_an_expression = UniqueConstraint(Lower("note"), name="note")
+    monkeypatch.setattr(OrderLine._meta, "constraints", [of_an_expression])
+    assert [message.id for message in check_lists(ORDERS)] == ["api.E007"]
+    by_order = UniqueConstraint(fields=["order", "position"], name="position")
+    monkeypatch.setattr(OrderLine._meta, "constraints", [of_an_expression, by_order])
+    assert [*check_lists(ORDERS)] == []

@@ -39,8 +39,8 @@ def check_policies(app_configs: Sequence[AppConfig] | None = None, **_kwargs: An
     return [
         Error(
             f"Answers of {policy.name!r} are cached and depend on {model.__name__}, whose changes nobody announces.",
-            hint=f"Let {model.__name__} have objects = InvalidatingQuerySet.as_manager(), "
-            'and base_manager_name = "objects" in its Meta.',
+            hint=f"Let {model.__name__} have objects = InvalidatingQuerySet.as_manager(), and base_manager_name = "
+            '"objects" in its Meta, and so each of its parents, children and proxies, and what it is a proxy of.',
             obj=model,
             id="api.E005",
         )

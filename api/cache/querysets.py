@@ -39,26 +39,33 @@ class InvalidatingQuerySet(QuerySet[Row]):
 
 
 def is_invalidating(model: type[Model]) -> bool:
-    """Whether changes of the model's rows invalidate, whichever of its managers makes them.
+    """Whether changes of the model's rows invalidate, whichever manager makes them.
 
-    The rows between two models, of a ManyToManyField without a model of its own, are changed by its managers alone.
+    Its rows are in tables that other models may have, too: the one that it is a proxy of, its parents, their other
+    children, the proxies of all these. Their managers change its rows as its own do. The rows between two models, of
+    a ManyToManyField without a model of its own, are changed by its managers alone.
     """
     owner: Any = model._meta.auto_created
     if owner:
         return is_invalidating(owner)
+    tables = {*lineage(model)}
     return all(
         isinstance(manager.all(), InvalidatingQuerySet)
-        for one in {model, *(one for one in apps.get_models() if model in lineage(one))}
+        for one in {model, *tables, *(one for one in apps.get_models() if tables & {*lineage(one)})}
         for manager in (*one._meta.managers, one._default_manager, one._base_manager)
     )
 
 
 def connect_signals() -> None:
-    """Listen to the signals of these models, of their proxies and of their children, once all of them are loaded."""
+    """Listen to the signals of these models, and of all that share a table with one, once all of them are loaded."""
+    announced = {
+        table
+        for one in apps.get_models()
+        if isinstance(one._default_manager.all(), InvalidatingQuerySet)
+        for table in lineage(one)
+    }
     for model in apps.get_models():
-        if any(
-            isinstance(one._default_manager.all(), InvalidatingQuerySet) for one in (model, *lineage(model))
-        ):
+        if announced & {*lineage(model)}:
             for signal in (post_save, post_delete):
                 signal.connect(_row_changed, sender=model, dispatch_uid="api.cache")
             for field in model._meta.local_many_to_many:

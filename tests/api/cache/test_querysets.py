@@ -262,6 +262,58 @@ def test_who_is_invalidating() -> None:
     assert not is_invalidating(Whole)
 
 
+@pytest.fixture
+def accounts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """A model that tells of no change, and a proxy and a child of it that do."""
+    with isolate_apps("tests.shop") as apps:
+
+        class Account(models.Model):
+            name = models.TextField()
+
+            class Meta:
+                app_label = "shop"
+
+        class Customer(Account):
+            objects = InvalidatingQuerySet.as_manager()
+
+            class Meta:
+                app_label = "shop"
+                base_manager_name = "objects"
+                proxy = True
+
+        class Business(Account):
+            objects = InvalidatingQuerySet.as_manager()
+
+            class Meta:
+                app_label = "shop"
+                base_manager_name = "objects"
+
+        monkeypatch.setattr(querysets, "apps", apps)
+        connect_signals()
+        with connection.schema_editor() as editor:
+            editor.create_model(Account)
+            editor.create_model(Business)
+        yield [Account, Customer, Business]
+        with connection.schema_editor() as editor:
+            editor.delete_model(Business)
+            editor.delete_model(Account)
+
+
+def test_rows_of_a_proxy_and_of_a_child_change_by_their_parent(
+    subscriber: Subscriber, accounts: list[Any]
+) -> None:
+    account, customer, business = accounts
+    made = account.objects.create(name="ada")
+    assert subscriber.next() == {"shop.account", "shop.account:1"}
+    made.delete()
+    assert subscriber.next() == {"shop.account", "shop.account:1"}
+    customer.objects.create(name="ada")
+    assert subscriber.next() == {"shop.account", "shop.account:2"}
+    account.objects.update(name="bob")  # of which nobody hears
+    assert subscriber.no_more()
+    assert not any(map(is_invalidating, (account, customer, business)))
+
+
 @isolate_apps("tests.shop")
 def test_parents_have_keys_of_their_own() -> None:
     """The key of a child's row is its parent's only along the link that is its primary key."""

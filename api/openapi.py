@@ -175,8 +175,8 @@ def _describe_update(writes: Writes, model: type[Content], *types: str) -> dict[
 
 
 def describe_delete(writes: Writes) -> dict[str, Any]:
-    """The same for the endpoint that deletes a row."""
-    conflicts = [409] * bool(writes.model._meta.related_objects)
+    """The same for the endpoint that deletes a row. Raises ImproperlyConfigured where that is the ORM's work."""
+    conflicts = [409] * bool(writes.delete_.model._meta.related_objects)
     responses = _refusals(412, *conflicts, 422, *[428] * writes.strict) | {
         204: {"description": "It is deleted."}
     }
@@ -240,8 +240,8 @@ def describe_change_many(bulk: BulkWrites) -> dict[str, Any]:
 
 
 def describe_delete_many(bulk: BulkWrites) -> dict[str, Any]:
-    """The same for the endpoint that deletes many rows."""
-    conflicts = [409] * bool(bulk.writes.model._meta.related_objects)
+    """The same for the endpoint that deletes many rows. Refused where the deletion of one is."""
+    conflicts = [409] * bool(bulk.delete_.model._meta.related_objects)
     responses = _refusals(*conflicts, 415, 422) | {204: {"description": "They are deleted."}}
     keys = _items(TypeAdapter(bulk.kind).json_schema(), JSON, uniqueItems=True)
     extra = {"requestBody": keys, "responses": responses}

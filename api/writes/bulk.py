@@ -11,7 +11,7 @@ With `Prefer: return=minimal` (RFC 7240) the answer is an array of ids.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -77,7 +77,11 @@ class BulkWrites:
             for only_keys in (False, True)
         ]
         self.update = [UpdateMany(rows, schema, changed, only_keys=only_keys) for only_keys in (False, True)]
-        self.delete_ = DeleteMany(rows, schema)
+
+    @cached_property
+    def delete_(self) -> DeleteMany:
+        """Made where it is used, as that of a single row."""
+        return DeleteMany(self.writes.item.listing.rows, self.writes.schema)
 
     async def create(self, request: HttpRequest) -> HttpResponse:
         """POST: 201 with the new rows."""
@@ -136,7 +140,7 @@ class BulkWrites:
                 problem_of,
                 names=names_of(command),
                 statement=command.statement,
-                is_delete=command is self.delete_,
+                is_delete=isinstance(command, DeleteMany),
             )
             if not (found := problem(error)):
                 raise

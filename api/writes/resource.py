@@ -11,7 +11,7 @@ the log, of the logger `api.audit`, with the route and the id, and never with th
 
 import logging
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import psycopg
@@ -72,11 +72,10 @@ class Writes:
         self.insert = Insert(self.model, self.schema, chosen, defaults=defaults)
         keys = {name for name, column in self.insert.columns.items() if column.field.primary_key}
         self.update = Update(
-            rows := listing.rows.filter(pk=Param(KEY)),
+            listing.rows.filter(pk=Param(KEY)),
             self.schema,
             None if chosen is None else [name for name in chosen if name not in keys],
         )
-        self.delete_ = Delete(rows, self.schema)
         self.key_name = next(
             (name for name in self.schema.model_fields if name in ("pk", self.model._meta.pk.name)), ""
         )
@@ -94,6 +93,11 @@ class Writes:
             self.schema, columns, name=f"{prefix}Patch", optional=columns, ignored=self.ignored
         )
         self.replacement = content_of(self.schema, columns, name=f"{prefix}Replacement", ignored=self.ignored)
+
+    @cached_property
+    def delete_(self) -> Delete:
+        """Made where it is used: it may be refused (ops/postgres/commands.py), and all other writes still work."""
+        return Delete(self.item.listing.rows.filter(pk=Param(KEY)), self.schema)
 
     async def create(self, request: HttpRequest) -> HttpResponse:
         """POST: 201 with the new row and its Location, which is the request's path and the key."""
@@ -153,7 +157,7 @@ class Writes:
                 error,
                 names=names_of(command),
                 statement=command.bind(values)[0],
-                is_delete=command is self.delete_,
+                is_delete=isinstance(command, Delete),
             )
             if problem is None:
                 raise

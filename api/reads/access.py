@@ -68,8 +68,9 @@ class AccessPath:
         self.filters = filters
 
     def key(self, model: type[Model]) -> tuple[str, ...]:
-        """The fields that order the rows totally."""
-        return (self.sort,) if field_of(model, self.sort).unique else (self.sort, model._meta.pk.name)
+        """The fields that order the rows totally; of a relation its column, `user_id`, which a schema can show."""
+        sort = field_of(model, self.sort)
+        return (sort.attname,) if sort.unique else (sort.attname, model._meta.pk.attname)
 
     def field(self, model: type[Model], name: str) -> "Field[Any, Any]":
         """The field that the filter `name` compares."""
@@ -92,11 +93,11 @@ class AccessPath:
         return Q(**{f"{wanted.column or self.sort}__{wanted.lookup}": value})
 
     def indexes(self, model: type[Model]) -> Iterator[tuple[str, ...]]:
-        """The column lists that indexes must begin with for this path to be fast."""
+        """The column lists that indexes must begin with for this path to be fast, by the names of their fields."""
         columns = [wanted.column for wanted in self.filters.values() if wanted.column]
         for count in range(len(columns) + 1):
             for chosen in combinations(columns, count):
-                yield (*chosen, *self.key(model))
+                yield tuple(field_of(model, name).name for name in (*chosen, *self.key(model)))
 
 
 def field_of(model: type[Model], name: str) -> "Field[Any, Any]":

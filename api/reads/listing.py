@@ -30,7 +30,15 @@ from api.problems import Fault, Problem
 from api.reads import cursors, parameters
 from api.reads.access import AccessPath, field_of
 from api.reads.list_query import LAYOUTS, Layout, ListQuery
-from api.reads.parameters import Malformed, ParameterType, integer, key_type_of, one_of, type_of
+from api.reads.parameters import (
+    Malformed,
+    ParameterType,
+    integer,
+    key_type_of,
+    one_of,
+    target_of,
+    type_of,
+)  # fmt: skip
 from ops.postgres.compiled import Columns, Members, One, members_of, path_of, row
 from ops.postgres.digests import digest
 from ops.postgres.nesting import More, marker_of
@@ -108,7 +116,10 @@ class Listing:
             and not ((more := marker_of(schema, field, More)) and more.of in on_request)
         )
         self.filters = {
-            name: type_of(path.field(self.model, name)) for path in paths for name in path.filters
+            name: type_of(field if wanted.column else target_of(field))
+            for path in paths
+            for name, wanted in path.filters.items()
+            for field in [path.field(self.model, name)]
         }
         most = min(MAX_LIMIT, MAX_PAGE_ROWS // self.json.contents.rows)
         self.default_limit = min(DEFAULT_LIMIT, most)
@@ -166,10 +177,7 @@ class Listing:
 
         Raises ImproperlyConfigured for a primary key that a parameter cannot have.
         """
-        field: Any = self.model._meta.pk
-        while field.is_relation:  # its values are the ones of its target, which may be a relation, too
-            field = field.target_field
-        return Item(self, parameter, type_of(field))
+        return Item(self, parameter, type_of(target_of(self.model._meta.pk)))
 
     @cached_property
     def depends_on(self) -> tuple[Dependency, ...]:

@@ -163,8 +163,16 @@ def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
     return ParameterType(parse, str, {"type": "string", "enum": list(values), **schema})
 
 
+def target_of(field: Any) -> Any:
+    """The field whose values a field has: a relation those of its target, which may be a relation, too."""
+    while field.is_relation:
+        field = field.target_field
+    return field
+
+
 def key_type_of(field: "models.Field[Any, Any]") -> ParameterType:
     """The type of a field's values in a sort key, which are the column's, also such as no request may have."""
+    field = target_of(field)
     if isinstance(field, models.CharField):
         return matching(r"[^\x00]*", str, "must be a text", {"type": "string"})
     return type_of(field)

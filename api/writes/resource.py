@@ -76,8 +76,9 @@ class Writes:
             self.schema,
             None if chosen is None else [name for name in chosen if name not in keys],
         )
+        key = self.model._meta.pk.attname
         self.key_name = next(
-            (name for name in self.schema.model_fields if name in ("pk", self.model._meta.pk.name)), ""
+            (name for name in self.schema.model_fields if path_of(self.schema, name) == key), ""
         )
         prefix = self.schema.__name__.removesuffix("Out")
         shown = {

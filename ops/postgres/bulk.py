@@ -323,8 +323,7 @@ class DeleteMany(Many):
 
 def key_of(model: type[Model], schema: type[BaseModel]) -> str:
     """The schema's field with the primary key. Raises ImproperlyConfigured if it has none."""
-    names = ("pk", model._meta.pk.name, model._meta.pk.attname)
-    found = [name for name in schema.model_fields if path_of(schema, name) in names]
+    found = [name for name in schema.model_fields if path_of(schema, name) == model._meta.pk.attname]
     if not found:
         raise ImproperlyConfigured(f"{schema.__name__}: a command of many rows needs the field of their key.")
     return found[0]

@@ -1,7 +1,7 @@
 """Listings beside the sample's: rows of a queryset with a condition, and primary keys of other types."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import pytest
@@ -12,10 +12,12 @@ from django.db.models.functions import Concat, Rank
 from django.http import Http404
 from django.test import RequestFactory
 from ninja import Schema
+from pydantic import Field
 
-from api import AccessPath, Listing
+from api import AccessPath, Listing, at_least
+from api.checks import check_path
 from tests.ops.postgres.conftest import tables
-from tests.ops.postgres.models import Everything, Label, Narrow, Sticker
+from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Sticker
 from tests.shop.models import Order, Product
 from tests.shop.schemas import OrderOut, ProductOut
 
@@ -87,6 +89,55 @@ def test_a_key_that_its_column_cannot_hold_is_not_found(
     for key in beyond:
         with pytest.raises(Http404):
             respond(request, key)
+
+
+class BadgeOut(Schema):
+    rank: int
+    name: Annotated[str, Field(alias="label_id")]
+
+
+class StickerOut(Schema):
+    rank: int
+    name: Annotated[str, Field(alias="label_ptr_id")]
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("model", "schema", "sort", "order"),
+    [
+        (Badge, BadgeOut, "rank", ["b", "c", "a"]),
+        (Badge, BadgeOut, "label", ["a", "b", "c"]),
+        (Badge, BadgeOut, "label_id", ["a", "b", "c"]),
+        (Sticker, StickerOut, "rank", ["b", "c", "a"]),
+    ],
+)
+def test_pages_by_a_key_that_is_a_relation(
+    monkeypatch: pytest.MonkeyPatch, model: Any, schema: type[Schema], sort: str, order: list[str]
+) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    for name, rank in {"b": 1, "c": 1, "a": 2}.items():
+        if model is Badge:
+            Badge.objects.create(label=Label.objects.create(key=name, rank=0), rank=rank)
+        else:
+            Sticker.objects.create(key=name, rank=rank)
+    path = AccessPath(sort, least=at_least())
+    listing = Listing("related", model.objects.all(), schema, path)
+
+    async def walk(url: str) -> list[Any]:
+        found = []
+        while url:
+            page = orjson.loads((await listing.respond(RequestFactory().get(url))).content)
+            found += [row["name"] for row in page["results"]]
+            url = page["next"]
+        return found
+
+    names = async_to_sync(walk)
+    assert names("/?limit=1") == order
+    assert names(f"/?limit=1&sort=-{sort}") == order[::-1]
+    assert names(f"/?limit=1&least={2 if sort == 'rank' else 'c'}") == order[-1:]
+    assert model is Sticker or not [*check_path(listing, path)]  # of a sticker, the label has the rank
+    row = async_to_sync(listing.one("key").respond)(RequestFactory().get("/"), "b").content
+    assert orjson.loads(row)["name"] == "b"
 
 
 def test_a_key_that_is_a_relation_has_its_targets_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
+from pydantic import Field
 
 from api import (
     AccessPath,
@@ -23,8 +24,12 @@ from api import (
     describe_delete,
     describe_delete_many,
 )
+from tests.ops.postgres.conftest import tables
+from tests.ops.postgres.models import Badge, Label
 from tests.shop.models import Order, Tag
 from tests.shop.schemas import TagOut
+
+__all__ = ["tables"]  # a fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -73,3 +78,36 @@ def test_all_but_the_deletion_of_rows_that_others_refer_to() -> None:
     with pytest.raises(Problem) as conflict:
         send(writes.create, {"number": "t-3", "placed": moment})
     assert conflict.value.code == "conflict"
+
+
+class BadgeOut(Schema):
+    label_id: str
+    rank: int
+
+
+class NumberedOut(Schema):
+    number: Annotated[int, Field(alias="id")]
+    slug: str
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("rows", "schema", "values", "change"),
+    [
+        (Badge.objects.all(), BadgeOut, {"label_id": "a", "rank": 1}, {"rank": 2}),
+        (Tag.objects.all(), NumberedOut, {"slug": "numbered"}, {"slug": "renumbered"}),
+    ],
+)
+def test_a_client_sends_the_key_along_whatever_its_name(
+    rows: Any, schema: type[Schema], values: dict[str, Any], change: dict[str, Any]
+) -> None:
+    Label.objects.create(key="a", rank=0)
+    writes = Writes(Listing("named", rows, schema, AccessPath(rows.model._meta.pk.name)).one("key"))
+    row = orjson.loads(send(writes.create, values).content)
+    name = next(iter(schema.model_fields))
+    for way in (writes.change, writes.replace):
+        assert orjson.loads(send(way, row | change, row[name]).content) == row | change
+        with pytest.raises(Problem, match=f"{name}: is the row's for good"):
+            send(way, row | change | {name: "another"}, row[name])
+    [again] = orjson.loads(send(BulkWrites(writes).change, [row]).content)
+    assert again == row

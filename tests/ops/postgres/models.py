@@ -59,6 +59,17 @@ class Sticker(Label):
         app_label = "spelled"
 
 
+class Badge(Spelled):
+    """Its primary key is a relation, and no parent's."""
+
+    label = models.OneToOneField(Label, on_delete=models.CASCADE, primary_key=True)
+    rank = models.IntegerField()
+
+    class Meta:
+        app_label = "spelled"
+        indexes = (models.Index(fields=("rank", "label"), name="spelled_badge_rank"),)
+
+
 class Narrow(Spelled):
     id = models.SmallAutoField(primary_key=True)
 
@@ -126,4 +137,4 @@ class Odd(Spelled):
         db_table = "odd 'table'"
 
 
-TABLES = (Label, Sticker, Narrow, Everything, Odd)
+TABLES = (Label, Sticker, Badge, Narrow, Everything, Odd)

@@ -313,19 +313,21 @@ class Item:
     async def respond(self, request: HttpRequest, key: Any) -> HttpResponse:
         """The row with the primary key `key`, with all its fields unless the request names some.
 
-        Raises Http404, also for a key that its column cannot hold, such as 2**63 in a bigint; Problem 422; or
-        psycopg.OperationalError, which Api answers with 503.
+        Raises Http404, Problem 422, or psycopg.OperationalError, which Api answers with 503.
         """
         get_row = self.listing.compile_item(self._fields(parameters.string_of(request)))
-        try:
-            key = self.key_type.parse(key if isinstance(key, str) else self.key_type.format(key))
-        except Malformed:
-            raise Http404 from None
-        row = await get_row(key=key)
+        row = await get_row(key=self.parse(key))
         if row is None:
             raise Http404
         # For If-Match of a write. The page cache makes its own, which is the same.
         return HttpResponse(row, content_type="application/json", headers={"ETag": f'"{digest(row)}"'})
+
+    def parse(self, key: Any) -> Any:
+        """The primary key that a path has. Raises Http404 if its column cannot hold it, such as 2**63 in a bigint."""
+        try:
+            return self.key_type.parse(key if isinstance(key, str) else self.key_type.format(key))
+        except Malformed:
+            raise Http404 from None
 
     @property
     def name(self) -> str:

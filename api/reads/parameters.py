@@ -135,7 +135,7 @@ def matching(
     """Values that match `pattern` in full as text and that `convert` accepts (it may raise ValueError)."""
 
     def parse(text: str) -> Any:
-        if re.fullmatch(pattern, text, re.ASCII):
+        if re.fullmatch(pattern, text):
             try:
                 return convert(text)
             except ValueError:
@@ -204,7 +204,7 @@ def _(_: models.DateTimeField) -> ParameterType:  # type: ignore[type-arg]
 def _(_: models.DateField) -> ParameterType:  # type: ignore[type-arg]
     schema = {"type": "string", "format": "date", "examples": ["2020-01-01"]}
     return matching(
-        r"\d{4}-\d\d-\d\d", datetime.date.fromisoformat, "must be a date such as 2020-01-01", schema
+        "[0-9]{4}-[0-9]{2}-[0-9]{2}", datetime.date.fromisoformat, "must be a date such as 2020-01-01", schema
     )
 
 
@@ -231,9 +231,12 @@ def _(field: models.CharField) -> ParameterType:  # type: ignore[type-arg]
 
 @type_of.register
 def _(field: models.SlugField) -> ParameterType:  # type: ignore[type-arg]
+    expected = "must be a slug: letters, digits, - and _"
+    if field.allow_unicode:  # \w of Python's, as of Django's own rule: that of JSON Schema is ASCII
+        schema = {"type": "string", "minLength": 1, "maxLength": field.max_length}
+        return matching(rf"[-\w]{{1,{field.max_length}}}", str, expected, schema)
     pattern = rf"[-a-zA-Z0-9_]{{1,{field.max_length}}}"
-    schema = {"type": "string", "pattern": f"^{pattern}$"}
-    return matching(pattern, str, "must be a slug: letters, digits, - and _", schema)
+    return matching(pattern, str, expected, {"type": "string", "pattern": f"^{pattern}$"})
 
 
 def string_of(request: HttpRequest) -> str:

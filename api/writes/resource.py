@@ -146,7 +146,7 @@ class Writes:
         return values
 
     def _row(self, request: HttpRequest, key: Any) -> dict[str, Any]:
-        return {KEY: key, SEEN: preconditions.seen(request, is_required=self.strict)}
+        return {KEY: self.item.parse(key), SEEN: preconditions.seen(request, is_required=self.strict)}
 
     async def _run(
         self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]

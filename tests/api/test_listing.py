@@ -17,7 +17,7 @@ from pydantic import Field
 from api import AccessPath, Listing, at_least
 from api.checks import check_path
 from tests.ops.postgres.conftest import tables
-from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Sticker
+from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Sticker, Topic
 from tests.shop.models import Order, Product
 from tests.shop.schemas import OrderOut, ProductOut
 
@@ -30,6 +30,10 @@ class IdOut(Schema):
 
 class KeyOut(Schema):
     key: str
+
+
+class SlugOut(Schema):
+    slug: str
 
 
 @pytest.mark.django_db
@@ -73,6 +77,7 @@ def test_rows_that_depend_on_the_page_are_refused(rows: Any, reason: str) -> Non
         (Narrow, IdOut, 2**15 - 1, [2**15, -(2**15) - 1, 2**63, 10**400]),
         (Everything, IdOut, 2**63 - 1, [2**63, -(2**63) - 1, "x", "1.5", ""]),
         (Label, KeyOut, "a" * 50, ["a" * 51, "a\0", ""]),
+        (Topic, SlugOut, "größe", ["größe!", "ö" * 51, ""]),
     ],
 )
 def test_a_key_that_its_column_cannot_hold_is_not_found(

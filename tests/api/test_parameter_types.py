@@ -31,6 +31,7 @@ TYPES: dict[str, ParameterType] = {
     "word": one_of(["a", "b c"]),
     "choice": type_of(Char(max_length=9, choices=[("x", "X"), ("group", [("y", "Y")])])),
     "slug": type_of(models.SlugField(max_length=4)),
+    "any slug": type_of(models.SlugField(max_length=5, allow_unicode=True)),
 }
 ID = "6f1d3b3a-5c1e-4f7e-9a57-0d1c8d0e1f2a"
 UTC = datetime.UTC
@@ -73,6 +74,7 @@ UTC = datetime.UTC
         ("word", "b c", "b c"),
         ("choice", "y", "y"),
         ("slug", "aB-_", "aB-_"),
+        ("any slug", "größe", "größe"),
     ],
 )  # fmt: skip
 def test_accepted(name: str, written: str, value: object) -> None:
@@ -121,6 +123,7 @@ def test_accepted(name: str, written: str, value: object) -> None:
         ("word", "not_a_choice", ["", "A", "b", "a\n"]),
         ("choice", "not_a_choice", ["group", "X"]),
         ("slug", "malformed", ["", "abcde", "\xe9", "a.b", "a b", "ab\n"]),
+        ("any slug", "malformed", ["", "größen", "ö.b", "a b", "ab\n"]),
     ],
 )
 def test_refused(name: str, code: str, texts: list[str]) -> None:
@@ -148,6 +151,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "word": st.sampled_from(["a", "b c"]),
     "choice": st.sampled_from(["x", "y"]),
     "slug": st.from_regex(r"[-a-zA-Z0-9_]{1,4}", fullmatch=True),
+    "any slug": st.from_regex(r"[-\w]{1,5}", fullmatch=True),
 }
 
 

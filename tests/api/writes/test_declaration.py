@@ -7,7 +7,7 @@ import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
 from pydantic import Field
@@ -26,6 +26,7 @@ from api import (
 )
 from tests.ops.postgres.conftest import tables
 from tests.ops.postgres.models import Badge, Label
+from tests.shop.commands import CATEGORY_WRITES
 from tests.shop.models import Order, Tag
 from tests.shop.schemas import TagOut
 
@@ -78,6 +79,19 @@ def test_all_but_the_deletion_of_rows_that_others_refer_to() -> None:
     with pytest.raises(Problem) as conflict:
         send(writes.create, {"number": "t-3", "placed": moment})
     assert conflict.value.code == "conflict"
+
+
+@pytest.mark.parametrize("key", [2**63, -(2**63) - 1, 10**400, "x"])
+def test_a_key_that_its_column_cannot_hold_is_not_found(key: Any) -> None:
+    """As for a GET of it."""
+    whole = {"slug": "none", "name": "None"}
+    for way, content in (
+        (CATEGORY_WRITES.change, {}),
+        (CATEGORY_WRITES.replace, whole),
+        (CATEGORY_WRITES.delete, {}),
+    ):
+        with pytest.raises(Http404):
+            send(way, content, key)
 
 
 class BadgeOut(Schema):

@@ -70,6 +70,13 @@ class Badge(Spelled):
         indexes = (models.Index(fields=("rank", "label"), name="spelled_badge_rank"),)
 
 
+class Topic(Spelled):
+    slug = models.SlugField(primary_key=True, allow_unicode=True)
+
+    class Meta:
+        app_label = "spelled"
+
+
 class Narrow(Spelled):
     id = models.SmallAutoField(primary_key=True)
 
@@ -137,4 +144,4 @@ class Odd(Spelled):
         db_table = "odd 'table'"
 
 
-TABLES = (Label, Sticker, Badge, Narrow, Everything, Odd)
+TABLES = (Label, Sticker, Badge, Topic, Narrow, Everything, Odd)

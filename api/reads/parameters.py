@@ -232,7 +232,8 @@ def _(field: models.CharField) -> ParameterType:  # type: ignore[type-arg]
 @type_of.register
 def _(field: models.SlugField) -> ParameterType:  # type: ignore[type-arg]
     expected = "must be a slug: letters, digits, - and _"
-    if field.allow_unicode:  # \w of Python's, as of Django's own rule: that of JSON Schema is ASCII
+    is_unicode: bool = field.allow_unicode  # type: ignore[attr-defined]  # which the stubs lack
+    if is_unicode:  # \w of Python's, as of Django's own rule: that of JSON Schema is ASCII
         schema = {"type": "string", "minLength": 1, "maxLength": field.max_length}
         return matching(rf"[-\w]{{1,{field.max_length}}}", str, expected, schema)
     pattern = rf"[-a-zA-Z0-9_]{{1,{field.max_length}}}"

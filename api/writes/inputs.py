@@ -5,10 +5,17 @@ too long, too large or too precise is refused by its field's name, and Postgres 
 "7" is no integer, and 1 is not true.
 """
 
+import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
 from functools import partial
-from typing import Annotated, Any, NotRequired
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin
+from uuid import UUID
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.exceptions import ValidationError as Invalid
 from django.core.validators import (
     DecimalValidator,
@@ -26,17 +33,20 @@ from pydantic import (
     ConfigDict,
     FailFast,
     Field,
+    GetCoreSchemaHandler,
+    NaiveDatetime,
     PlainSerializer,
+    Strict,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
     create_model,
 )  # fmt: skip
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
 from typing_extensions import TypedDict
 
 from api.problems import Fault, Problem, invalid
-from api.reads.parameters import MAX_FAULTS, TIMESTAMP, Malformed, type_of
+from api.reads.parameters import MAX_FAULTS, TIMESTAMP, Malformed, target_of, type_of
 from api.writes.content import MAX_NAME_CHARACTERS, UNKNOWN
 from ops.postgres.commands import Column
 
@@ -67,6 +77,10 @@ BOUNDED = (
     MinValueValidator,
     ProhibitNullCharactersValidator,
 )
+# Types of values that psycopg writes as Postgres reads them.
+PLAIN = (str, int, float, Decimal, datetime.date, datetime.time, UUID)
+# Types that answers may have, and content not: what WHOLE and _moment make of it is never of theirs.
+UNREADABLE = ((models.IntegerField, Decimal), (models.DateTimeField, NaiveDatetime))
 
 
 class Content(BaseModel):
@@ -112,10 +126,24 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
     usual text, which it leaves to Postgres.
     """
     info, field = schema.model_fields[name], column.field
-    kind: Any = info.annotation
+    held, constraints, validators = _bounds(column)
+    # Numbers of content are read as decimals also where answers have floats: none of their digits is lost.
+    kind: Any = _exact(info.annotation) if held is Decimal else info.annotation
     described = Field(description=info.description, examples=info.examples)
-    constraints, validators = _bounds(column)
+    types = _types_in(kind)
     metadata = [*constraints, *info.metadata, *validators, described]
+    if not isinstance(field, models.JSONField):  # a document may be of any type: Column.prepare writes it
+        _refuse(f"{schema.__name__}.{name}", field, held, types)
+        plain = PLAIN if held is Any else (held,)
+        if not all(
+            all(isinstance(value, (*plain, NoneType)) for value in get_args(each))
+            if get_origin(each) is Literal
+            else isinstance(each, type) and issubclass(each, plain)
+            for each in types
+        ):
+            documented = [Field(json_schema_extra=each.json_schema_extra) for each in constraints]
+            written = Written(held, tuple(constraints))
+            metadata = [*info.metadata, written, *documented, *validators, described]
     if is_quick:
         metadata = [each for each in metadata if each != WHOLE]
         # Postgres reads texts of the pattern as the field's type does. A field with rules of its own has none.
@@ -125,17 +153,81 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
             for each in info.metadata
             if not isinstance(each, PlainSerializer | WithJsonSchema)
         ]
-        if len(validators) == 1 and isinstance(field, models.DecimalField):
+        if len(validators) == 1 and isinstance(field, models.DecimalField) and types == [Decimal]:
             digits = {"max_digits": field.max_digits, "decimal_places": field.decimal_places}
             if all(rule.items() <= digits.items() for rule in rules):
                 pattern = str(type_of(field).schema["pattern"])
-        elif len(validators) == 1 and isinstance(field, models.DateTimeField) and not rules:
+        elif len(validators) == 1 and types == [datetime.datetime] and not rules:
             pattern = MOMENT
         if pattern:
             kind, metadata = str, [Field(pattern=pattern)]
     if field.null and type(None) not in getattr(kind, "__args__", ()):
         kind |= None
     return Annotated[(kind, *metadata)]  # as Python 3.11 spells it
+
+
+@dataclass(frozen=True)
+class Written:
+    """Makes the value that is written, of the type `held` and within `bounds`, of what the schema's type has read.
+
+    It is what the schema prints: of an enumeration's member its value, of a HttpUrl its text.
+    """
+
+    held: Any
+    bounds: tuple[Any, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        steps = [handler(source), core_schema.no_info_plain_validator_function(self._value)]
+        held: Any = self.held
+        if held is not Any:
+            bounded = Annotated[(held | None, Strict(strict=False), *self.bounds)]
+            steps.append(handler.generate_schema(bounded))
+        return core_schema.chain_schema(steps)
+
+    def _value(self, value: Any) -> Any:
+        found = value.value if isinstance(value, Enum) else value
+        if not isinstance(found, PLAIN if self.held is Any else self.held):
+            found = to_jsonable_python(found)
+        if isinstance(found, dict | list):
+            raise PydanticCustomError("api.malformed", "must be a single value")
+        return found
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    """The types of a union, or the one type, without `| None` and Annotated."""
+    if get_origin(annotation) is Annotated:
+        return _types_in(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [found for each in get_args(annotation) for found in _types_in(each)]
+    return [] if annotation is NoneType else [annotation]
+
+
+def _exact(annotation: Any) -> Any:
+    """The same type with a Decimal in the place of a float."""
+    if get_origin(annotation) is Annotated:
+        kind, *said = get_args(annotation)
+        return Annotated[(_exact(kind), *said)]
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(map(_exact, get_args(annotation)))]  # noqa: UP007  of any number
+    return Decimal if annotation is float else annotation
+
+
+def _refuse(name: str, field: Any, held: Any, types: list[Any]) -> None:
+    """Raises ImproperlyConfigured for a type of which no content makes a value of the field."""
+    holds = TypeAdapter(held | None)
+    for kind in types:
+        values = get_args(kind) if get_origin(kind) is Literal else ()
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            values = tuple(member.value for member in kind)
+        for value in values:
+            try:
+                if not isinstance(value, str | int | float | bool | None):
+                    raise TypeError
+                holds.validate_python(value, strict=held is not Decimal)
+            except (TypeError, ValidationError):
+                raise ImproperlyConfigured(f"{name}: {value!r} is no JSON value for {field}.") from None
+        if any(isinstance(field, of) and kind is unreadable for of, unreadable in UNREADABLE):
+            raise ImproperlyConfigured(f"{name}: no JSON value for {field} is a {kind.__name__}.")
 
 
 def read(content: type[Content], body: bytes) -> dict[str, Any]:
@@ -215,33 +307,34 @@ def _problem(error: ValidationError, place_of: Callable[[Sequence[Any]], str]) -
     return invalid(faults)
 
 
-def _bounds(column: Column) -> tuple[list[Any], list[Any]]:
-    """The bounds of a column's values, for Annotated: constraints of the type, then validators around it."""
-    field: Any = column.related or column.field
-    while field.is_relation:
-        field = field.target_field
+def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
+    """The type of a column's values, if they have bounds, or Any; then, for Annotated, bounds and validators."""
+    field = target_of(column.related or column.field)
+    held: Any = Any
     bounds: list[Any] = []
     validators: list[Any] = []
     if isinstance(field, models.IntegerField):
         low, high = BaseDatabaseOperations.integer_field_ranges[field.get_internal_type()]
-        bounds, validators = [Field(ge=low, le=high)], [WHOLE]
+        held, bounds, validators = int, [Field(ge=low, le=high)], [WHOLE]
     elif isinstance(field, models.DecimalField):
         # Answers have texts, since not all clients keep a number's digits; of clients, numbers are taken, too.
         most = 10 ** (field.max_digits - field.decimal_places) - 10**-field.decimal_places
         number = {"type": "number", "minimum": -most, "maximum": most}
-        bounds = [Field(max_digits=field.max_digits, decimal_places=field.decimal_places)]
+        held, bounds = Decimal, [Field(max_digits=field.max_digits, decimal_places=field.decimal_places)]
         validators = [WithJsonSchema({"anyOf": [type_of(field).schema, number]})]
     elif isinstance(field, models.FloatField):
-        bounds = [Field(allow_inf_nan=False)]
+        held, bounds = float, [Field(allow_inf_nan=False)]
     elif isinstance(field, models.DateTimeField):
         validators = [BeforeValidator(_moment)]
     elif isinstance(field, models.CharField | models.TextField):
         least = 0 if field.blank or field.choices else 1
         shape = type_of(field).schema if isinstance(field, models.SlugField) and not column.related else {}
         extra = {"pattern": shape.get("pattern", r"^[^\x00]*$")}
+        extra |= {"maxLength": field.max_length} if field.max_length else {}
+        held = str
         bounds = [Field(min_length=least, max_length=field.max_length, json_schema_extra=extra)]
     if column.related:
-        return bounds, validators  # which row it names is the database's to say
+        return held, bounds, validators  # which row it names is the database's to say
     if field.choices:
         values = [value for value, _ in field.flatchoices]
         taken = {"enum": [*values, None] if field.null else values}
@@ -249,7 +342,7 @@ def _bounds(column: Column) -> tuple[list[Any], list[Any]]:
     rules = [rule for rule in field.validators if type(rule) not in BOUNDED or rule in field._validators]  # noqa: SLF001
     if rules:
         validators.append(AfterValidator(partial(_kept, rules)))
-    return bounds, validators
+    return held, bounds, validators
 
 
 def _whole(value: Any) -> Any:

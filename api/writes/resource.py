@@ -134,7 +134,7 @@ class Writes:
         return [
             Fault(parameter=name if at is None else place(at, name), code="unsupported_merge", detail=detail)
             for name in self.documents
-            if isinstance(values.get(name), dict)
+            if (self.update.columns[name].prepare(values.get(name)) or "").startswith("{")
         ]
 
     def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ from psycopg import OperationalError
 from psycopg.pq.abc import PGresult
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from ops.postgres.compiled import Json, compile_queryset, nested, path_of, row
 from ops.postgres.connection import OutcomeUnknown, is_lost
@@ -142,9 +143,20 @@ class Column:
         return Q(IsNull(Cast(Param(self.name), TextField()), False)) & ~Q(Exists(self.named()))  # noqa: FBT003
 
     def prepare(self, value: Any) -> Any:
-        """A value that psycopg writes as Postgres reads it."""
+        """A value that psycopg writes as Postgres reads it.
+
+        A document may have values of a schema's: those that its column's encoder does not know are as they print.
+        """
         if isinstance(self.field, JSONField) and value is not None:
-            return json.dumps(value, cls=self.field.encoder, ensure_ascii=False)
+            encoder = self.field.encoder or json.JSONEncoder
+
+            def plain(value: Any) -> Any:
+                try:
+                    return encoder().default(value)
+                except TypeError:
+                    return to_jsonable_python(value)
+
+            return json.dumps(value, cls=encoder, default=plain, ensure_ascii=False)
         return value
 
 

@@ -257,18 +257,21 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
         field = field.target_field
     info = schema.model_fields[column.name]
     kind, said = _unwrapped(info.annotation)
-    choices: list[Any] = [value for value, _ in field.flatchoices or () if value is not None]
-    if get_origin(kind) is Literal:
-        choices, kind = [*get_args(kind)], str
-    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
-        choices, kind = [one.value for one in kind], str
+    # Of a relation, which row it names is all that counts, beside what the schema says.
+    choices: list[Any] = [
+        value for value, _ in field.flatchoices or () if value is not None and not column.related
+    ]
+    if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
+        members = get_args(kind) or kind
+        choices = [one.value if isinstance(one, enum.Enum) else one for one in members if one is not None]
+        kind = next(map(type, choices), types.NoneType)
     known = KINDS.get((field.get_internal_type(), get_origin(kind) or kind))
     if known is None or get_args(kind) not in ((), (str, Any), (Any,)):
         raise ImproperlyConfigured(f"{name}: an import cannot read a {kind} for {field}.")
     said = [*said, *info.metadata]
-    if not column.related:  # else which row it names is all that counts
+    if not column.related:
         said += field.validators
-    rules = dict.fromkeys(_rules(field, said, [] if column.related else choices, name))
+    rules = dict.fromkeys(_rules(field, said, choices, name))
     default = None
     if source is not None:
         if column.related and isinstance(source, Expression):

@@ -1,7 +1,11 @@
 """Writes of resources that the shop does not serve: what is refused when they are declared, and what works."""
 
+import datetime
+import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 import orjson
 import pytest
@@ -10,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, HttpUrl, IPvAnyAddress, NaiveDatetime, PastDate, PastDatetime, create_model
 
 from api import (
     AccessPath,
@@ -25,7 +29,7 @@ from api import (
     describe_delete_many,
 )
 from tests.ops.postgres.conftest import tables
-from tests.ops.postgres.models import Badge, Label
+from tests.ops.postgres.models import Badge, Everything, Label
 from tests.shop.commands import CATEGORY_WRITES
 from tests.shop.models import Order, Tag
 from tests.shop.schemas import TagOut
@@ -92,6 +96,118 @@ def test_a_key_that_its_column_cannot_hold_is_not_found(key: Any) -> None:
     ):
         with pytest.raises(Http404):
             send(way, content, key)
+
+
+class Shade(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(Enum):
+    SMALL = 1
+
+
+class Share(Enum):
+    HALF = Decimal("0.50")
+
+
+class Details(Schema):
+    colour: Shade
+    seen: Annotated[datetime.datetime | None, Field(alias="seenAt")] = None
+
+
+def writes_of(name: str, kind: Any) -> Writes:
+    """Of a model with a column of every kind, by a schema with one."""
+    fields: dict[str, Any] = {"id": (int, ...), name: (kind, ...)}
+    schema = create_model("MadeOut", __base__=Schema, **fields)
+    return Writes(Listing("made", Everything.objects.all(), schema, AccessPath("id")).one("id"))
+
+
+MOMENT = "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("name", "kind", "sent", "answered"),
+    [
+        ("char", Shade, "red", "red"),
+        ("text", Shade | None, None, None),
+        ("colour", Shade, "red", "red"),
+        ("integer", Size | None, 1.0, 1),
+        ("price", float, 12.5, 12.5),
+        ("price", float | None, "12.50", 12.5),
+        ("url", HttpUrl, "https://example.org/größe", "https://example.org/gr%C3%B6%C3%9Fe"),
+        ("char", HttpUrl | None, "http://a.org", "http://a.org/"),
+        ("address", IPvAnyAddress, "::1", "::1"),
+        ("date", PastDate, "2020-01-01", "2020-01-01"),
+        ("document", Details, {"colour": "red"}, {"colour": "red", "seenAt": None}),
+        (
+            "document",
+            Details | None,
+            {"colour": "blue", "seenAt": MOMENT},
+            {"colour": "blue", "seenAt": MOMENT},
+        ),
+        ("document", list[Details], [{"colour": "red"}], [{"colour": "red", "seenAt": None}]),
+        ("document", dict[str, Decimal], {"a": "1.50"}, {"a": "1.50"}),
+        ("document", HttpUrl, "http://a.org", "http://a.org/"),
+    ],
+)
+def test_what_a_schema_reads_it_writes(name: str, kind: Any, sent: Any, answered: Any) -> None:
+    writes = writes_of(name, kind)
+    created = orjson.loads(send(writes.create, {name: sent}).content)
+    assert created[name] == answered
+    assert orjson.loads(send(BulkWrites(writes).create, [{name: sent}]).content)[0][name] == answered
+    replaced = send(writes.replace, {name: answered}, created["id"]).content
+    assert orjson.loads(replaced) == created
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("name", "kind", "sent", "code"),
+    [
+        ("char", Shade, "green", "not_a_choice"),
+        ("colour", Shade, "blue", "not_a_choice"),  # of the model's two, it is none
+        ("url", HttpUrl, "http://a.org/" + 200 * "a", "too_long"),
+        ("url", HttpUrl, None, "null"),
+        ("price", float, 99999.995, "out_of_range"),
+        ("char", Any, {"a": 1}, "malformed"),
+        ("moment", PastDatetime, "2999-01-01T00:00:00Z", "malformed"),
+        ("document", Details, {"colour": "green"}, "not_a_choice"),
+    ],
+)
+def test_what_a_schema_refuses(name: str, kind: Any, sent: Any, code: str) -> None:
+    writes = writes_of(name, kind)
+    for way, content in ((writes.create, {name: sent}), (BulkWrites(writes).create, [{name: sent}])):
+        with pytest.raises(Problem) as refused:
+            send(way, content)
+        assert (refused.value.status, [fault.code for fault in refused.value.errors or ()]) == (422, [code])
+
+
+@pytest.mark.usefixtures("tables")
+def test_an_object_of_a_schema_is_not_merged() -> None:
+    writes = writes_of("document", Details | None)
+    document = {"document": {"colour": "red"}}
+    key = orjson.loads(send(writes.create, document).content)["id"]
+    with pytest.raises(Problem, match="cannot be merged"):
+        send(writes.change, document, key)
+    with pytest.raises(Problem, match="cannot be merged"):
+        send(BulkWrites(writes).change, [{"id": key} | document])
+    assert orjson.loads(send(writes.change, {"document": None}, key).content)["document"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("char", Literal[Shade.RED], "<Shade.RED: 'red'> is no JSON value for spelled.Everything.char"),
+        ("char", Size, "1 is no JSON value for spelled.Everything.char"),
+        ("price", Share, "Decimal('0.50') is no JSON value for spelled.Everything.price"),
+        ("integer", Decimal, "no JSON value for spelled.Everything.integer is a Decimal"),
+        ("moment", NaiveDatetime, "no JSON value for spelled.Everything.moment is a NaiveDatetime"),
+    ],
+)
+def test_types_that_no_content_has(name: str, kind: Any, said: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=re.escape(f"MadeOut.{name}: {said}")):
+        writes_of(name, kind)
 
 
 class BadgeOut(Schema):

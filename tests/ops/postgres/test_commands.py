@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection, models
 from django.db.models import Count, Q, QuerySet, Value, Window
 from django.db.models.functions import Now, Rank
@@ -170,6 +171,22 @@ def test_values_of_every_kind() -> None:
         "small": 0,
         "document": None,
     }
+
+
+class Point(Schema):
+    x: Decimal
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_document_is_written_by_its_encoder_as_the_orm_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the encoder does not know, a schema's own objects, is written as they print."""
+    monkeypatch.setattr(Everything._meta.get_field("document"), "encoder", DjangoJSONEncoder)
+    moment = datetime.datetime(2020, 1, 1, 0, 0, 0, 123456, datetime.UTC)
+    row = wait(Insert(Everything, Written)(document={"at": moment, "point": Point(x=Decimal("1.50"))}))
+    written = Everything.objects.get(pk=row.key).document
+    stored = Everything.objects.create(document={"at": moment})
+    stored.refresh_from_db()
+    assert written == stored.document | {"point": {"x": "1.50"}}
 
 
 class Dated(Spelled):

@@ -27,7 +27,7 @@ from ops.postgres.commands import Insert
 from ops.postgres.load import Load
 from ops.postgres.long_transaction import long_transaction
 from ops.postgres.staging import Staging
-from tests.ops.postgres.models import Everything, Label, Spelled
+from tests.ops.postgres.models import Everything, Grade, Label, Spelled
 from tests.shop.models import Voucher
 from tests.shop.schemas import VoucherOut
 
@@ -209,6 +209,46 @@ def test_rows_that_others_name() -> None:
     assert [row.label_id for row in Everything.objects.order_by("id")] == ["leaf 1", None, None]
 
 
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+@pytest.mark.usefixtures("tables")
+def test_choices_of_the_schema() -> None:
+    """Texts and numbers, of which a line is refused those that the content of a request is."""
+    for name in ("leaf 1", "leaf 2"):
+        Label.objects.create(key=name, rank=0)
+    own = schema(
+        char=Size,
+        grade=Grade,
+        small=Literal[1, 2] | None,
+        label=Annotated[Literal["leaf 1"], Field(alias="label.key")],
+    )
+    insert = Insert(Everything, own)
+    columns = {name: insert.columns[name] for name in own.model_fields}
+    model = content_of(own, columns, name="Creation", optional=columns)
+    lines = [
+        f'{{"{name}":{value}}}'
+        for name, values in {
+            "char": ['"s"', '"l"', '"SMALL"', '""', "1"],
+            "grade": ["-1", "7", "7.0", "1", '"7"'],
+            "small": ["1", "2.0", "3", '"1"'],
+            "label": ['"leaf 1"', '"leaf 2"', "1"],
+        }.items()
+        for value in values
+    ]
+    refused = []
+    for line in lines:
+        try:
+            read(model, line.encode())
+        except Problem:
+            refused.append(line)
+    assert len(refused) == 9
+    assert [lines[line - 1] for line in load(Staging(insert, own), "\n".join(lines).encode())] == refused
+    assert [row.grade for row in Everything.objects.exclude(grade=-1)] == [7, 7]
+
+
 class Ruled(Spelled):
     number = models.IntegerField(validators=[MinValueValidator(3)])
     code = models.CharField(max_length=9, default=secrets.token_hex)
@@ -216,11 +256,6 @@ class Ruled(Spelled):
 
     class Meta:
         app_label = "spelled"
-
-
-class Size(Enum):
-    SMALL = "s"
-    LARGE = "l"
 
 
 def plan(kind: Any, name: str = "number", **defaults: Any) -> Staging:

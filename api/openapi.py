@@ -473,10 +473,21 @@ def complete(document: dict[str, Any]) -> None:
 
 
 def _named(schemas: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the schema, under its title: generators make one class of it for all its types of content."""
-    title = schema.get("title")
+    """A reference to the schema, under its title: generators make one class of it for all its types of content.
+
+    The schemas within it, of objects and enumerations, are named as well: a reference is one to the whole document.
+    """
     if schema.get("type") == "array":
         return schema | {"items": _named(schemas, schema["items"])}
+    parts = schema.get("$defs", {})
+    for number in count(1):
+        names = {part: f"{part}{number}" if number > 1 else part for part in parts}
+        named = {names[part]: _referring(parts[part], names) for part in parts}
+        if all(schemas.get(name, found) == found for name, found in named.items()):
+            break
+    schemas |= named
+    schema = {key: _referring(value, names) for key, value in schema.items() if key != "$defs"}
+    title = schema.get("title")
     if title is None:
         return schema
     name = title
@@ -485,6 +496,19 @@ def _named(schemas: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
             break
         name = f"{title}{number}"
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _referring(node: Any, names: Mapping[str, str]) -> Any:
+    """A part of a schema whose references are to the components of the document, by their names there."""
+    if isinstance(node, list):
+        return [_referring(child, names) for child in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _referring(child, names) for key, child in node.items()}
+    reference = str(node.get("$ref", ""))
+    if reference.startswith("#/$defs/"):
+        found["$ref"] = f"#/components/schemas/{names[reference.removeprefix('#/$defs/')]}"
+    return found
 
 
 def _say_widths(node: Any) -> None:

@@ -1,6 +1,5 @@
 """Writes of resources that the shop does not serve: what is refused when they are declared, and what works."""
 
-import datetime
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -11,13 +10,15 @@ import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import Field, HttpUrl, IPvAnyAddress, NaiveDatetime, PastDate, PastDatetime, create_model
 
 from api import (
     AccessPath,
+    Api,
     BulkWrites,
     Children,
     Import,
@@ -25,6 +26,8 @@ from api import (
     Problem,
     Timestamp,
     Writes,
+    describe_change_many,
+    describe_create,
     describe_delete,
     describe_delete_many,
 )
@@ -37,6 +40,7 @@ from tests.shop.schemas import TagOut
 __all__ = ["tables"]  # a fixture
 
 pytestmark = pytest.mark.django_db
+MOMENT = "2020-01-01T00:00:00.000000+00:00"
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +70,8 @@ def test_all_but_the_deletion_of_rows_that_others_refer_to() -> None:
     writes = Writes(Listing("tagged", rows, TaggedOrderOut, AccessPath("id")).one("order_id"))
     many = BulkWrites(writes)
     Import(writes)
-    moment = "2030-01-01T00:00:00.000000+00:00"
-    created = orjson.loads(send(writes.create, {"number": "t-1", "placed": moment}).content)
-    assert created == {"id": created["id"], "number": "t-1", "placed": moment, "voucher_id": None, "tags": []}
+    created = orjson.loads(send(writes.create, {"number": "t-1", "placed": MOMENT}).content)
+    assert created == {"id": created["id"], "number": "t-1", "placed": MOMENT, "voucher_id": None, "tags": []}
     tag = Tag.objects.get(slug="express")
     rows.get(pk=created["id"]).tags.add(tag)
     changed = orjson.loads(send(writes.change, {"number": "t-2"}, created["id"]).content)
@@ -81,7 +84,7 @@ def test_all_but_the_deletion_of_rows_that_others_refer_to() -> None:
     with pytest.raises(ImproperlyConfigured, match="CASCADE of Order_tags is the ORM's own work"):
         describe_delete_many(many)
     with pytest.raises(Problem) as conflict:
-        send(writes.create, {"number": "t-3", "placed": moment})
+        send(writes.create, {"number": "t-3", "placed": MOMENT})
     assert conflict.value.code == "conflict"
 
 
@@ -113,7 +116,7 @@ class Share(Enum):
 
 class Details(Schema):
     colour: Shade
-    seen: Annotated[datetime.datetime | None, Field(alias="seenAt")] = None
+    seen: Annotated[Timestamp | None, Field(alias="seenAt")] = None
 
 
 def writes_of(name: str, kind: Any) -> Writes:
@@ -121,9 +124,6 @@ def writes_of(name: str, kind: Any) -> Writes:
     fields: dict[str, Any] = {"id": (int, ...), name: (kind, ...)}
     schema = create_model("MadeOut", __base__=Schema, **fields)
     return Writes(Listing("made", Everything.objects.all(), schema, AccessPath("id")).one("id"))
-
-
-MOMENT = "2020-01-01T00:00:00Z"
 
 
 @pytest.mark.usefixtures("tables")
@@ -193,6 +193,32 @@ def test_an_object_of_a_schema_is_not_merged() -> None:
     with pytest.raises(Problem, match="cannot be merged"):
         send(BulkWrites(writes).change, [{"id": key} | document])
     assert orjson.loads(send(writes.change, {"document": None}, key).content)["document"] is None
+
+
+def test_the_document_names_what_is_within_a_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference in it is one to the whole document."""
+    monkeypatch.setattr("api.ninja.APIS", [])
+    api = Api(urls_namespace="declared")
+
+    async def endpoint(request: HttpRequest) -> None: ...
+
+    for name, kind in {"document": Details, "text": Shade | None}.items():
+        writes = writes_of(name, kind)
+        creating, changing = describe_create(writes), describe_change_many(BulkWrites(writes))
+        api.post(f"/{name}", auth=None, operation_id=f"create {name}", **creating)(endpoint)
+        api.patch(f"/{name}", auth=None, operation_id=f"change {name}", **changing)(endpoint)
+    found = orjson.dumps(api.get_openapi_schema(path_prefix="/"), option=orjson.OPT_NON_STR_KEYS)
+    document = orjson.loads(found)
+    assert not [*OpenAPIV31SpecValidator(document).iter_errors()]
+    schemas = document["components"]["schemas"]
+    references = {*re.findall(r'"\$ref":"(.+?)"', found.decode())}
+    assert references <= {f"#/components/schemas/{name}" for name in schemas}
+    # Answers have another form of the details: their names, and moments of one width.
+    assert [*schemas["Details"]["properties"]] == ["colour", "seen"]
+    assert [*schemas["Details2"]["properties"]] == ["colour", "seenAt"]
+    assert schemas["MadeCreation2"]["properties"]["text"]["anyOf"][0] == {
+        "$ref": "#/components/schemas/Shade"
+    }
 
 
 @pytest.mark.parametrize(

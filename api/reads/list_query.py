@@ -48,11 +48,14 @@ class Layout:
         def is_exact(field: str) -> bool:
             return not any(it.may_lose for it, _ in value(model, schema, field, annotations).written)
 
-        # In an object, a decimal may be a number, which is read as a double.
-        missing = [
-            field for field in key if field not in members or (self.has_objects and not is_exact(field))
-        ]
         shown = [row(model, schema, fields, annotations)] if self.has_objects else []
+        # An object with a document may be unreadable. A decimal may be a number, which is read as a double.
+        is_read = self.has_objects and not shown[0].contents.has_documents
+        missing = [
+            field
+            for field in key
+            if field not in members or (self.has_objects and not (is_read and is_exact(field)))
+        ]
         # The fields that have a column of their own.
         self.named = missing if self.has_objects else [*members, *missing]
         self.columns: list[Json] = shown + [
@@ -71,7 +74,9 @@ class Layout:
         """The sort key of one row, as a cursor holds it, from the row's text in each column."""
         values: dict[str, Any] = {}
         if self.has_objects:
-            values, texts = orjson.loads(texts[0]), texts[1:]
+            if len(self.named) < len(self.key):
+                values = orjson.loads(texts[0])
+            texts = texts[1:]
         if self.named:
             values |= {
                 field: orjson.loads(text) if text.startswith(b'"') else text.decode()

@@ -144,7 +144,12 @@ class Listing:
             raise ImproperlyConfigured(f"The filters of {name} may not be named {', '.join(PARAMETERS)}.")
         self.compile = lru_cache(MAX_SHAPES)(self._compile)
         self.compile_item = lru_cache(MAX_ITEM_SHAPES)(
-            lambda fields: One(self.rows.filter(pk=Param("key")), self.schema, fields)
+            lambda fields: One(
+                self.rows.filter(pk=Param("key")),
+                self.schema,
+                fields,
+                quick=self.json.contents.rows <= MAX_QUICK_ROWS,
+            )
         )
         self._parse = lru_cache(MAX_REQUESTS)(self._read)
         LISTINGS.append(self)
@@ -238,7 +243,9 @@ class Listing:
             types = self.keys[path].values()
             try:
                 cursor = cursors.unsign(values["cursor"], continues.encode())
-                parts = zip(types, cursor.key or (), strict=cursor.key is not None)
+                if cursor.key is not None and len(cursor.key) != len(types):  # of a release before
+                    raise Malformed("invalid_cursor", "is a cursor of this list as it was before")
+                parts = zip(types, cursor.key or (), strict=False)
                 key = {key_name(at): of.parse(part) for at, (of, part) in enumerate(parts)}
             except Malformed as error:
                 fault = Fault(parameter="cursor", code=error.code, detail=str(error))
@@ -261,7 +268,7 @@ class Listing:
         layout = Layout(
             self.model, self.schema, shape.layout, shape.fields, shown, annotations=self.annotations
         )
-        most = (shape.limit + 1) * max(column.contents.rows for column in layout.columns)
+        most = (shape.limit + 1) * (1 + sum(column.contents.rows - 1 for column in layout.columns))
         return Columns(rows, layout.columns, limit=shape.limit + 1, quick=most <= MAX_QUICK_ROWS), layout
 
     def select(

@@ -81,7 +81,7 @@ def decimal(max_digits: int, decimal_places: int) -> ParameterType:
             raise Malformed("out_of_range" if number else "malformed", expected)
         return Decimal(text)
 
-    example = "499.99"[-max_digits:]
+    example = canonical(min(Decimal("499.99"), 10**whole - unit))
     return ParameterType(
         parse, canonical, {"type": "string", "pattern": f"^{pattern}$", "examples": [example]}
     )
@@ -225,7 +225,7 @@ def _(_: models.UUIDField) -> ParameterType:  # type: ignore[type-arg]
 @type_of.register
 def _(field: models.CharField) -> ParameterType:  # type: ignore[type-arg]
     if field.choices:
-        return one_of([str(value) for value, _label in field.flatchoices])
+        return one_of([str(value) for value, _label in field.flatchoices if value not in (None, "")])
     return text(field.max_length or 255)
 
 

@@ -25,6 +25,7 @@ from django.db.models import (
     F,
     ForeignKey,
     Func,
+    JSONField,
     ManyToManyField,
     ManyToManyRel,
     ManyToOneRel,
@@ -69,6 +70,9 @@ class Contents:
 
     tables: dict[str, str] = field(default_factory=dict)  # of related rows, each with a path that leads there
     rows: int = 1  # at most, itself and those in its lists
+    has_documents: bool = (
+        False  # which Postgres holds, and not every reader of JSON takes: 1e400, a thousand levels
+    )
     # Of each list: the schema's field, the model of the rows that refer to this row, and their foreign key to it.
     lists: list[tuple[str, type[Model], str]] = field(default_factory=list)
 
@@ -402,6 +406,7 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
                 )
             rounded = f"round((%(expressions)s)::numeric, {places})"
             source = Func(source, template=rounded, output_field=output)
+        place.contents.has_documents |= isinstance(output, JSONField)
         return Column(source, json_sql(output, schema, name), nullable=True)
     *relations, last = path.split(LOOKUP_SEP)
     models, nullable = _follow(place.model, relations, path)
@@ -414,6 +419,7 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
     nullable = nullable or column.null or getattr(column, "generated", False)  # Postgres computes NULL, too
     while column.is_relation:  # a foreign key has the type of its target, which may be one again
         column = column.target_field
+    place.contents.has_documents |= isinstance(column, JSONField)
     return Column(f"{place.path}{path}", json_sql(column, schema, name), nullable)
 
 
@@ -430,9 +436,9 @@ def _list(place: Place, found: "Nested", fields: Iterable[str], name: str) -> Li
     children, contents = found.children, place.contents
     rows = place.rows * children.limit
     contents.rows += rows
-    if contents.rows > MAX_NESTED_ROWS:
+    if contents.rows - 1 > MAX_NESTED_ROWS:
         raise ImproperlyConfigured(
-            f"{name}: one row may hold {contents.rows} others, and {MAX_NESTED_ROWS} is the most. "
+            f"{name}: one row may hold {contents.rows - 1} others, and {MAX_NESTED_ROWS} is the most. "
             "Give its lists lower limits: Children(limit=...)."
         )
     try:

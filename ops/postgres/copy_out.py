@@ -165,7 +165,8 @@ def _texts(rows: list[Any]) -> Rows:
 def _through_django(statement: str, values: Sequence[str | None]) -> list[bytes]:
     was_open = djangos.connection is not None
     try:
-        with djangos.cursor() as cursor, cursor.copy(statement, values) as copy:
+        # One argument, which is all that Django's cursor for DEBUG passes on.
+        with djangos.cursor() as cursor, cursor.copy(cursor.mogrify(statement, values)) as copy:
             return [bytes(row) for row in copy]
     finally:
         if not was_open:

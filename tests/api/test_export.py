@@ -20,6 +20,7 @@ import pytest
 import zstandard
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import connection
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
@@ -314,6 +315,14 @@ def test_an_export_is_in_the_tests_transaction(client: Client) -> None:
         answer = client.get(f"{VOUCHERS}?format={form}")
         assert b"export-mine" in answer.content
     assert client.get(f"{VOUCHERS}?limit=1&end=true").content.endswith(b'{"complete":true,"rows":1}\n')
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("django_db_setup")
+def test_an_export_under_djangos_cursor_for_debugging(client: Client, settings: Settings) -> None:
+    settings.DEBUG = True
+    assert client.get(f"{VOUCHERS}?limit=1").status_code == 200
+    assert len(connection.queries) > 0
 
 
 @pytest.mark.django_db

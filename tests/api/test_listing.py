@@ -7,6 +7,7 @@ import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 from django.db.models import Value, Window
 from django.db.models.functions import Concat, Rank
 from django.http import Http404
@@ -16,9 +17,11 @@ from pydantic import Field
 
 from api import AccessPath, Listing, at_least
 from api.checks import check_path
+from api.problems import Problem
+from api.reads.cursors import Cursor, sign
 from tests.ops.postgres.conftest import tables
 from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Sticker, Topic
-from tests.shop.models import Order, Product
+from tests.shop.models import Order, Product, Voucher
 from tests.shop.schemas import OrderOut, ProductOut
 
 __all__ = ["tables"]  # a fixture
@@ -104,6 +107,52 @@ class BadgeOut(Schema):
 class StickerOut(Schema):
     rank: int
     name: Annotated[str, Field(alias="label_ptr_id")]
+
+
+def page_of(listing: Listing, url: str) -> str:
+    async def respond() -> str:
+        return (await listing.respond(RequestFactory().get(url))).content.decode()
+
+    return async_to_sync(respond)()
+
+
+class VoucherOut(Schema):
+    id: int
+    code: str
+    details: Any
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "document", ["1e400", "9" * 400, "[" * 1500 + "]" * 1500], ids=["1e400", "9s", "deep"]
+)
+def test_a_document_that_no_reader_takes_has_neighbours(
+    monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    """Postgres holds it, and a cursor is made of the row's key alone."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    for at in range(3):
+        Voucher.objects.create(code=f"odd-{at}", percent=at, category_id=1)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE shop_voucher SET details = %s::jsonb WHERE code LIKE 'odd-%%'", [document])
+    rows = Voucher.objects.filter(code__startswith="odd-")
+    listing = Listing("odd", rows, VoucherOut, AccessPath("code"))
+
+    first = page_of(listing, "/?limit=1")
+    url = first.partition('"next":"')[2].partition('"')[0]
+    assert '"code":"odd-0"' in first
+    assert '"code":"odd-1"' in page_of(listing, url)
+
+
+@pytest.mark.django_db
+def test_a_cursor_of_a_release_before_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key has another number of parts."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    listing = Listing("ids", Product.objects.all(), IdOut, AccessPath("id"))
+    text = sign(Cursor(before=False, key=("1", "2")), b"ids&id")
+    with pytest.raises(Problem, match="as it was before") as caught:
+        page_of(listing, f"/?cursor={text}")
+    assert (caught.value.status, caught.value.code) == (422, "invalid_cursor")
 
 
 @pytest.mark.usefixtures("tables")

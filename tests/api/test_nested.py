@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from ninja import Schema
+from pydantic import Field
 
 from api import AccessPath, Children, Listing, Writes
 from api.reads.listing import MAX_QUICK_ROWS
@@ -154,6 +155,36 @@ def test_a_page_that_may_hold_many_rows_has_a_connection_of_its_own() -> None:
     assert 101 * 16 <= MAX_QUICK_ROWS < 1001 * 16
     assert not is_quick(ORDERS, "limit=1000")
     assert is_quick(ORDERS, "limit=1000&fields=id,voucher")
+
+
+def test_lists_beside_each_other_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OrderId(Schema):
+        id: int
+
+    class ManyOut(Schema):
+        id: int
+        orders: Annotated[list[OrderId], Children(limit=600)]
+        again: Annotated[list[OrderId], Children(limit=600), Field(alias="orders")]
+
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    listing = Listing("many", Tag.objects.all(), ManyOut, AccessPath("id"))
+    for layout in ("rows", "columns"):
+        assert listing._read(f"limit=1&layout={layout}&fields=id,orders").rows.statement.quick
+        assert not listing._read(f"limit=1&layout={layout}").rows.statement.quick
+    assert listing.compile_item(("id",)).statement.quick
+
+
+def test_a_row_that_may_hold_many_others_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OrderId(Schema):
+        id: int
+
+    class LongOut(Schema):
+        id: int
+        orders: Annotated[list[OrderId], Children(limit=10_000)]  # the most
+
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    listing = Listing("longest", Tag.objects.all(), LongOut, AccessPath("id"))
+    assert not listing.compile_item(listing.fields).statement.quick
 
 
 def test_a_page_of_long_lists_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:

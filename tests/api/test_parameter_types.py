@@ -182,3 +182,16 @@ def test_any_text_is_read_or_refused(name: str, written: str) -> None:
 def test_a_field_without_a_textual_form() -> None:
     with pytest.raises(ImproperlyConfigured, match="BinaryField"):
         type_of(models.BinaryField())
+
+
+@pytest.mark.parametrize("digits", [(7, 2), (5, 1), (9, 0), (3, 0), (3, 2), (4, 4), (2, 2), (1, 1), (60, 40)])
+def test_the_example_of_a_decimal_is_one(digits: tuple[int, int]) -> None:
+    known = decimal(*digits)
+    (example,) = known.schema["examples"]
+    assert known.format(known.parse(example)) == example
+
+
+def test_choices_that_no_parameter_names() -> None:
+    """NULL, and the empty text, which a parameter never is."""
+    field = Char(max_length=9, null=True, choices=[(None, "-"), ("", "blank"), ("a", "A")])
+    assert type_of(field).schema["enum"] == ["a"]

@@ -60,7 +60,7 @@ def on_exit(server: object) -> None:
 
 def child_exit(server: object, worker: Any) -> None:
     supervisor.count_exit(worker)
-    worker.outgrown.close()
+    outgrown.forget(server, worker)
 
 
 def post_fork(server: object, worker: Any) -> None:

@@ -349,8 +349,11 @@ class Publisher:
                     if isinstance(tags, list):
                         self._hear([name for name in tags if isinstance(name, str)])
             elif message["type"] == "message":
-                with contextlib.suppress(KeyError, ValueError):  # it comes too late, or is no number
-                    self._unconfirmed[int(message["data"])].add()
+                with contextlib.suppress(ValueError):  # it is no number
+                    if confirmations := self._unconfirmed.get(int(message["data"])):
+                        confirmations.add()
+                    else:  # it comes late: this listener is slow, not silent
+                        self._silent_until = 0.0
 
     def _hear(self, tags: list[str]) -> None:
         """Drop the entries of others' changes, and confirm it."""

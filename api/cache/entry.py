@@ -22,6 +22,7 @@ CACHE_NAME = project.NAME.encode()  # of this cache, in Cache-Status (RFC 9211)
 OVERHEAD_BYTES = 2900  # Python objects, of a representation and again of the entry (tracemalloc)
 
 # Fields that a 304 repeats (RFC 9110, section 15.4.5).
+MAX_AHEAD_SECONDS = 1.0  # by which another host's clock may be ahead
 REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
 
@@ -113,7 +114,9 @@ class Entry:
         self.representations: dict[str, Representation] = {}
         self.targets: set[bytes] = set()  # request targets under which the wire has it
         self.cache_status = CacheStatus(created, target.policy.fresh)
-        now, age = time.monotonic(), max(0.0, time.time() - created)  # the clock that wrote it may be ahead
+        # The clock that wrote it may be ahead; if by much, its age is unknown, and it counts as stale.
+        now, ahead = time.monotonic(), created - time.time()
+        age = max(0.0, -ahead) if ahead < MAX_AHEAD_SECONDS else target.policy.fresh
         self.trusted_until = 0.0
         self.fresh_until = now + target.policy.fresh - age
         self.stale_until = self.fresh_until + target.policy.stale

@@ -62,6 +62,7 @@ GRACE_SECONDS = 0.2
 POLL_SECONDS = 0.002, 0.025  # between two looks whether another worker is done: at first, and at most
 GIVE_BACK_SECONDS = 0.25  # between two attempts to give a lock back
 UNLOCK_SECONDS = 0.2  # for a worker that stops to delete its locks
+MAX_PAUSED = 1024  # entries that are not revalidated for a while, since that has failed
 PATIENCE_SECONDS = 2.0  # that a request waits for an answer that goes by its age
 
 HIT, STALE, MISS, COLLAPSED = "hit", "stale", "miss", "collapsed"
@@ -81,6 +82,7 @@ class Lookup:
         self._flights = Flights()
         self._revalidations = Flights()  # which no request waits for
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._paused: dict[str, float] = {}  # until when, on the monotonic clock
 
     def in_memory(self, target: Target) -> tuple[Entry, str] | None:
         """The entry in the worker's memory and its outcome, if it may be sent without waiting."""
@@ -288,6 +290,10 @@ class Lookup:
             # What takes long and fails is not tried all the time.
             pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
             entry.trusted_until = min(time.monotonic() + pause, entry.stale_until)
+            self._paused.pop(entry.key, None)
+            self._paused[entry.key] = entry.trusted_until  # the entry itself is not kept with PAGE_CACHE=l2
+            if len(self._paused) > MAX_PAUSED:
+                del self._paused[next(iter(self._paused))]
         return Found(entry, None, STALE, L1)
 
     def _unlock(self, flight: Flight, *, drop: bool = False) -> None:
@@ -318,7 +324,9 @@ class Lookup:
 
     def _revalidate_soon(self, target: Target) -> None:
         """Revalidate the entry in the background, unless that is under way."""
-        if self._revalidations.get(target.key) is None:
+        if self._revalidations.get(target.key) is None and time.monotonic() >= self._paused.get(
+            target.key, 0.0
+        ):
             self._spawn(self._revalidations.lead(self._revalidations.begin(target), self._revalidate))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

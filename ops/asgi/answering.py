@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
 
 CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
+NOT_MODIFIED = 304
 UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn acts on them
 
 
@@ -28,8 +29,13 @@ class Defaults:
         if len(self.lines) - len(self.lines.translate(None, CONTROLS)) != 2 * len(fields):
             raise ValueError(f"A header field of every answer has a control character: {fields!r}")
 
-    def missing(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-        """Those that an answer with these fields lacks."""
+    def missing(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Those that an answer with these fields lacks.
+
+        A 304 lacks none: what it has replaces the fields of the answer that it confirms (RFC 9111, 3.2).
+        """
+        if status == NOT_MODIFIED:
+            return []
         own = {name.lower() for name, _ in fields}
         return [field for field in self.fields if field[0] not in own]
 
@@ -45,11 +51,13 @@ def send_answer(
     If `send` is a method of an object that also has a method `send_answer(status, fields, body)`, that one is called.
     So a layer that replaces `send` by its own gets the answer in one piece, too.
     """
+    if status == NOT_MODIFIED:
+        defaults = NONE
     sender = getattr(send, "__self__", None)
     if type(sender) is RequestResponseCycle:
         return _in_one(sender, status, fields, body, defaults)
     if defaults is not NONE:
-        fields = [*fields, *defaults.missing(fields)]
+        fields = [*fields, *defaults.missing(status, fields)]
     whole: Callable[[int, Fields, bytes], Awaitable[None]] | None = getattr(sender, "send_answer", None)
     return whole(status, fields, body) if whole else _in_two(send, status, fields, body)
 
@@ -110,7 +118,7 @@ async def _in_one(
         or not defaults.names.isdisjoint(names)
         or len(own) - len(own.translate(None, CONTROLS)) != 2 * len(lines)  # besides the line breaks
     ):
-        fields = [*fields, *defaults.missing(fields)]
+        fields = [*fields, *defaults.missing(status, fields)]
         await _in_two(cycle.send, status, fields, body)  # type: ignore[arg-type]  # uvicorn's messages are TypedDicts
         return
     cycle.response_started = cycle.response_complete = True

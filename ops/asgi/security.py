@@ -1,7 +1,8 @@
 """The header fields that tell a browser what it may do with an answer: settings.SECURITY_HEADERS, on every answer.
 
 Strict-Transport-Security is among them where the request came by https (RFC 6797, section 7.2), as the server says or
-a trusted proxy does (ops/asgi/forwarded.py). An answer that has such a field itself keeps its own.
+a trusted proxy does (ops/asgi/forwarded.py). An answer that has such a field itself keeps its own, and a 304
+has none: the answer that it confirms has them already.
 
 The layer stands around all that answer. So that it costs a request half a microsecond, the lines are made once, and
 written behind the others (ops/asgi/answering.py). Hits on the wire have them from `defaults` (ops/asgi/hits.py).
@@ -48,7 +49,7 @@ class Completing:
     def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             fields = message.get("headers", ())
-            message = {**message, "headers": [*fields, *self._defaults.missing(fields)]}
+            message = {**message, "headers": [*fields, *self._defaults.missing(message["status"], fields)]}
         return self._send(message)
 
     def send_answer(self, status: int, fields: Fields, body: bytes) -> Awaitable[None]:

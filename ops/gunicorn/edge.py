@@ -108,6 +108,24 @@ def _end_with_connection(cycle: RequestResponseCycle) -> None:
         await send(message)
 
     cycle.send = send_unchunked  # type: ignore[method-assign]
+    cycle.keep_alive = False
+
+
+class Lingering:
+    """The transport of a request with content, as its cycle uses it.
+
+    If it is to close before the end of the content, it reads on for a while: a reset could overtake the answer.
+    """
+
+    def __init__(self, protocol: "EdgeProtocol") -> None:
+        self._protocol = protocol
+        self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+
+    def close(self) -> None:
+        if self._protocol.is_amid_content():
+            self._protocol.linger()
+        else:
+            self._protocol.transport.close()
 
 
 class EdgeProtocol(PipeliningProtocol):
@@ -239,6 +257,8 @@ class EdgeProtocol(PipeliningProtocol):
         super().on_headers_complete()
         if self.parser.get_http_version() != "1.1":
             _end_with_connection(self.cycle)
+        if self.parser.get_method() not in (b"GET", b"HEAD"):
+            self.cycle.transport = Lingering(self)  # type: ignore[assignment]
         self._in_content = True
         self.headers = []  # trailers may come: the application has the fields of the head
 
@@ -362,8 +382,7 @@ class EdgeProtocol(PipeliningProtocol):
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
             if self._in_content and self._is_at_rest() and self._idle_since + patience <= now:
-                self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
-                self._leave(b"")
+                self.linger()
                 return
             share = self.limits.min_bytes_per_second * patience
             has_share = self._in_content and (
@@ -430,6 +449,15 @@ class EdgeProtocol(PipeliningProtocol):
     def _file(refused: Refused) -> None:
         """Count a request that no application gets."""
         request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
+
+    def is_amid_content(self) -> bool:
+        """Whether the end of a request's content is still to come."""
+        return self._is_reading and self._in_content
+
+    def linger(self) -> None:
+        """Close once the client has, or after a while. What comes is dropped."""
+        self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
+        self._leave(b"")
 
     def _leave(self, answer: bytes) -> None:
         """Say it, and wait until the client has closed."""

@@ -49,6 +49,7 @@ class Hangups:
     """The connections of an event loop that are lost, though it has not heard of it: it does so some turns later."""
 
     def __init__(self) -> None:
+        """Raises AttributeError where the system has no epoll: macOS."""
         self._epoll = select.epoll()
         self._lost: set[int] = set()
         self._asked = self._found = 0.0
@@ -74,6 +75,22 @@ class Hangups:
         return socket in self._lost
 
 
+class NoHangups(Hangups):
+    """Where the system has no epoll: the event loop is to hear of it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def watch(self, socket: int) -> None:
+        pass
+
+    def forget(self, socket: int) -> None:
+        pass
+
+    def have(self, socket: int) -> bool:
+        return False
+
+
 _hangups: WeakKeyDictionary[AbstractEventLoop, Hangups] = WeakKeyDictionary()
 
 
@@ -86,7 +103,9 @@ class PipeliningProtocol(DrainingProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         super().connection_made(transport)
         self.flow = Backpressure(transport, self.pipeline)
-        self._hangups = _hangups.get(self.loop) or _hangups.setdefault(self.loop, Hangups())
+        if (hangups := _hangups.get(self.loop)) is None:
+            hangups = _hangups[self.loop] = Hangups() if hasattr(select, "epoll") else NoHangups()
+        self._hangups = hangups
         self._socket: int = transport.get_extra_info("socket").fileno()
         self._hangups.watch(self._socket)
 

@@ -55,7 +55,8 @@ class Representation:
         if self._stamp is not of_server:
             fields = [b"%b: %b\r\n" % field for field in (*of_server, *self.fields, *self.changing())]
             self._head = b"".join((STATUS_LINE[self.status], *fields))
-            self._end = Defaults(defaults.missing(self.fields)).lines + b"\r\n"
+            lacking = defaults.missing(self.status, self.fields)
+            self._end = Defaults(lacking).lines + b"\r\n"
             self._stamp = of_server
         return b"".join((self._head, own, self._end, b"" if head_only else self.body))
 
@@ -138,7 +139,7 @@ class WireProtocol(EdgeProtocol):
             self._is_answered = True
             self._known, self._segment = self._segment, b""
         elif not is_known and self.url not in recent and self._refuse_for_now():
-            self._is_answered = True
+            self._is_answered, self._segment = True, b""  # others of this segment are not its only request
         else:
             # Uvicorn's on_message_begin, which was skipped, clears these.
             url, headers, expects = self.url, self.headers, self.expect_100_continue

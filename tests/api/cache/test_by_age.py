@@ -103,6 +103,24 @@ async def test_a_stale_one_is_sent_while_the_next_is_computed(clock: Clock) -> N
         assert one.origin.calls == 2
 
 
+async def test_a_failed_attempt_is_not_repeated_at_once_without_memory(clock: Clock) -> None:
+    """PAGE_CACHE=l2: the next one comes after `cost` seconds, as with memory."""
+    origin = Origin()
+    async with worker(origin, memory=False) as one:
+        await one.get(stats())
+        await one.settle()
+        clock.ahead += FRESH + 1
+        origin.error = OSError("it fails")
+        for _ in range(5):
+            assert (await one.get(stats()))[1] == "stale"
+            await one.settle()
+        assert origin.calls == 2
+        clock.ahead += COST + 1
+        assert (await one.get(stats()))[1] == "stale"
+        await one.settle()
+        assert origin.calls == 3
+
+
 async def test_one_worker_computes_the_next_one(clock: Clock) -> None:
     origin = Origin()
     async with worker(origin) as one, worker(origin) as two:

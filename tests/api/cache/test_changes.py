@@ -152,3 +152,24 @@ async def test_a_listener_that_confirms_nothing_is_waited_for_once(
         assert min(took[1:]) < CONFIRM_SECONDS / 2
         assert listening.invalidations >= 3
         await listening.close()
+
+
+@uvloop_only
+async def test_a_listener_that_is_slow_is_not_taken_for_silent(
+    runner: asyncio.Runner, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it confirms late, the next change waits for it as before."""
+    async with worker() as one, worker() as other, open_publisher(one.lookup) as publisher:
+        listening = Publisher(other.lookup)
+        await until(lambda: publisher.subscribed and listening.subscribed)
+        confirm = listening._confirm
+
+        async def confirm_late(name: str, number: str) -> None:
+            await asyncio.sleep(2 * CONFIRM_SECONDS)
+            await confirm(name, number)
+
+        monkeypatch.setattr(listening, "_confirm", confirm_late)
+        await publisher.publish([*CATEGORY])
+        assert publisher._silent_until > 0
+        await until(lambda: publisher._silent_until == 0)
+        await listening.close()

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -351,6 +352,32 @@ def test_http_1_0_gets_no_chunks(server: Server, method: bytes) -> None:
     assert b"transfer-encoding" not in head
     assert b"content-length" not in head
     assert body == (b"" if method == b"HEAD" else b"abcabc")
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0"])
+def test_another_version_ends_with_its_answer(server: Server, version: bytes) -> None:
+    """Nothing frames a stream there, whatever the client asks for."""
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/chunked", b"Connection: keep-alive", version=version))
+        answer = read_all(connection)
+    assert not answer.startswith(b"HTTP/1.1 200 ") or b"\r\nconnection: close" in answer
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_no_reset_overtakes_an_answer_before_the_contents_end(server: Server, version: bytes) -> None:
+    """On a connection that closes with the answer."""
+    head = request(
+        b"/zoo/early", b"Connection: close", b"Content-Length: %d" % MEGABYTE, method=b"POST", version=version
+    )
+    with server.connect() as connection:
+        connection.sendall(head)
+        server.run_there(server.settle())
+        with suppress(BlockingIOError):
+            connection.sendall(bytes(MEGABYTE // 2))
+        server.run_there(server.settle())
+        connection.sendall(bytes(100))  # after a reset, it would fail
+        (answer,) = parse(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert answer.body == b"abc"
 
 
 @pytest.mark.parametrize("value", [b"Chunked", b" chunked ", b"\tCHUNKED"])

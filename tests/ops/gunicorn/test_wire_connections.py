@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ops.asgi.admission import admission
 from ops.gunicorn import pipelining
 from ops.gunicorn.edge import PIECE_BYTES
 from ops.gunicorn.pipelining import MAX_WAITING_REQUESTS
@@ -200,3 +201,26 @@ def test_client_that_does_not_read(pair: Twins, target: bytes) -> None:
             read_one(answers)
         sender.join(DEADLINE)
     assert not sender.is_alive()
+
+
+def test_a_segment_with_a_refusal_is_no_single_request(pair: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes once more are two requests once more, with two answers."""
+    monkeypatch.setattr(admission, "limit", 0)
+    both = MISS + GET
+    with pair.wire.connect() as connection, connection.makefile("rb") as answers:
+        for status in (b"503", b"503", b"404"):
+            if status == b"404":
+                monkeypatch.undo()
+            connection.sendall(both)
+            assert [read_one(answers).split()[1] for _ in range(2)] == [status, b"200"]
+        connection.sendall(GET)
+        assert read_one(answers).split()[1] == b"200"
+
+
+def test_where_the_system_has_no_epoll(pair: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: a connection works, and a client that leaves is seen later."""
+    monkeypatch.delattr("select.epoll")
+    monkeypatch.setattr(pipelining, "_hangups", weakref.WeakKeyDictionary())
+    with pair.layer.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(MISS)
+        assert read_one(answers).split()[1] == b"404"

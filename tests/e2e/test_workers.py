@@ -68,6 +68,24 @@ def test_a_worker_over_its_memory_limit_is_replaced_and_cuts_nothing(
     assert f"WORKER_MEMORY_LIMIT is {LIMIT}" in line["event"]
 
 
+def test_a_worker_that_is_killed_while_another_drains_is_replaced(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that drains serves nobody new."""
+    running = start(1, DJANGO_SETTINGS_MODULE=SETTINGS, WORKER_MEMORY_LIMIT=str(LIMIT), SERVES_SECONDS="0")
+    with connect(running) as other, ThreadPoolExecutor() as threads:
+        long = threads.submit(httpx.get, f"{running.client.base_url}/wait/8000", timeout=PATIENCE)
+        grown = eat(other)
+        eventually(lambda: {*running.workers} - {grown} and lines(running, REPLACED))
+        (second,) = {*running.workers} - {grown}
+        eventually(lambda: httpx.get(f"{running.client.base_url}/livez").status_code == 200)
+        os.kill(second, signal.SIGKILL)
+        eventually(lambda: {*running.workers} - {grown, second}, 4)
+        assert not long.done()
+        assert long.result().status_code == 200
+    eventually(lambda: len(running.workers) == 1)
+
+
 def test_workers_over_their_limit_go_one_at_a_time(start: Start) -> None:
     running = start(3, DJANGO_SETTINGS_MODULE=SETTINGS, WORKER_MEMORY_LIMIT=str(LIMIT), SERVES_SECONDS="0")
     with ExitStack() as stack, ThreadPoolExecutor() as threads:

@@ -154,7 +154,10 @@ def once(text: str, sql: str) -> str:
 
 
 class Maybe(Expression):
-    """The JSON of a related row, or null where there is none."""
+    """The JSON of a related row, or null where there is none.
+
+    The JSON is NULL where a row that belongs to the related one is missing. It would make the whole text NULL.
+    """
 
     def __init__(self, key: F, json: Json) -> None:
         super().__init__(output_field=TextField())
@@ -168,11 +171,14 @@ class Maybe(Expression):
 
     def as_sql(self, compiler: SQLCompiler, _connection: Any) -> tuple[str, Any]:
         (key, none), (json, parameters) = map(compiler.compile, self.parts)
-        return f"CASE WHEN {key} IS NULL THEN 'null' ELSE {json} END", [*none, *parameters]
+        return f"CASE WHEN {key} IS NULL THEN 'null' ELSE COALESCE({json}, 'null') END", [*none, *parameters]
 
 
 class Referring(NamedTuple):
-    """The rows whose foreign key `lookup` has the value that another row has at the ORM's path `outer`."""
+    """The rows whose field `lookup` has the value that another row has at the ORM's path `outer`.
+
+    One of the two is a foreign key.
+    """
 
     rows: "QuerySet[Any]"
     lookup: str
@@ -212,13 +218,24 @@ class HasMore(Exists):
         return HasMore(self.referring._replace(outer=outer), self.limit)
 
 
+class Found(Subquery):
+    """The primary key of a related row, null where the row is missing: a key without a constraint may say more."""
+
+    def __init__(self, referring: Referring) -> None:
+        super().__init__(referring.found().values("pk")[:1])
+        self.referring = referring
+
+    def seen_from(self, outer: str) -> "Found":
+        return Found(self.referring._replace(outer=outer))
+
+
 def _correlated(model: type[Model], column: Any) -> Any:
     """A column of the model's row, or of a related one, by subqueries in the place of joins."""
     if isinstance(column, Json):
         return column.correlated()
     if isinstance(column, Maybe):
         return Maybe(*(_correlated(model, part) for part in column.parts))
-    path = column.referring.outer if isinstance(column, List | HasMore) else column.name
+    path = column.referring.outer if isinstance(column, List | HasMore | Found) else column.name
     name, _, rest = path.partition(LOOKUP_SEP)
     if not rest:
         return column
@@ -382,7 +399,11 @@ def _member(
     inner = replace(inner, path=f"{place.path}{found.path}{LOOKUP_SEP}")
     parts = _object(inner, found.schema, fields)
     if found.is_nullable:
-        yield Column(Maybe(F(f"{inner.path}pk"), _json(inner, parts)), BARE)
+        key: Any = F(f"{inner.path}pk")
+        if not getattr(found.relation, "db_constraint", True):
+            rows: QuerySet[Any] = QuerySet(found.model).order_by()
+            key = Found(Referring(rows, found.relation.target_field.attname, f"{place.path}{found.path}"))
+        yield Column(Maybe(key, _json(inner, parts)), BARE)
     else:
         yield from parts
 

@@ -70,6 +70,25 @@ class Badge(Spelled):
         indexes = (models.Index(fields=("rank", "label"), name="spelled_badge_rank"),)
 
 
+class Loose(Spelled):
+    """Its foreign keys may name rows that there are not."""
+
+    label = models.ForeignKey(
+        Label, on_delete=models.DO_NOTHING, null=True, db_constraint=False, related_name="+"
+    )
+    own = models.ForeignKey("self", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+
+    class Meta:
+        app_label = "spelled"
+
+
+class Holding(Spelled):
+    holding = models.ForeignKey(Loose, on_delete=models.CASCADE, null=True)
+
+    class Meta:
+        app_label = "spelled"
+
+
 class Topic(Spelled):
     slug = models.SlugField(primary_key=True, allow_unicode=True)
 
@@ -144,4 +163,4 @@ class Odd(Spelled):
         db_table = "odd 'table'"
 
 
-TABLES = (Label, Sticker, Badge, Topic, Narrow, Everything, Odd)
+TABLES = (Label, Sticker, Badge, Loose, Holding, Topic, Narrow, Everything, Odd)

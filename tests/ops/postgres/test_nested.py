@@ -45,7 +45,7 @@ from ops.postgres.digests import digest
 from ops.postgres.nesting import Children, More
 from ops.postgres.statement import Param
 from tests.ops.postgres.conftest import Run
-from tests.ops.postgres.models import Everything, Label, Sticker
+from tests.ops.postgres.models import Everything, Holding, Label, Loose, Sticker
 from tests.ops.postgres.test_json_sql import ANY_TEXT, MOMENTS, decimals
 from tests.shop.models import Category, Order, OrderLine, Product, Tag, Voucher
 from tests.shop.schemas import LineInOrder, OrderLineOut, OrderOut, Payment, TagOut, VoucherInOrder
@@ -203,6 +203,67 @@ def test_keys_that_are_texts_or_relations(run: Run) -> None:
     empty = Everything.objects.create()
     text = get(run, Everything.objects.filter(pk=empty.pk), StuckOut)
     assert text == b'{"label":null,"labels":[],"sticker":null}'
+
+
+class NullableLabel(Schema):
+    parent_id: str | None
+
+
+class KeyOfLabel(Schema):
+    key: str
+
+
+class LooseOut(Schema):
+    id: int
+    label: KeyOfLabel | None
+    nullable: Annotated[NullableLabel | None, Field(alias="label")]
+
+
+class LooseToWrite(Schema):
+    label_id: str | None
+    label: NullableLabel | None
+
+
+def test_a_key_whose_row_is_missing(run: Run) -> None:
+    """Without a constraint: the object is null, as the ORM has it, whatever its members, and the row is answered."""
+    Label.objects.create(key="here", rank=1)
+    for key, name in enumerate(("here", "gone", None), 1):
+        Loose.objects.create(pk=key, label_id=name, own_id=key)
+    here = b'{"id":1,"label":{"key":"here"},"nullable":{"parent_id":null}}'
+    nulls = [b'{"id":%d,"label":null,"nullable":null}' % key for key in (2, 3)]
+    rows = Loose.objects.order_by("id")
+    assert run(Columns(rows, [row(Loose, LooseOut, LooseOut.model_fields)], limit=9).statement) == [
+        b",\n".join([here, *nulls])
+    ]
+    for loose in Loose.objects.select_related("label"):
+        text = get(run, rows.filter(pk=loose.pk), LooseOut, "id", "label")
+        assert orjson.loads(text) == {"id": loose.pk, "label": {"key": "here"} if loose.label else None}
+    texts = run(Columns(rows, [value(Loose, LooseOut, "label")], limit=9).statement)
+    assert texts == [b'{"key":"here"},\nnull,\nnull']
+    update = Update(Loose.objects.filter(pk=Param("id")), LooseToWrite)
+    for key in (1, 2, 3):  # what a client has seen is what a command compares
+        (seen,) = run(One(Loose.objects.filter(pk=key), LooseToWrite).statement)
+        write(update, id=key, label_id="here", seen=digest(seen or b""))
+
+
+def test_a_row_within_an_object_is_missing(run: Run) -> None:
+    """An object that needs a row that is missing is null; a row that needs one is none, as with select_related."""
+
+    class OwnId(Schema):
+        own_id: int
+
+    class Owned(Schema):
+        own: OwnId
+
+    class Holder(Schema):
+        id: int
+        holder: Annotated[Owned | None, Field(alias="holding")]
+
+    Loose.objects.create(pk=1, own_id=9)
+    Holding.objects.create(pk=1, holding_id=1)
+    assert get(run, Holding.objects.all(), Holder) == b'{"id":1,"holder":null}'
+    assert not run(One(Loose.objects.all(), Owned).statement)
+    assert not Loose.objects.select_related("own")
 
 
 def test_lists_in_lists_and_the_other_side_of_a_relation(run: Run) -> None:

@@ -3,7 +3,7 @@
 The schema is the author of the JSON. For each type of column there are candidates (`JsonSql`), the cheapest first: an
 SQL expression, and a function in Python that returns the same text. Sample values are printed through the schema, and
 the first candidate that returns the same texts is chosen. If there is none, the field is refused when it is
-declared.
+declared. So is one whose bounds exclude all samples, if it may convert values.
 
 An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the samples -12.5, 0.01 and 0.
 
@@ -12,7 +12,7 @@ An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the s
 | low_price: float   | -12.5    | "-12.50", different   | -12.50, an equal number | 2: `{}::text`, null for NaN   |
 | low_price: int     | 0        | "0.00", different     | 0.00, no integer        | none: ImproperlyConfigured    |
 
-(An int takes only the sample 0.) With a Decimal, the SQL of `{"low_price":"12.50"}` is
+(An int takes only samples without a fraction.) With a Decimal, the SQL of `{"low_price":"12.50"}` is
 `'{"low_price":"' || low_price || '"}'`.
 """
 
@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import DecimalField, Field
-from pydantic import BaseModel, ValidationError
+from django.db import models
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,12 @@ NULL_UNLESS_FINITE = "CASE WHEN {} IN ('NaN', 'Infinity', '-Infinity') THEN 'nul
 
 # By Django's internal type: sample values, then the candidates, the cheapest first. DecimalField depends on its
 # decimal places (see json_sql).
-INTEGERS = ([0, -1, 2**31 - 1], [BARE, QUOTED])
-POSITIVE_INTEGERS = ([0, 1, 2**31 - 1], [BARE, QUOTED])
+SMALL = [1, 2, 5, 10]  # for schemas with narrow bounds
+INTEGERS = ([0, -1, 2**31 - 1, *SMALL], [BARE, QUOTED])
+POSITIVE_INTEGERS = ([0, 2**31 - 1, *SMALL], [BARE, QUOTED])
+# The first has all that JSON escapes; short ones show a conversion within narrow bounds, too. HttpUrl takes the last.
 TEXTS = (
-    [' A "quoted" \\ \x01\n\u2028é😀 '],
+    [' A "quoted" \\ \x01\n\u2028é😀 ', "aA ", "aA", "a ", "a", "A", "https://example.org/"],
     [JsonSql("to_json({}::text)", _json, plain="{}::text", is_text=True)],
 )
 CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
@@ -143,13 +145,16 @@ CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
     "JSONField": ([{"a": [1, "b", None, True]}], [JsonSql("{}::text", _json)]),
 }
 
+# Pydantic's kinds of core schemas that print a value as it is, beside that of its type; and what converts a text.
+PLAIN = frozenset(("any", "enum", "literal", "none", "nullable", "union"))
+CONVERSIONS = ("to_upper", "to_lower", "strip_whitespace")
 # Pydantic's codes of faults, without `_parsing`, for a text of another type; and for a value that would lose digits.
 PARSED = frozenset(("bool", "date", "datetime", "decimal", "float", "int", "time", "time_delta", "uuid"))
 INEXACT = frozenset(("date_from_datetime_inexact", "int_from_float"))
 
 
 @cache  # a call takes 30 us, and a listing compiles many queries of the same fields
-def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> JsonSql:
+def json_sql(field: "models.Field[Any, Any]", schema: type[BaseModel], name: str) -> JsonSql:
     """The SQL that writes values of `field` as the schema prints its field `name`.
 
     Raises ImproperlyConfigured where Postgres cannot write the same.
@@ -161,13 +166,14 @@ def json_sql(field: "Field[Any, Any]", schema: type[BaseModel], name: str) -> Js
     samples: Sequence[Any]
     # A custom field that converts a value as it reads it: the schema prints that, Postgres what is stored.
     converts = hasattr(field, "from_db_value") and internal_type != "JSONField"
-    if converts or not (isinstance(field, DecimalField) or internal_type in CANDIDATES):
+    if converts or not (isinstance(field, models.DecimalField) or internal_type in CANDIDATES):
         raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
-    if isinstance(field, DecimalField):
+    if isinstance(field, models.DecimalField):
         # Python prints values below 1e-6 with an exponent: the second sample shows whether the schema does.
         unit = Decimal(1).scaleb(-field.decimal_places)
         exact = Context(prec=field.decimal_places + 2)
         samples = [exact.quantize(Decimal("-12.5"), unit), unit, 0 * unit]
+        samples += [exact.quantize(Decimal(number), unit) for number in SMALL]
         number = "CASE WHEN {} = 'NaN' THEN 'null' ELSE {}::text END"
         candidates = [
             JsonSql("{}", lambda value: f'"{value:f}"', QUOTES),
@@ -204,17 +210,11 @@ def choose(
 def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str) -> list[tuple[Any, str]]:
     """Each sample that the schema accepts, with its JSON in an answer. If its bounds exclude all, all samples.
 
-    Raises ImproperlyConfigured if the schema has another type, whatever the bounds. A datetime or time that no
-    serialiser of the schema prints is written by `temporal`, as in all other answers.
+    Raises ImproperlyConfigured if the schema has another type, whatever the bounds, or may convert values of which
+    its bounds exclude all samples. A datetime or time that no serialiser of the schema prints is written by
+    `temporal`, as in all other answers.
     """
-    valid, faults = [], []
-    for sample in samples:
-        try:
-            one = schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, sample)
-        except ValidationError as error:
-            faults += error.errors(include_url=False, include_input=False, include_context=False)
-            continue
-        valid.append((sample, vars(one)[name]))  # vars: Ninja may have wrapped it
+    valid, faults = _accepted(schema, name, samples)
     # Whether all faults are of the value's type: of its length, its size or its form they are not.
     are_of_type = all(
         code.endswith("_type") or code.removesuffix("_parsing") in PARSED or code in INEXACT
@@ -225,6 +225,14 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             f"{schema.__name__}.{name}: its type takes no value of {of}, such as {samples[0]!r}: "
             f"{faults[0]['msg'][:1].lower()}{faults[0]['msg'][1:]}."
         )
+    if not valid and not isinstance(samples[0], dict):
+        examples = schema.model_fields[name].examples or ()
+        valid, _ = _accepted(schema, name, [each for each in examples if type(each) is type(samples[0])])
+        if not valid and _may_convert(schema, name, type(samples[0])):
+            raise ImproperlyConfigured(
+                f"{schema.__name__}.{name}: its bounds exclude all samples of {of}, so what it makes of a value "
+                "cannot be seen. Say a value that it takes: Field(examples=[...])."
+            )
     printed = []
     for sample, value in valid or [(sample, sample) for sample in samples]:
         one = schema.model_construct(**{name: value})
@@ -236,6 +244,41 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             text = text[len(f"{{{_json(name)}:") : -1]
         printed.append((sample, text))
     return printed
+
+
+def _accepted(
+    schema: type[BaseModel], name: str, samples: Sequence[Any]
+) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Each sample that the schema accepts, with the value that it makes of it, and the faults of the others."""
+    valid, faults = [], []
+    for sample in samples:
+        try:
+            one = schema.__pydantic_validator__.validate_assignment(schema.model_construct(), name, sample)
+        except ValidationError as error:
+            faults += error.errors(include_url=False, include_input=False, include_context=False)
+            continue
+        valid.append((sample, vars(one)[name]))  # vars: Ninja may have wrapped it
+    return valid, faults
+
+
+def _may_convert(schema: type[BaseModel], name: str, kind: type) -> bool:
+    """Whether the schema may print another value than one of type `kind`: it has a function, or another type."""
+    info = schema.model_fields[name]
+    validators = schema.__pydantic_decorators__.field_validators.values()
+    if any({name, "*"} & {*each.info.fields} for each in validators):
+        return True
+    plain = PLAIN | {kind.__name__.lower()}
+    annotated: Any = Annotated[(info.annotation, Field(), *info.metadata)]  # as Python 3.11 spells it
+    nodes: list[Any] = [TypeAdapter(annotated).core_schema]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if node.get("type", "any") not in plain or any(map(node.get, CONVERSIONS)):
+                return True
+            nodes += [each for key, each in node.items() if key not in {"metadata", "serialization"}]
+        elif isinstance(node, list | tuple):
+            nodes += node
+    return False
 
 
 def _is_same_json(printed: str, written: str) -> bool:

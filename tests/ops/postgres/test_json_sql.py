@@ -18,8 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ninja import Schema
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
+    HttpUrl,
     IPvAnyAddress,
     PlainSerializer,
     StringConstraints,
@@ -92,14 +94,23 @@ EXACT: list[tuple[str, Any, Any]] = [
     ("text", str | None, optional(ANY_TEXT)),
     ("char", str, ANY_TEXT.map(lambda text: text[:200])),
     ("slug", Annotated[str, Field(max_length=50)], st.from_regex(r"[-a-zA-Z0-9_]{1,50}", fullmatch=True)),
+    ("slug", Annotated[str, Field(pattern="^[0-9]{5}$")], st.just("01234")),
+    (
+        "slug",
+        Annotated[str, Field(pattern="^[0-9]{5}$", examples=["01234"]), AfterValidator(lambda text: text)],
+        st.just("01234"),
+    ),
     ("email", str, st.emails().filter(lambda email: len(email) < 255)),
     ("url", str, st.just("https://example.org/?a=%20&b='\"")),
+    ("url", HttpUrl, st.just("https://example.org/?a=%20")),
     ("colour", Colour, st.sampled_from(Colour)),
     ("colour", Literal["red", "bl'ue\\"], st.sampled_from(Colour)),
     ("colour", str, st.sampled_from(Colour)),
     ("grade", Grade, st.sampled_from(Grade)),
     ("grade", Literal[-1, 7], st.sampled_from(Grade)),
     ("small", int, st.integers(-(2**15), 2**15 - 1)),
+    ("integer", Annotated[Decimal, Field(ge=1, le=5)], st.integers(1, 5)),
+    ("integer", Annotated[int, Field(ge=50, le=60)] | None, st.integers(50, 60)),
     ("integer", int | None, optional(st.integers(-(2**31), 2**31 - 1))),
     ("big", int, st.integers(-(2**63), 2**63 - 1)),
     ("big", Annotated[int, PlainSerializer(str)], st.integers(-(2**63), 2**63 - 1)),
@@ -126,6 +137,7 @@ EXACT: list[tuple[str, Any, Any]] = [
 PARSED: list[tuple[str, Any, Any]] = [
     ("float", float | None, optional(FLOATS)),
     ("price", float | None, optional(decimals(7, 2))),
+    ("price", Annotated[float, Field(ge=1, le=5)], st.sampled_from([Decimal("1.50"), Decimal(4)])),
     ("price", AsFloat | None, optional(decimals(7, 2))),
     ("document", Any, JSON),
     ("document", dict[str, Any] | None, optional(st.dictionaries(ANY_TEXT, JSON, max_size=3))),
@@ -283,6 +295,35 @@ def test_names_that_need_quotes(run: Run) -> None:
         ("text", Annotated[str, Field(exclude=True)], "it prints nothing"),
         ("moment", datetime.date, "no JSON that Postgres can write"),
         ("text", Annotated[str, StringConstraints(strip_whitespace=True)], "no JSON that Postgres can write"),
+        (
+            "char",
+            Annotated[str, StringConstraints(to_upper=True, max_length=3)],
+            "for 'aA ' it prints \"AA \"",
+        ),
+        (
+            "char",
+            Annotated[str, Field(max_length=1), AfterValidator(str.upper)],
+            'for \'a\' it prints "A", Postgres "a"',
+        ),
+        ("char", Annotated[str, StringConstraints(to_lower=True, max_length=1)] | None, '"A"'),
+        (
+            "char",
+            Annotated[str, StringConstraints(to_upper=True, min_length=90)],
+            "char: its bounds exclude all",
+        ),
+        ("char", Annotated[str, Field(pattern="^x+$"), AfterValidator(str.upper)], "its bounds exclude all"),
+        (
+            "char",
+            Annotated[str, Field(pattern="^x+$", examples=["xx", 7]), AfterValidator(str.upper)],
+            "for 'xx' it prints \"XX\"",
+        ),
+        ("integer", Annotated[Decimal, Field(ge=50, le=60)] | None, "its bounds exclude all samples"),
+        (
+            "integer",
+            Annotated[int, Field(ge=3, le=7), AfterValidator(float)],
+            "no JSON that Postgres can write",
+        ),
+        ("price", Annotated[float, Field(ge=50, le=60)] | None, "its bounds exclude all samples"),
         ("text", int | None, "Out.text: its type takes no value of .*Everything.text"),
         ("char", bool, "its type takes no value of .*Everything.char"),
         ("moment", int, "its type takes no value"),
@@ -347,9 +388,14 @@ def test_refused_where_the_schema_computes() -> None:
         def shout(cls, text: str) -> str:
             return text.upper()
 
+    class Bounded(Validated):
+        text: Annotated[str, Field(pattern="^x+$")]
+
     for schema in (Resolved, Validated):
         with pytest.raises(ImproperlyConfigured, match="Postgres can"):
             One(Everything.objects.filter(pk=1), schema)
+    with pytest.raises(ImproperlyConfigured, match=r"Bounded\.text: its bounds exclude all samples"):
+        One(Everything.objects.filter(pk=1), Bounded)
 
 
 def test_the_key_of_a_decimal_that_is_shown_as_a_number_is_exact(run: Run) -> None:

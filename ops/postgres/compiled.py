@@ -25,6 +25,7 @@ from django.db.models import (
     F,
     ForeignKey,
     Func,
+    IntegerField,
     JSONField,
     ManyToManyField,
     ManyToManyRel,
@@ -427,6 +428,8 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
                 )
             rounded = f"round((%(expressions)s)::numeric, {places})"
             source = Func(source, template=rounded, output_field=output)
+        elif isinstance(output, IntegerField):  # as the ORM reads it: EXTRACT makes a numeric, 12.000000
+            source = Func(source, template="trunc((%(expressions)s)::numeric)", output_field=output)
         place.contents.has_documents |= isinstance(output, JSONField)
         return Column(source, json_sql(output, schema, name), nullable=True)
     *relations, last = path.split(LOOKUP_SEP)

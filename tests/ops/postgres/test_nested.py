@@ -9,6 +9,7 @@ import orjson
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import (
+    BigIntegerField,
     BooleanField,
     Case,
     CharField,
@@ -19,6 +20,7 @@ from django.db.models import (
     ExpressionWrapper,
     F,
     FloatField,
+    IntegerField,
     JSONField,
     Manager,
     Max,
@@ -26,10 +28,11 @@ from django.db.models import (
     Q,
     QuerySet,
     Subquery,
+    Sum,
     Value,
     When,
 )  # fmt: skip
-from django.db.models.functions import Cast, Coalesce, Concat, Lower, TruncMonth
+from django.db.models.functions import Cast, Coalesce, Concat, ExtractSecond, Lower, TruncMonth
 from django.http import HttpRequest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -360,6 +363,10 @@ EXPRESSIONS: list[tuple[str, Any, Any]] = [
     ("case", Case(When(number="x", then=Value("ex")), default=Value(None), output_field=CharField()), str | None),
     ("condition", ExpressionWrapper(Q(number="x"), BooleanField()), bool),
     ("count", Count("lines"), int),
+    ("second", ExtractSecond("placed"), int),
+    ("whole", ExpressionWrapper(F("paid_amount") * -F("id"), IntegerField()), int),
+    ("whole sum", Sum(F("lines__position") + Value(2**62), output_field=BigIntegerField()), int | None),
+    ("whole text", ExpressionWrapper(Sum("paid_amount"), IntegerField()), Annotated[int, PlainSerializer(str)]),
     ("latest", Max("placed"), datetime.datetime | None),
     ("month", Cast(TruncMonth("placed"), DateField()), datetime.date),
     ("float", Value(1.5, FloatField()), float),

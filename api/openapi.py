@@ -62,11 +62,19 @@ def describe_list(listing: Listing) -> dict[str, Any]:
 
 
 def _filters(listing: Listing) -> dict[str, str]:
-    """What each filter means."""
+    """What each filter means, with each path that serves it."""
+    sorts: dict[str, dict[str, list[str]]] = {}  # by filter and meaning
+    for path in listing.paths:
+        for name, wanted in path.filters.items():
+            meaning = wanted.meaning.format(sort=path.sort)
+            served = sorts.setdefault(name, {}).setdefault(meaning, [])
+            if (sort := f"`[-]{path.sort}`") not in served:
+                served.append(sort)
     return {
-        name: f"Filter: {wanted.meaning.format(sort=path.sort)}. Served with sort `[-]{path.sort}`."
-        for path in listing.paths
-        for name, wanted in path.filters.items()
+        name: " ".join(
+            f"Filter: {it}. Served with sort {' or '.join(served)}." for it, served in found.items()
+        )
+        for name, found in sorts.items()
     }
 
 

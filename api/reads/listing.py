@@ -115,17 +115,21 @@ class Listing:
             if field not in on_request
             and not ((more := marker_of(schema, field, More)) and more.of in on_request)
         )
-        self.filters = {
-            name: type_of(field if wanted.column else target_of(field))
-            for path in paths
-            for name, wanted in path.filters.items()
-            for field in [path.field(self.model, name)]
-        }
+        self.filters: dict[str, ParameterType] = {}
+        for path in paths:
+            for filter_name, wanted in path.filters.items():
+                field = path.field(self.model, filter_name)
+                known = type_of(field if wanted.column else target_of(field))
+                if self.filters.setdefault(filter_name, known).schema != known.schema:
+                    raise ImproperlyConfigured(
+                        f"The filter {filter_name} of {name} has another type with sort {path.sort} "
+                        f"than with {self.sorts_of(filter_name)[0]}."
+                    )
         most = min(MAX_LIMIT, MAX_PAGE_ROWS // self.json.contents.rows)
         self.default_limit = min(DEFAULT_LIMIT, most)
         self.parameter_types: dict[str, ParameterType] = {
             "limit": integer(1, most, default=self.default_limit),
-            "sort": one_of([sign + path.sort for path in paths for sign in ("", "-")]),
+            "sort": one_of([*dict.fromkeys(sign + path.sort for path in paths for sign in ("", "-"))]),
             **self.filters,
             "fields": _fields(members, self.default_fields),
             "layout": one_of(LAYOUTS, default=LAYOUTS[0]),
@@ -183,6 +187,10 @@ class Listing:
         Raises ImproperlyConfigured for a primary key that a parameter cannot have.
         """
         return Item(self, parameter, type_of(target_of(self.model._meta.pk)))
+
+    def sorts_of(self, name: str) -> list[str]:
+        """The sorts with which the filter `name` is served."""
+        return [*dict.fromkeys(path.sort for path in self.paths if name in path.filters)]
 
     @cached_property
     def depends_on(self) -> tuple[Dependency, ...]:
@@ -292,7 +300,10 @@ class Listing:
         for path in self.paths:
             if sort in (None, path.sort, "-" + path.sort) and path.filters.keys() >= set(filters):
                 return path
-        served = {name: f"is served with sort [-]{p.sort}" for p in self.paths for name in p.filters}
+        served = {
+            name: f"is served with sort {' or '.join(f'[-]{sort}' for sort in self.sorts_of(name))}"
+            for name in filters
+        }
         if sort:
             served["sort"] = "serves other filters than these"
         raise Problem(
@@ -302,7 +313,6 @@ class Listing:
             errors=[
                 Fault(parameter=name, code="unsupported_combination", detail=detail)
                 for name, detail in served.items()
-                if name in filters or name == "sort"
             ],
             supported=[{"sort": [p.sort, "-" + p.sort], "filters": list(p.filters)} for p in self.paths],
         )

@@ -15,7 +15,7 @@ from django.test import RequestFactory
 from ninja import Schema
 from pydantic import Field
 
-from api import AccessPath, Listing, at_least
+from api import AccessPath, Listing, at_least, describe_list, equals
 from api.checks import check_path
 from api.problems import Problem
 from api.reads.cursors import Cursor, sign
@@ -71,6 +71,48 @@ def test_whether_a_list_has_more_comes_with_the_list(monkeypatch: pytest.MonkeyP
 def test_rows_that_depend_on_the_page_are_refused(rows: Any, reason: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=reason):
         Listing("odd", rows, ProductOut, AccessPath("id"))
+
+
+def test_a_filter_of_several_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document and a refusal name each sort that serves it, once, with what it means there."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    paths = (
+        AccessPath("time_created", category=equals("category", by="slug"), least=at_least()),
+        AccessPath("id", category=equals("category", by="slug")),
+        AccessPath("id", category=equals("category", by="slug"), sold=equals("sold_qty")),
+        AccessPath("low_price", price=at_least()),
+        AccessPath("high_price", price=at_least()),
+    )
+    listing = Listing("several", Product.objects.all(), ProductOut, *paths)
+    extra = describe_list(listing)["openapi_extra"]
+    said = {each["name"]: each for each in extra["parameters"]}
+    assert said["category"]["description"] == (
+        "Filter: only those of this category, named by its slug. Served with sort `[-]time_created` or `[-]id`."
+    )
+    assert said["price"]["description"] == (
+        "Filter: low_price at or above this value. Served with sort `[-]low_price`. "
+        "Filter: high_price at or above this value. Served with sort `[-]high_price`."
+    )
+    sorts = [sign + path.sort for path in (*paths[:2], *paths[3:]) for sign in ("", "-")]
+    assert said["sort"]["schema"]["enum"] == sorts
+    with pytest.raises(Problem) as refusal:
+        listing.canonical_query("sort=low_price&category=a")
+    assert [(fault.parameter, fault.detail) for fault in refusal.value.errors or ()] == [
+        ("category", "is served with sort [-]time_created or [-]id"),
+        ("sort", "serves other filters than these"),
+    ]
+    assert listing.canonical_query("sort=-id&category=a") == "category=a&sort=-id"
+
+
+def test_a_filter_has_one_type() -> None:
+    paths = (
+        AccessPath("time_created", category=equals("category", by="slug")),
+        AccessPath("id", category=equals("category", by="id")),
+    )
+    with pytest.raises(
+        ImproperlyConfigured, match=r"filter category of two .* sort id than with time_created"
+    ):
+        Listing("two", Product.objects.all(), ProductOut, *paths)
 
 
 @pytest.mark.usefixtures("tables")

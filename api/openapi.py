@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from itertools import count
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
 from django.db.models import AutoField, CheckConstraint, Model
 from ninja import Schema
 from pydantic import BaseModel, ConfigDict, Field, RootModel, TypeAdapter, create_model
+from pydantic.fields import FieldInfo
 
 from api.cache.policy import Policy
 from api.idempotency.once import FIELD, MAX_CHARACTERS, PATTERN, REPLAYED
@@ -47,7 +48,10 @@ def describe_list(listing: Listing) -> dict[str, Any]:
     """The `response` and `openapi_extra` of an endpoint that answers pages of `listing`."""
     item = _item(listing)
     arrays: dict[str, Any] = {
-        field: (list[info.annotation], ...)  # type: ignore[name-defined]
+        field: (
+            list[Annotated[(info.annotation, Field(), *info.metadata)]],  # type: ignore[name-defined]
+            Field(json_schema_extra=partial(_describe_values, info)),
+        )
         for field, info in item.model_fields.items()
     }
     table = create_model(f"{item.__name__}Columns", __base__=_Partial, **arrays)
@@ -59,6 +63,16 @@ def describe_list(listing: Listing) -> dict[str, Any]:
     order = f"The order; `-` reverses it. Without it, a filter brings its own; else it is `{listing.paths[0].sort}`."
     meanings = MEANINGS | {"sort": order} | _filters(listing)
     return {"response": page, "openapi_extra": _extra(listing.parameter_types, meanings)}
+
+
+def _describe_values(info: FieldInfo, column: dict[str, Any]) -> None:
+    """Say of a column's values what the field says of one."""
+    said = {"description": info.description, "examples": info.examples}
+    column["items"] |= {key: text for key, text in said.items() if text is not None}
+    if callable(extra := info.json_schema_extra):
+        extra(column["items"])
+    else:
+        column["items"] |= extra or {}
 
 
 def _filters(listing: Listing) -> dict[str, str]:

@@ -13,7 +13,7 @@ from django.db.models.functions import Concat, Rank
 from django.http import Http404
 from django.test import RequestFactory
 from ninja import Schema
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from api import AccessPath, Listing, at_least, describe_list, equals
 from api.checks import check_path
@@ -102,6 +102,22 @@ def test_a_filter_of_several_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sort", "serves other filters than these"),
     ]
     assert listing.canonical_query("sort=-id&category=a") == "category=a&sort=-id"
+
+
+def test_columns_are_documented_as_they_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+
+    class NumbersOut(Schema):
+        id: Annotated[int, Field(json_schema_extra={"x-unit": "one"})]
+        big: Annotated[
+            int, PlainSerializer(str, return_type=str), Field(description="A text.", examples=["7"])
+        ]
+
+    listing = Listing("numbers", Everything.objects.all(), NumbersOut, AccessPath("id"))
+    schema = describe_list(listing)["response"].model_json_schema(mode="serialization")
+    columns = schema["$defs"]["NumbersColumns"]["properties"]
+    assert columns["id"]["items"] == {"type": "integer", "x-unit": "one"}
+    assert columns["big"]["items"] == {"type": "string", "description": "A text.", "examples": ["7"]}
 
 
 def test_a_filter_has_one_type() -> None:

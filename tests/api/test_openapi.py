@@ -113,6 +113,17 @@ def test_the_document_says_the_width_of_moments(document: dict[str, Any]) -> Non
     assert "beyond microseconds is cut" in taken["created_after"]["description"]
 
 
+def test_columns_have_the_types_of_the_rows(document: dict[str, Any]) -> None:
+    """A value of a column is what the same field of a row is: its type, its bounds, what is said of it."""
+    schemas = document["components"]["schemas"]
+    for name in ("Product", "Order", "OrderLine", "Voucher", "Category"):
+        rows, columns = (schemas[each]["properties"] for each in (name, f"{name}Columns"))
+        assert {field: column["items"] for field, column in columns.items()} == {
+            field: {key: value for key, value in row.items() if key not in {"title", "default"}}
+            for field, row in rows.items()
+        }
+
+
 @pytest.mark.parametrize("path", ["/api/openapi.json", "/api/docs"])
 def test_the_document_is_asked_for_again_by_its_tag(api: httpx.Client, path: str) -> None:
     first = api.get(path)

@@ -34,6 +34,12 @@ MEANINGS = {
     "layout": "`rows`: one object a result. `columns`: one array a field, two fifths of the bytes.",
     "cursor": "Where the page begins: taken from `next` or `previous`, and valid for the same sort and filters.",
 }
+LINK = {
+    "Link": {
+        "description": "The pages beside this one, `next` and `prev`, if there are any (RFC 8288).",
+        "schema": {"type": "string"},
+    }
+}
 CACHED = {
     "Cache-Control": "How long the answer may be used.",
     "ETag": "The answer's content, in one word (RFC 9110).",
@@ -62,7 +68,9 @@ def describe_list(listing: Listing) -> dict[str, Any]:
     page = create_model(f"{item.__name__}List", __base__=_OneOf, root=(either, ...))
     order = f"The order; `-` reverses it. Without it, a filter brings its own; else it is `{listing.paths[0].sort}`."
     meanings = MEANINGS | {"sort": order} | _filters(listing)
-    return {"response": page, "openapi_extra": _extra(listing.parameter_types, meanings)}
+    extra = _extra(listing.parameter_types, meanings)
+    extra["responses"] |= {200: {"headers": LINK}}
+    return {"response": page, "openapi_extra": extra}
 
 
 def _describe_values(info: FieldInfo, column: dict[str, Any]) -> None:
@@ -378,14 +386,16 @@ def with_cache(extra: dict[str, Any] | None, policy: Policy) -> dict[str, Any]:
         "schema": {"type": "string"},
     }
     unchanged = {name: headers[name] for name in ("Cache-Control", "ETag", "Age", "Cache-Status")}
+    known = extra.get("responses", {})
+    found = known.get(200, {})
     responses = {
-        200: {"headers": headers},
+        200: found | {"headers": found.get("headers", {}) | headers},
         304: {"description": "The client has the answer already.", "headers": unchanged},
     }
     return {
         **extra,
         "parameters": [*extra.get("parameters", []), condition],
-        "responses": {**extra.get("responses", {}), **responses},
+        "responses": known | responses,
     }
 
 

@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from api import describe_list
+from api.openapi import CACHED
 from tests.api.schemas import violations
 from tests.service import Service
+from tests.shop.queries import PRODUCTS
 
 Operation = tuple[str, str, dict[str, Any]]
 
@@ -103,6 +106,16 @@ def test_no_header_has_one_value_only(document: dict[str, Any]) -> None:
         for answer in operation["responses"].values():
             assert not any("const" in header["schema"] for header in answer.get("headers", {}).values())
         assert operation["responses"]["503"]["headers"]["Retry-After"]["schema"]["type"] == "integer"
+
+
+def test_the_document_has_the_header_fields_of_a_page(api: httpx.Client, document: dict[str, Any]) -> None:
+    """Those of every page, whether it is cached or not, and those of a cache."""
+    assert [*describe_list(PRODUCTS)["openapi_extra"]["responses"][200]["headers"]] == ["Link"]
+    page = document["paths"]["/api/products"]["get"]["responses"]["200"]
+    assert {"Link", *CACHED} == {*page["headers"]}
+    assert "application/json" in page["content"]
+    assert 'rel="next"' in api.get("/api/products?limit=1").headers["link"]
+    assert "Link" not in document["paths"]["/api/products/{product_id}"]["get"]["responses"]["200"]["headers"]
 
 
 def test_the_document_says_the_width_of_moments(document: dict[str, Any]) -> None:

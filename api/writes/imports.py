@@ -103,8 +103,12 @@ class Import:
         try:
             lines = await load.receive(stream_of(request), is_csv=is_csv)
             await load.convert()
-            if wrong := await load.wrong_lines(MAX_FAULTS):
-                raise _refused(422, (fault for each in wrong for fault in self._explain(each)))
+            wrong = await load.wrong_lines(MAX_FAULTS)
+            if wrong or load.broken:
+                named = [fault for each in wrong for fault in self._explain(each)]
+                if last := load.broken:
+                    named.append(_fault(last.line, "", last.code, last.detail))
+                raise _refused(422, named)
             return lines, await load.insert(MAX_FAULTS)
         except Unreadable as error:
             raise _refused(422, [_fault(error.line, "", error.code, error.detail)]) from None

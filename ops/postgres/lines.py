@@ -1,10 +1,12 @@
-"""A stream cut anywhere, as COPY takes it: bounded lines, and no byte with a meaning that its sender does not know.
+"""A stream cut anywhere, as COPY takes it: whole lines, and no byte with a meaning that its sender does not know.
 
-Pieces are looked at as a whole, by searches in C: a line costs no Python of its own.
+COPY forgets all of its lines at the first one that it cannot read. So it gets none of these, and the lines before it
+stay, with their faults. Many lines are looked at together, by searches in C: a sound one costs no Python of its own.
 """
 
 import csv
-from collections.abc import Iterator
+import re
+from abc import ABC, abstractmethod
 
 MAX_LINE_BYTES = 64 * 1024  # of a line of JSON, or a record of CSV, which may have line breaks
 DELIMITER = b"\x01"  # of the columns of NDJSON's COPY, which has one
@@ -12,6 +14,16 @@ DELIMITER = b"\x01"  # of the columns of NDJSON's COPY, which has one
 FORBIDDEN = b"\x02"
 MARK = b"\xef\xbb\xbf"  # of the byte order, with which spreadsheets begin a file
 END = b"\\."  # a line that ends a COPY of CSV before Postgres 18, whatever comes after it
+END_ALONE = re.compile(rb"(?:^|[\r\n])\\\.[\r\n]")
+NO_SHAPE = bytes(set(range(256)) - set(b'",\r\n\0'))  # what neither ends a cell or a record nor quotes
+
+# What is wrong with a line that cannot be told apart, as code and detail.
+ENCODING = "encoding", "is not UTF-8, or has a NUL"
+CELLS = "malformed", "has another number of cells than the first line, or a quote that is not closed"
+OPEN_QUOTE = "malformed", "has a quote that is not closed"
+ENDS = "malformed", "has another end than the lines before it, or a carriage return that is not quoted"
+TOO_LONG = "too_long", f"has more than {MAX_LINE_BYTES} bytes"
+TOO_LONG_QUOTE = "too_long", f"has more than {MAX_LINE_BYTES} bytes, or a quote that is not closed"
 
 
 class Unreadable(Exception):
@@ -22,98 +34,130 @@ class Unreadable(Exception):
         self.line, self.code, self.detail = line, code, detail
 
 
-class JsonLines:
+class Lines(ABC):
+    """The lines of a stream, as soon as they are whole, up to the first one that is broken."""
+
+    line: re.Pattern[bytes]
+    newline = b"\n"
+
+    def __init__(self) -> None:
+        self.broken: tuple[str, str] | None = None  # what is wrong with the line behind all that were taken
+        self._rest = b""  # of a line whose end is still to come
+
+    def feed(self, piece: bytes) -> bytes:
+        """The lines that end in the piece, for COPY; none after the first that is broken."""
+        taken, at = [], 0
+        while at < len(piece) and not self.broken:
+            # So much that no line which ends in it is too long.
+            window = piece[at : at + MAX_LINE_BYTES + 1 - len(self._rest)]
+            at += len(window)
+            if end := self._end(window):
+                taken.append(self._take(self._rest + window[:end]))
+                self._rest = window[end:]
+            else:
+                self._rest += window
+                if len(self._rest) > MAX_LINE_BYTES:
+                    self.broken = self._too_long()
+        return b"".join(taken)
+
+    def end(self) -> bytes:
+        """The same of a last line without an end, which it gets."""
+        if self.broken or not self._rest:
+            return b""
+        return self._take(self._rest.removesuffix(b"\r") + self.newline)
+
+    def _take(self, lines: bytes) -> bytes:
+        if self._fault(lines):
+            good = 0
+            for line in self.line.findall(lines):
+                if fault := self._fault(line):
+                    self.broken = fault
+                    break
+                good += len(line)
+            lines = lines[:good]
+        return self._text(lines)
+
+    @abstractmethod
+    def _end(self, window: bytes) -> int:
+        """Where the last line ends that ends in the next bytes, or 0."""
+
+    @abstractmethod
+    def _fault(self, lines: bytes) -> tuple[str, str] | None:
+        """What is wrong with one line; or with any of many, and then only whether something is."""
+
+    def _text(self, lines: bytes) -> bytes:
+        """What COPY gets for sound lines."""
+        return lines
+
+    def _too_long(self) -> tuple[str, str]:
+        return TOO_LONG
+
+
+class JsonLines(Lines):
     r"""NDJSON as a text column: `COPY ... (FORMAT text, DELIMITER '\x01')`, where a backslash is written as two."""
 
-    def __init__(self) -> None:
-        self._line = 1  # that is being read
-        self._size = 0  # bytes of it so far
-        self._held = b""  # a carriage return, of which the line feed may follow
-        self._begun: bytes | None = b""  # maybe a part of the byte order mark; None once it was looked for
+    line = re.compile(rb"[^\n]*\n")
+    _mark = MARK  # until it was looked for
 
-    def feed(self, piece: bytes) -> bytes:
-        """Raises Unreadable for a line that is too long."""
-        if self._begun is not None:
-            piece = self._begun + piece
-            if len(piece) < len(MARK) and MARK.startswith(piece):
-                self._begun = piece
-                return b""
-            self._begun, piece = None, piece.removeprefix(MARK)
-        for window in _windows(piece):
-            ends = window.count(b"\n")
-            if ends:
-                self._bound(window.index(b"\n"))
-                self._line, self._size = self._line + ends, len(window) - window.rindex(b"\n") - 1
-            else:
-                self._bound(len(window))
-                self._size += len(window)
-        if self._held or b"\r" in piece:
-            piece = self._held + piece
-            self._held = b"\r" if piece.endswith(b"\r") else b""
-            piece = piece.removesuffix(self._held).replace(b"\r\n", b"\n").replace(b"\r", FORBIDDEN)
-        return piece.replace(DELIMITER, FORBIDDEN).replace(b"\\", b"\\\\")
+    def _end(self, window: bytes) -> int:
+        return window.rfind(b"\n") + 1
 
-    def end(self) -> bytes:
-        return FORBIDDEN if self._held or self._begun else b""
+    def _fault(self, lines: bytes) -> tuple[str, str] | None:
+        return None if _is_text(lines) else ENCODING
 
-    def _bound(self, size: int) -> None:
-        if self._size + size > MAX_LINE_BYTES:
-            raise _too_long(self._line)
+    def _text(self, lines: bytes) -> bytes:
+        lines, self._mark = lines.removeprefix(self._mark), b""
+        if b"\r" in lines:
+            lines = lines.replace(b"\r\n", b"\n").replace(b"\r", FORBIDDEN)
+        return lines.replace(DELIMITER, FORBIDDEN).replace(b"\\", b"\\\\")
 
 
-class CsvLines:
+class CsvLines(Lines):
     """CSV (RFC 4180) after its header: `COPY ... (FORMAT csv)`. A line break within quotes ends no record."""
 
-    def __init__(self) -> None:
-        self._line = 2
-        self._size = 0  # bytes of the record so far
-        self._is_quoted = False
-        self._tail = b"\n"  # the end of what has come, in which END may begin
+    line = re.compile(rb'(?:[^"\n]++|"[^"]*+")*+\n')
 
-    def feed(self, piece: bytes) -> bytes:
-        """Raises Unreadable for a record that is too long, and for END, before COPY would take it for the end."""
-        for window in _windows(piece):
-            seen = self._tail + window
-            if END in seen:
-                self._refuse_end(seen)
-            self._tail = seen[-len(END) - 2 :]
-            first, last = self._ends(window)
-            if self._size + (len(window) if first is None else first) > MAX_LINE_BYTES:
-                raise _too_long(self._line)
-            self._size = self._size + len(window) if last is None else len(window) - last - 1
-            self._line += window.count(b"\n")
-            self._is_quoted ^= window.count(b'"') % 2 == 1
-        return piece
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self._commas = b"," * (cells - 1)
+        self._shape = b""  # of each record: its commas and its end outside of quotes
+        self._is_quoted = False
+
+    def _end(self, window: bytes) -> int:
+        """At a line feed outside of quotes."""
+        self._is_quoted ^= window.count(b'"') % 2 == 1
+        is_quoted, end = self._is_quoted, len(window)
+        while end >= 0:
+            begin = window.rfind(b'"', 0, end) + 1
+            if not is_quoted and (at := window.rfind(b"\n", begin, end)) >= 0:
+                return at + 1
+            is_quoted, end = not is_quoted, begin - 1
+        return 0
 
     def end(self) -> bytes:
-        """Raises Unreadable for END without a line break."""
-        self._refuse_end(self._tail + b"\n")
-        return b""
+        if self._is_quoted and not self.broken:
+            self.broken = OPEN_QUOTE
+        return super().end()
 
-    def _ends(self, window: bytes) -> tuple[int | None, int | None]:
-        """Where the first and the last record end, of those that end in the window: at a line break out of quotes."""
-        is_quoted, at, first = self._is_quoted, 0, None
-        while (end := window.find(b"\n", at)) >= 0:
-            is_quoted ^= window.count(b'"', at, end) % 2 == 1
-            at = end + 1
-            if not is_quoted:
-                first = end
-                break
-        is_quoted, at, last = self._is_quoted ^ (window.count(b'"') % 2 == 1), len(window), None
-        while first is not None and (end := window.rfind(b"\n", 0, at)) >= 0:
-            is_quoted ^= window.count(b'"', end, at) % 2 == 1
-            at = end
-            if not is_quoted:
-                last = end
-                break
-        return first, last
+    def _fault(self, lines: bytes) -> tuple[str, str] | None:
+        if not _is_text(lines):
+            return ENCODING
+        if END in lines and END_ALONE.search(lines):
+            return "malformed", "is a backslash and a full stop, unquoted"
+        # Sound text has no NUL: here it is a line feed behind a carriage return.
+        shape = lines.replace(b"\r\n", b"\0") if b"\r" in lines else lines
+        shape = shape.translate(None, NO_SHAPE).replace(b'""', b"")
+        if b'"' in shape:
+            shape = b"".join(shape.split(b'"')[::2])
+        if not self._shape:  # COPY takes the first one's end for that of all
+            end = shape.lstrip(b",\r")[:1]
+            self.newline, self._shape = b"\r\n" if end == b"\0" else b"\n", self._commas + end
+        if shape == self._shape * (len(shape) // len(self._shape)):
+            return None
+        return ENDS if shape.count(b",") == len(self._commas) else CELLS
 
-    def _refuse_end(self, seen: bytes) -> None:
-        for before in (b"\n", b"\r"):
-            for after in (b"\n", b"\r"):
-                if (at := seen.find(before + END + after)) >= 0:
-                    line = self._line + seen.count(b"\n", 0, at + 1) - self._tail.count(b"\n")
-                    raise Unreadable(line, "malformed", "is a backslash and a full stop, unquoted")
+    def _too_long(self) -> tuple[str, str]:
+        return TOO_LONG_QUOTE if self._is_quoted else TOO_LONG
 
 
 def header_of(line: bytes) -> list[str]:
@@ -122,7 +166,7 @@ def header_of(line: bytes) -> list[str]:
         text = line.removeprefix(MARK).decode()
         names = next(csv.reader([text.rstrip("\r\n")], strict=True))
     except UnicodeDecodeError:
-        raise Unreadable(1, "encoding", "is not UTF-8") from None
+        raise Unreadable(1, *ENCODING) from None
     except csv.Error:
         names = []
     if not names:
@@ -130,14 +174,13 @@ def header_of(line: bytes) -> list[str]:
     return names
 
 
-def _windows(piece: bytes) -> Iterator[bytes]:
-    """Parts no longer than a line may be: a whole line in one is short enough."""
-    if len(piece) <= MAX_LINE_BYTES:
-        yield piece
-        return
-    for start in range(0, len(piece), MAX_LINE_BYTES):
-        yield piece[start : start + MAX_LINE_BYTES]
-
-
-def _too_long(line: int) -> Unreadable:
-    return Unreadable(line, "too_long", f"has more than {MAX_LINE_BYTES} bytes")
+def _is_text(lines: bytes) -> bool:
+    """Whether Postgres can hold it: UTF-8 without NUL."""
+    if b"\0" in lines:
+        return False
+    if not lines.isascii():
+        try:
+            lines.decode()
+        except UnicodeDecodeError:
+            return False
+    return True

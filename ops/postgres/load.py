@@ -22,7 +22,16 @@ import structlog
 from django.db import connection as djangos
 from psycopg import AsyncConnection, sql
 
-from ops.postgres.lines import MAX_LINE_BYTES, CsvLines, JsonLines, Unreadable, header_of
+from ops.postgres.lines import (
+    ENCODING,
+    MAX_LINE_BYTES,
+    TOO_LONG,
+    CsvLines,
+    JsonLines,
+    Lines,
+    Unreadable,
+    header_of,
+)
 from ops.postgres.staging import Staging
 from ops.postgres.statement import literal
 from ops.telemetry.stopwatch import DB
@@ -33,11 +42,6 @@ logger = structlog.get_logger(__name__)
 # until the statement ends.
 BATCH_BYTES = 4 * 1024 * 1024
 PROGRESS_SECONDS = 10.0  # between two lines in the log
-
-# The errors of COPY, as code and detail.
-ENCODING_STATE = "22021"
-ENCODING = "encoding", "is not UTF-8, or has a NUL"
-CELLS = "malformed", "has another number of cells than the first line, or a quote that is not closed"
 
 
 class WrongLine(NamedTuple):
@@ -74,21 +78,22 @@ class Load:
     def __init__(self, plan: Staging, connection: "AsyncConnection[Any]") -> None:
         self.plan, self.connection = plan, connection
         self.header: list[str] | None = None  # of CSV
+        self.broken: Unreadable | None = None  # the line that has ended the reading
         self._told = monotonic()
 
     async def receive(self, pieces: AsyncIterator[bytes], *, is_csv: bool) -> int:
-        """Stage the lines; returns their number. Raises Unreadable where reading has to end, and WrongHeader.
+        """Stage the lines, up to one that is broken; returns their number. Raises Unreadable and WrongHeader.
 
         `pieces` may raise, too: nothing but the transaction is left then.
         """
-        lines: JsonLines | CsvLines = CsvLines() if is_csv else JsonLines()
-        rest = b""
+        piece: bytes | None = b""
         if is_csv:
-            rest = await self._read_header(pieces)
-            named = ", ".join(f"c{at} text" for at in range(len(self.header or ())))
+            self.header, piece = await self._read_header(pieces)
+            lines: Lines = CsvLines(len(self.header))
+            named = ", ".join(f"c{at} text" for at in range(len(self.header)))
             columns, form = named.replace(" text", ""), "FORMAT csv"
         else:
-            named, columns, form = "doc text", "doc", "DELIMITER E'\\x01'"
+            lines, named, columns, form = JsonLines(), "doc text", "doc", "DELIMITER E'\\x01'"
         await self.connection.execute(
             f'CREATE TEMP TABLE "import lines" (line bigint GENERATED ALWAYS AS IDENTITY, {named}) ON COMMIT DROP'
         )
@@ -98,27 +103,29 @@ class Load:
         try:
             async with self.connection.cursor() as cursor:
                 async with cursor.copy(f'COPY "import lines" ({columns}) FROM STDIN ({form})') as copy:
-                    await copy.write(lines.feed(rest))
-                    async for piece in pieces:
+                    while piece is not None:
                         with DB:
                             await copy.write(lines.feed(piece))
                         # An error, after which Postgres would read on to the end for nothing.
-                        if is_cut := bool(answers.poll(0)):
+                        if (is_cut := bool(answers.poll(0))) or lines.broken:
                             break
+                        piece = await anext(pieces, None)
                     else:
                         await copy.write(lines.end())
                 if is_cut:
                     raise psycopg.OperationalError("Postgres spoke in the middle of a COPY")
+                if lines.broken:
+                    self.broken = Unreadable(cursor.rowcount + 1 + is_csv, *lines.broken)
                 return cursor.rowcount
         except psycopg.Error as error:
             if not _is_of_values(error):
                 raise
+            # UTF-8 that the database's own encoding lacks, if that is another one.
             found = re.search(r"import lines\D+(\d+)", error.diag.context or "")
-            fault = ENCODING if error.sqlstate == ENCODING_STATE else CELLS
-            raise Unreadable(int(found[1]) + is_csv if found else 0, *fault) from error
+            raise Unreadable(int(found[1]) + is_csv if found else 0, *ENCODING) from error
 
-    async def _read_header(self, pieces: AsyncIterator[bytes]) -> bytes:
-        """Read the first line; returns what has come of the next ones."""
+    async def _read_header(self, pieces: AsyncIterator[bytes]) -> tuple[list[str], bytes]:
+        """The names in the first line, and what has come of the next ones."""
         read = b""
         async for piece in pieces:
             read += piece
@@ -126,8 +133,8 @@ class Load:
                 break
         line, _, rest = read.partition(b"\n")
         if len(line) > MAX_LINE_BYTES:
-            raise Unreadable(1, "too_long", f"has more than {MAX_LINE_BYTES} bytes")
-        header = self.header = header_of(line)
+            raise Unreadable(1, *TOO_LONG)
+        header = header_of(line)
         known = [cell.name for cell in self.plan.cells]
         needed = [cell.name for cell in self.plan.cells if cell.default is None]
         wrong = [(name, "unknown") for name in header if name not in known]
@@ -135,7 +142,7 @@ class Load:
         wrong += [(name, "missing") for name in needed if name not in header]
         if wrong:
             raise WrongHeader(wrong)
-        return rest
+        return header, rest
 
     async def convert(self) -> None:
         with DB:

@@ -276,6 +276,36 @@ def test_streams_that_are_none(
     assert counted(database) == before
 
 
+FAULTS_BEFORE: list[tuple[bytes, dict[str, str], Faults]] = [
+    (b"a,1,garden\na b,x,garden\nc,5,no-such\nd,5\ne,x,garden\n", CSV, [
+        *(("lines[3].code", "invalid"), ("lines[3].percent", "malformed")),
+        *(("lines[4].category", "no_such_row"), ("lines[5]", "malformed")),
+    ]),
+    (b"a,x,garden\n" + b"b,1,garden\n" * 20_000 + b"c\n", CSV, [
+        *(("lines[2].percent", "malformed"), ("lines[20003]", "malformed")),
+    ]),
+    (b'a,x,"gar\nden"\nb,2,"garden\nc,3,garden\nd,4,garden\n', CSV, [
+        *(("lines[2].percent", "malformed"), ("lines[2].category", "no_such_row"), ("lines[3]", "malformed")),
+    ]),
+    (b"a,x,garden\nb,2,\xff\n", CSV, [("lines[2].percent", "malformed"), ("lines[3]", "encoding")]),
+    (b"a,x,garden\nb,2," + b"x" * MAX_LINE_BYTES, CSV, [
+        *(("lines[2].percent", "malformed"), ("lines[3]", "too_long")),
+    ]),
+    (b"[]\n\xff\n[]\n", NDJSON, [("lines[1]", "malformed"), ("lines[2]", "encoding")]),
+    (b"[]\n[]\n" + b"x" * MAX_LINE_BYTES + b"x\n", NDJSON, [
+        *(("lines[1]", "malformed"), ("lines[2]", "malformed"), ("lines[3]", "too_long")),
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "headers", "faults"), FAULTS_BEFORE, ids=lambda value: str(value)[:30])
+def test_faults_before_the_line_that_ends_the_reading(
+    api: httpx.Client, content: bytes, headers: dict[str, str], faults: Faults
+) -> None:
+    names = b"" if headers is NDJSON else b"code,percent,category\n"
+    assert said(send(api, names + content, headers)) == (422, "invalid_parameter", faults)
+
+
 def test_types_of_content(api: httpx.Client) -> None:
     for kind in ("application/json", "text/plain", "text/csv; charset=latin-1", ""):
         refused = send(api, b"x", {"Content-Type": kind})

@@ -74,7 +74,8 @@ class Refused(Exception):
         self.status, self.code, self.detail = status, code, detail
 
 
-MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it.")
+# The parser knows some methods. The beginning of another one may be anything, such as TLS.
+MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it, or its method is unknown.")
 FAILED = Refused(500, "internal_error", "The service failed; the error has been logged.")
 LATE = Refused(408, "request_timeout", "The rest of the request did not come in time.")
 

@@ -439,6 +439,13 @@ def test_options_of_everything(server: Server) -> None:
     assert page.status == 200
 
 
+def test_a_method_that_the_parser_does_not_know(server: Server) -> None:
+    """It is a token, as RFC 9110 allows: the answer does not call it malformed."""
+    (refusal,) = talk(server, request(ECHO, method=b"FOO"))
+    assert (refusal.status, refusal.problem) == (400, "bad_request")
+    assert b"or its method is unknown" in refusal.body
+
+
 def test_http_2_is_not_spoken(server: Server) -> None:
     (refusal,) = talk(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     assert (refusal.status, refusal.problem) == (400, "bad_request")

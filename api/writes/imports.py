@@ -15,7 +15,7 @@ same code: the lines that Postgres finds wrong are read again as the content of 
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter
 
@@ -44,6 +44,7 @@ NDJSON = ("application/x-ndjson", "application/jsonl")
 CSV = "text/csv"
 MAX_FAULTS = 100  # named in one answer
 RETRY_SECONDS = 10  # for a client that finds no place
+SPELLING = "in a spelling that an import does not take"
 JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
 HEADER = {
     "unknown": "is not a field that this request may set",
@@ -143,16 +144,8 @@ class Import:
     def _explain(self, wrong: WrongLine) -> Iterator[Fault]:
         """The faults of a line: those that a POST of it would have."""
         if wrong.content is not None:
-            text = wrong.content if isinstance(wrong.content, str) else self._json_of(wrong.content)
-            try:
-                read(self.writes.creation, content.check(text.encode()))
-            except Problem as problem:
-                said = problem.errors or [Fault(parameter="", code="malformed", detail=problem.detail)]
-                yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in said)
-            else:
-                yield _fault(
-                    wrong.line, "", "malformed", "has a value in a spelling that an import does not take"
-                )
+            for fault in self._read_again(wrong.content, wrong.refused):
+                yield _fault(wrong.line, fault.parameter, fault.code, fault.detail)
         for name in wrong.unknown:
             yield _fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
         schema, _, table = self.plan.model._meta.db_table.strip('"').rpartition('"."')
@@ -160,6 +153,25 @@ class Import:
             violation = Violation(schema, table, name)
             faults = faults_of("constraint", violation, self._names)
             yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults)
+
+    def _read_again(self, line: str | dict[str, str | None], refused: Sequence[str]) -> list[Fault]:
+        """The faults of a line that is wrong by itself, in which Postgres has refused these fields."""
+        said: list[Fault] = []
+        has_fields = False
+        try:
+            body = content.check((line if isinstance(line, str) else self._json_of(line)).encode())
+            has_fields = True
+            read(self.writes.creation, body)
+        except Problem as problem:
+            said = problem.errors or [Fault(parameter="", code="malformed", detail=problem.detail)]
+        # Postgres refuses some spellings that this reader takes, and takes some in a cell that are none in JSON: 007.
+        if has_fields and not isinstance(line, str):
+            said = [each for each in said if each.parameter in refused or each.parameter not in self._cells]
+        if has_fields and len(said) < parameters.MAX_FAULTS:  # else the reader may have left some out
+            named = {each.parameter.partition(".")[0] for each in said}
+            others = [name for name in refused if name not in named]
+            said += [Fault(parameter=name, code="malformed", detail=f"is {SPELLING}") for name in others]
+        return said or [Fault(parameter="", code="malformed", detail=f"has a value {SPELLING}")]
 
     def _json_of(self, cells: dict[str, str | None]) -> str:
         """A line of CSV as the content of a POST."""

@@ -49,6 +49,7 @@ class WrongLine(NamedTuple):
 
     line: int
     content: str | dict[str, str | None] | None  # its text, or its cells, if it is wrong by itself
+    refused: Sequence[str]  # fields whose value there is none
     unknown: Sequence[str]  # fields that name no row
     broken: Sequence[str]  # check constraints, where nothing else is wrong
 
@@ -175,7 +176,9 @@ class Load:
         )
         wrong = [line for line, fault, _ in found if fault and fault & 1]
         contents: dict[int, str | dict[str, str | None]] = {}
+        refused: dict[int, list[int]] = {}
         if wrong:
+            refused = dict(await self._rows(self.plan.refused(self.header, wrong)))
             columns = "doc" if self.header is None else ", ".join(f"c{at}" for at in range(len(self.header)))
             lines = await self._rows(
                 f'SELECT line, {columns} FROM "import lines" WHERE line = ANY({literal(wrong)})'
@@ -189,6 +192,7 @@ class Load:
             WrongLine(
                 line=line + (self.header is not None),
                 content=contents.get(line),
+                refused=[self.plan.cells[at].name for at in refused.get(line, ())],
                 unknown=[cell.name for at, cell in enumerate(self.plan.cells) if (fault or 0) & 2 << at],
                 broken=() if fault else [names[at] for at in at_checks],
             )

@@ -198,10 +198,10 @@ class Staging:
         filled = (*(cell.column.field for cell in self.cells), *self.others)
         self.columns = [str(field.column) for field in filled]
 
-    def conversion(self, header: Sequence[str] | None, *, asks: bool) -> str:
-        """SQL that makes "import rows" of "import lines": of CSV with this header, or of NDJSON.
+    def _judged(self, header: Sequence[str] | None, source: str, *, asks: bool) -> str:
+        """SQL of lines, with the text of each cell, t0, t1, ..., and whether it is a value: o0, o1, ...
 
-        With `asks` it does not fail for a value that is none. OFFSET 0 has each level computed once.
+        OFFSET 0 has each level computed once.
         """
         cells = self.cells
         if header is None:
@@ -210,20 +210,26 @@ class Staging:
                 brackets = "octet_length(doc) - octet_length(translate(doc, '[{', ''))"
                 is_object = f"CASE WHEN {brackets} <= {MAX_BRACKETS} THEN {is_object} ELSE false END"
                 document = "CASE WHEN is_object AND pg_input_is_valid(doc, 'jsonb') THEN doc::jsonb END"
-            lines = f'SELECT line, doc, {is_object} AS is_object FROM "import lines" OFFSET 0'
+            lines = f"SELECT line, doc, {is_object} AS is_object FROM ({source}) AS l OFFSET 0"
             lines = f"SELECT line, is_object, {document} AS j FROM ({lines}) AS l OFFSET 0"
             known = ", ".join(literal(cell.name) for cell in cells)
             whole = f"is_object AND j - ARRAY[{known}]::text[] = '{{}}' AS ok, j"
         else:
-            lines, whole = 'TABLE "import lines"', "true AS ok"
+            lines, whole = source, "true AS ok"
         texts = "".join(f", {cell.text(header)} AS t{at}" for at, cell in enumerate(cells))
         read = f"SELECT line, {whole}{texts} FROM ({lines}) AS l OFFSET 0"
 
         conditions = "".join(
             f", {cell.condition(f't{at}', header, asks=asks)} AS o{at}" for at, cell in enumerate(cells)
         )
-        judged = f"SELECT *{conditions} FROM ({read}) AS l OFFSET 0"
+        return f"SELECT *{conditions} FROM ({read}) AS l OFFSET 0"
 
+    def conversion(self, header: Sequence[str] | None, *, asks: bool) -> str:
+        """SQL that makes "import rows" of "import lines": of CSV with this header, or of NDJSON.
+
+        With `asks` it does not fail for a value that is none.
+        """
+        cells, judged = self.cells, self._judged(header, 'TABLE "import lines"', asks=asks)
         values = ""
         for at, cell in enumerate(cells):
             cases = f"WHEN o{at} THEN {cell.value(f't{at}', asks=asks)}"
@@ -246,6 +252,16 @@ class Staging:
         return (
             'CREATE TEMP TABLE "import rows" ON COMMIT DROP AS SELECT line AS "import line",'
             f' NULLIF({fault}, 0) AS "import fault"{columns} FROM ({cast}) AS l{joins}'
+        )
+
+    def refused(self, header: Sequence[str] | None, lines: Sequence[int]) -> str:
+        """SQL of the places of the cells that are no values, of those of these lines that have fields."""
+        some = f'SELECT * FROM "import lines" WHERE line = ANY({literal(lines)})'
+        judged = self._judged(header, some, asks=True)
+        places = ", ".join(f"CASE WHEN o{at} THEN NULL ELSE {at} END" for at in range(len(self.cells)))
+        has_fields = "j IS NOT NULL" if header is None else "true"
+        return (
+            f"SELECT line, array_remove(ARRAY[{places}]::int[], NULL) FROM ({judged}) AS l WHERE {has_fields}"
         )
 
 

@@ -85,12 +85,15 @@ def test_a_product_through_its_life(api: httpx.Client) -> None:
 def test_an_import(api: httpx.Client, database: "psycopg.Connection[Any]") -> None:
     [[last]] = database.execute("SELECT max(id) FROM products_product").fetchall()
     lines = [GOOD | {"category": "garden"}, GOOD | {"low_price": "1.999"}, GOOD | {"low_price": "2.01"}]
+    lines += [GOOD | {"low_price": "1_0.50"}, GOOD | {"low_price": " 1.00 ", "high_price": "x"}]
     content = "\n".join(map(json.dumps, lines))
     refused = api.post("/api/products/import", content=content, headers=NDJSON)
     assert refused.status_code == 422, refused.text
     assert [(fault["parameter"], fault["code"]) for fault in refused.json()["errors"]] == [
         *(("lines[2].low_price", "out_of_range"),),
         *(("lines[3].low_price", "constraint"), ("lines[3].high_price", "constraint")),
+        *(("lines[4].low_price", "malformed"), ("lines[5].high_price", "malformed")),
+        ("lines[5].low_price", "malformed"),
     ]
     try:
         table = f"{','.join(GOOD)},category\n1.5,2,1,2,3,4,garden\n1.5,2,1,2,3,4,\n"

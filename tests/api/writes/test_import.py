@@ -182,6 +182,33 @@ def test_texts_that_postgres_would_read_otherwise(api: httpx.Client) -> None:
         assert said(send(api, content, CSV))[2][0][0] == f"lines[2].{name}", text
 
 
+def test_spellings_that_one_row_may_have(api: httpx.Client) -> None:
+    """The field is named, beside others, and no field that the import takes."""
+    table = b"code,percent,category,starts,uses\n" + b"\n".join((
+        b"a,5,garden,1893456000,7",
+        b"b,005,garden,1893456000,x",
+        b"a b,-1,garden,1893456000,007",
+        b"d,5,garden,2030-01-01,0x7",
+    ))  # fmt: skip
+    faults = [
+        ("lines[2].starts", "malformed"),
+        *(("lines[3].uses", "malformed"), ("lines[3].starts", "malformed")),
+        *(
+            ("lines[4].code", "invalid"),
+            ("lines[4].percent", "out_of_range"),
+            ("lines[4].starts", "malformed"),
+        ),
+        ("lines[5].uses", "malformed"),
+    ]
+    assert said(refused := send(api, table, CSV)) == (422, "invalid_parameter", faults)
+    assert refused.json()["errors"][0]["detail"] == "is in a spelling that an import does not take"
+    one = GOOD | {"starts": "1893456000"}
+    assert said(send(api, lines_of([one, one | {"uses": "7", "nothing": 1}]))) == (422, "invalid_parameter", [
+        *(("lines[1].starts", "malformed"), ("lines[2].uses", "malformed")),
+        *(("lines[2].nothing", "unknown"), ("lines[2].starts", "malformed")),
+    ])  # fmt: skip
+
+
 def test_the_first_hundred_faults(api: httpx.Client, database: "psycopg.Connection[Any]") -> None:
     before = counted(database)
     rows = [row | ({"percent": -1, "uses": "x"} if at % 3 else {}) for at, row in enumerate(vouchers(1000))]

@@ -60,12 +60,20 @@ class Product(models.Model):
             models.Index(fields=("high_price", "id"), name="product_high_price"),
         )
         constraints = (
-            models.CheckConstraint(condition=Q(low_price__lte=F("high_price")), name="product_price_order"),
+            models.CheckConstraint(
+                condition=Q(low_price__lte=F("high_price")),
+                name="product_price_order",
+                violation_error_code="low_above_high",
+                violation_error_message="low_price may not be greater than high_price",
+            ),
             # numeric has NaN, which is greater than all numbers; low_price cannot be greater than high_price.
             models.CheckConstraint(condition=Q(high_price__lte=MOST_PRICE), name="product_price_number"),
             # timestamptz has infinity and the years before 1 and after 9999, which RFC 3339 cannot spell.
             models.CheckConstraint(
-                condition=Q(time_created__gte=EARLIEST, time_created__lte=LATEST), name="product_time_range"
+                condition=Q(time_created__gte=EARLIEST, time_created__lte=LATEST),
+                name="product_time_range",
+                violation_error_code="out_of_range",
+                violation_error_message="must be in the years 1 to 9999 in UTC",
             ),
             models.CheckConstraint(condition=Q(demand_qty__gte=0), name="product_demand_qty_positive"),
             models.CheckConstraint(condition=Q(offers_qty__gte=0), name="product_offers_qty_positive"),

@@ -23,7 +23,8 @@ INHERENT = {
     "unknown_currency",
 }
 # The same of a field: which rows there are, rules between fields and between items, and texts in JSON of any form.
-INHERENT_FAULTS = {"no_such_row", "backwards", "constraint", "repeated", "encoding", "unsupported_merge"}
+INHERENT_FAULTS = {"no_such_row", "repeated", "encoding", "unsupported_merge"}
+INHERENT_FAULTS |= {"constraint", "backwards", "low_above_high"}
 # How the service refuses what the document forbids: 414 and 431 if that is longer than anything may be.
 REFUSALS = ["400", "401", "404", "405", "412", "414", "415", "422", "428", "431"]
 

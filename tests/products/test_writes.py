@@ -85,15 +85,16 @@ def test_a_product_through_its_life(api: httpx.Client) -> None:
 def test_an_import(api: httpx.Client, database: "psycopg.Connection[Any]") -> None:
     [[last]] = database.execute("SELECT max(id) FROM products_product").fetchall()
     lines = [GOOD | {"category": "garden"}, GOOD | {"low_price": "1.999"}, GOOD | {"low_price": "2.01"}]
+    lines += [GOOD | {"time_created": "9999-12-31T23:00:00-01:00"}]
     lines += [GOOD | {"low_price": "1_0.50"}, GOOD | {"low_price": " 1.00 ", "high_price": "x"}]
     content = "\n".join(map(json.dumps, lines))
     refused = api.post("/api/products/import", content=content, headers=NDJSON)
     assert refused.status_code == 422, refused.text
     assert [(fault["parameter"], fault["code"]) for fault in refused.json()["errors"]] == [
         *(("lines[2].low_price", "out_of_range"),),
-        *(("lines[3].low_price", "constraint"), ("lines[3].high_price", "constraint")),
-        *(("lines[4].low_price", "malformed"), ("lines[5].high_price", "malformed")),
-        ("lines[5].low_price", "malformed"),
+        *(("lines[3].low_price", "low_above_high"), ("lines[3].high_price", "low_above_high")),
+        *(("lines[4].time_created", "out_of_range"), ("lines[5].low_price", "malformed")),
+        *(("lines[6].high_price", "malformed"), ("lines[6].low_price", "malformed")),
     ]
     try:
         table = f"{','.join(GOOD)},category\n1.5,2,1,2,3,4,garden\n1.5,2,1,2,3,4,\n"
@@ -111,7 +112,7 @@ def test_an_import(api: httpx.Client, database: "psycopg.Connection[Any]") -> No
 @pytest.mark.parametrize(
     ("change", "faults"),
     [
-        ({"low_price": "2.01"}, [("low_price", "constraint"), ("high_price", "constraint")]),
+        ({"low_price": "2.01"}, [("low_price", "low_above_high"), ("high_price", "low_above_high")]),
         ({"high_price": "100000"}, [("high_price", "out_of_range")]),
         ({"low_price": "0.001"}, [("low_price", "out_of_range")]),
         ({"low_price": "NaN"}, [("low_price", "out_of_range")]),
@@ -142,6 +143,12 @@ def test_bad_products(
         assert [(fault["parameter"], fault["code"]) for fault in answer.json()["errors"]] == faults
     assert api.get(url).content == before
     assert database.execute(counted).fetchall() == rows
+
+
+def test_prices_in_the_wrong_order_are_told(api: httpx.Client) -> None:
+    refused = api.post("/api/products", json=GOOD | {"low_price": 3, "high_price": 2.5})
+    details = [fault["detail"] for fault in refused.json()["errors"]]
+    assert details == ["low_price may not be greater than high_price"] * 2
 
 
 def test_a_product_that_is_sent_again(api: httpx.Client, database: "psycopg.Connection[Any]") -> None:
@@ -177,8 +184,8 @@ def test_many_products_through_their_life(api: httpx.Client, service: Service) -
         bad = [*patch[:-1], patch[-1] | {"low_price": "2.01"}]
         faults = api.patch(bulk, json=bad).json()["errors"]
         assert [(fault["parameter"], fault["code"]) for fault in faults] == [
-            ("items[199].low_price", "constraint"),
-            ("items[199].high_price", "constraint"),
+            ("items[199].low_price", "low_above_high"),
+            ("items[199].high_price", "low_above_high"),
         ]
         assert api.get(f"/api/products/{ids[7]}").json()["low_price"] == "1.25"
     finally:

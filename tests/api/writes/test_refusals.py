@@ -8,6 +8,7 @@ import httpx
 import pytest
 from django.conf import settings
 
+from api.writes.violations import Violation, faults_of
 from tests.extra import OWN_SESSIONS
 from tests.service import Service
 from tests.spare import Database
@@ -68,6 +69,14 @@ def test_fields(
     assert said(response) == (422, "invalid_parameter", faults)
     assert response.headers["cache-control"] == "no-store"
     assert wiretap.executions == (("category", "no_such_row") in faults)
+
+
+def test_a_constraint_without_a_code_of_its_own() -> None:
+    faults = faults_of("constraint", Violation("shop_product", "shop_price_order"))
+    assert [(fault.parameter, fault.code, fault.detail) for fault in faults] == [
+        ("low_price", "constraint", "breaks a rule of this resource"),
+        ("high_price", "constraint", "breaks a rule of this resource"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -108,21 +108,23 @@ class Import:
             if wrong or load.broken:
                 named = [fault for each in wrong for fault in self._explain(each)]
                 if last := load.broken:
-                    named.append(_fault(last.line, "", last.code, last.detail))
+                    named.append(self._fault(last.line, "", last.code, last.detail))
                 raise _refused(422, named)
             return lines, await load.insert(MAX_FAULTS)
         except Unreadable as error:
-            raise _refused(422, [_fault(error.line, "", error.code, error.detail)]) from None
+            raise _refused(422, [self._fault(error.line, "", error.code, error.detail)]) from None
         except WrongHeader as error:
             raise _refused(
-                422, (_fault(1, name, code, HEADER[code]) for name, code in error.faults)
+                422, (self._fault(1, name, code, HEADER[code]) for name, code in error.faults)
             ) from None
         except Conflict as conflict:
             problem = problem_of(conflict.error, names=self._names)
             if problem is None or not problem.errors:
                 raise conflict.error from None
             said = problem.errors
-            faults = (_fault(line, f.parameter, f.code, f.detail) for line in conflict.lines for f in said)
+            faults = (
+                self._fault(line, f.parameter, f.code, f.detail) for line in conflict.lines for f in said
+            )
             raise _refused(problem.status, faults if conflict.lines else said) from None
 
     async def _commit(self, request: HttpRequest, transaction: LongTransaction, rows: int) -> None:
@@ -145,14 +147,16 @@ class Import:
         """The faults of a line: those that a POST of it would have."""
         if wrong.content is not None:
             for fault in self._read_again(wrong.content, wrong.refused):
-                yield _fault(wrong.line, fault.parameter, fault.code, fault.detail)
+                yield self._fault(wrong.line, fault.parameter, fault.code, fault.detail)
         for name in wrong.unknown:
-            yield _fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
+            yield self._fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
         schema, _, table = self.plan.model._meta.db_table.strip('"').rpartition('"."')
         for name in wrong.broken:
             violation = Violation(schema, table, name)
             faults = faults_of("constraint", violation, self._names)
-            yield from (_fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults)
+            yield from (
+                self._fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults
+            )
 
     def _read_again(self, line: str | dict[str, str | None], refused: Sequence[str]) -> list[Fault]:
         """The faults of a line that is wrong by itself, in which Postgres has refused these fields."""
@@ -173,6 +177,11 @@ class Import:
             said += [Fault(parameter=name, code="malformed", detail=f"is {SPELLING}") for name in others]
         return said or [Fault(parameter="", code="malformed", detail=f"has a value {SPELLING}")]
 
+    def _fault(self, line: int, name: str, code: str, detail: str) -> Fault:
+        if code == "unknown" and name in self.writes.schema.model_fields:
+            detail = f"{HEADER[code]}: an export leaves it out by its parameter `fields`"
+        return Fault(parameter=".".join(filter(None, (f"lines[{line}]", name))), code=code, detail=detail)
+
     def _json_of(self, cells: dict[str, str | None]) -> str:
         """A line of CSV as the content of a POST."""
         members = []
@@ -190,10 +199,6 @@ class Import:
                         value = text
             members += [f"{json.dumps(name)}:{value}"] if value else []
         return f"{{{','.join(members)}}}"
-
-
-def _fault(line: int, name: str, code: str, detail: str) -> Fault:
-    return Fault(parameter=".".join(filter(None, (f"lines[{line}]", name))), code=code, detail=detail)
 
 
 def _refused(status: int, faults: Iterator[Fault] | list[Fault]) -> Problem:

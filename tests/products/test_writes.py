@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from api.keys.minting import digest_of, mint
+from ops.tools.embedded.paths import ROOT
 from tests.products.conftest import shared
 from tests.service import Service
 
@@ -105,6 +107,24 @@ def test_an_import(api: httpx.Client, database: "psycopg.Connection[Any]") -> No
             (Decimal("1.50"), False),
             (Decimal("1.50"), True),
         ]
+    finally:
+        database.execute("DELETE FROM products_product WHERE id > %s", [last])
+
+
+def test_an_export_is_imported_as_the_document_says(
+    api: httpx.Client, database: "psycopg.Connection[Any]"
+) -> None:
+    command = re.search(
+        r"(/api/products/export\?format=csv&fields=[\w,]+)'", (ROOT / "docs/exporting.md").read_text()
+    )
+    assert command
+    [[last]] = database.execute("SELECT max(id) FROM products_product").fetchall()
+    exported = api.get(f"{command[1]}&limit=2&sort=id").content
+    try:
+        done = api.post("/api/products/import", content=exported, headers={"content-type": "text/csv"})
+        assert (done.status_code, done.json()["inserted"]) == (200, 2), done.text
+        again = api.get(f"{command[1]}&sort=id&after={last}").content
+        assert (again, again.count(b"\r\n")) == (exported, 3)
     finally:
         database.execute("DELETE FROM products_product WHERE id > %s", [last])
 

@@ -71,6 +71,20 @@ def test_fields(
     assert wiretap.executions == (("category", "no_such_row") in faults)
 
 
+def test_what_postgres_alone_can_tell_comes_last(api: httpx.Client) -> None:
+    """One rule after the other, once all fields are sound."""
+    wrong = GOOD | {"category": "no-such", "starts": "2030-02-01", "ends": "2030-01-01"}
+    for change, faults in (
+        ({"code": "a b"}, [("code", "invalid")]),
+        ({}, [("category", "no_such_row")]),
+        ({"category": "garden"}, [("starts", "backwards"), ("ends", "backwards")]),
+    ):
+        one = wrong | change
+        assert said(api.post("/api/vouchers", json=one)) == (422, "invalid_parameter", faults)
+        named = [(f"items[0].{name}", code) for name, code in faults]
+        assert said(api.post("/api/vouchers/bulk", json=[one])) == (422, "invalid_parameter", named)
+
+
 def test_a_constraint_without_a_code_of_its_own() -> None:
     faults = faults_of("constraint", Violation("shop_product", "shop_price_order"))
     assert [(fault.parameter, fault.code, fault.detail) for fault in faults] == [

@@ -297,6 +297,8 @@ CACHES = {
 RATES_URL = env.http_url("RATES_URL")
 # Milliseconds for a call, retries included. One to another continent, with TLS, may need 1000.
 RATES_TIMEOUT = env.integer("RATES_TIMEOUT", least=10, most=10_000, default=200)
+# The addresses of other services. What stands in their queries, such as a key, is in no line of the log.
+UPSTREAM_URLS: list[str] = [RATES_URL]
 
 # --- Instruments ----------------------------------------------------------------------------------
 
@@ -324,7 +326,8 @@ LOGGING = configuration(
     form=LOG_FORMAT,
     secrets=lambda: [
         *(SECRET_KEY, *SECRET_KEY_FALLBACKS, SERVER_TIMING_KEY),
-        *(DATABASE["PASSWORD"], *passwords_of(REDIS_URL), *values_of(RATES_URL)),
+        *(DATABASE["PASSWORD"], *passwords_of(REDIS_URL)),
+        *(value for url in UPSTREAM_URLS for value in values_of(url)),
     ],
 )
 

@@ -17,7 +17,8 @@ FOLDERS = (
 EDITS = {
     "config/settings.py": (
         (r',\s*"products\.apps\.ProductsConfig"', ""),
-        (r"# --- Other services .*\n(?:(?!# ---).*\n)*", ""),
+        (r"(?:# (?!---).*\n)*RATES_\w+ = env\..*\)\n", ""),  # with the comment above it
+        (r"(UPSTREAM_URLS.* = \[[^\]]*?)(?:,\s*RATES_URL\b|\bRATES_URL\b,?\s*)", r"\1"),
     ),
     "compose.yaml": (
         (r" *RATES_\w+:.*\n", ""),
@@ -25,11 +26,22 @@ EDITS = {
     ),
     "config/urls.py": (
         (r"from products\.api import router as products\n", ""),
-        (r'api\.add_router\("", products\)\n', ""),
+        (r'api\.add_router\(\s*"[^"\n]*",\s*products\b[^)]*\)\n', ""),
         (r'description="Products, [^"]*"', 'description="The resources of this service."'),
     ),
 }
-USE = re.compile(rf'^ *(?:from|import) {SAMPLE}\b|"{SAMPLE}\.apps\.', re.MULTILINE)
+# The sample in other code: an import, or a string such as "products.Category", as relations, migrations and
+# apps.get_model have it. The word alone may be anything: a path, a field, a list's name.
+PARTS = "api|apps|commands|lab|management|migrations|models|queries|quotes|schemas"
+USE = re.compile(
+    rf"""^\ *(?:from|import)\ {SAMPLE}\b
+    | ["']{SAMPLE}(?:\.|["'],\s*["']) (?:(?i:category|product)["'] | (?:{PARTS})\b | \d{{4}}_ | __)
+    | \bapp_(?:label|config)\W+{SAMPLE}\b""",
+    re.MULTILINE | re.VERBOSE,
+)
+# A name of the sample's in an edited file, outside of comments and strings, which the edits have not found.
+LEFTOVER = re.compile(rf"""^[^#"\n]*(?:"[^"\n]*"[^#"\n]*)*\b(?:{SAMPLE}|rates|RATES_\w+)\b""", re.MULTILINE)
+CUT = "\0"
 LEFT = """README.md and docs/ still describe it: they are yours to write. Databases keep its tables: `make clean`
 deletes that of `make up`."""
 
@@ -40,28 +52,43 @@ def remove() -> int:
     Raises Failure, and changes nothing, if other code than the above uses the sample.
     """
     edited = {}  # the text of each file without the sample
+    users = []  # where else it is used, as file:line
     for name, edits in EDITS.items():
         text = (ROOT / name).read_text()
         for pattern, replacement in edits:
-            text = re.sub(pattern, replacement, text)
+            text = _cut(pattern, replacement, text)
         edited[name] = text
-    own = [ROOT / folder for folder in FOLDERS] + [Path(__file__)]
-    users = []  # where else it is imported or named, as file:line
+        users += [_place(name, found) for found in LEFTOVER.finditer(text)]
+    own = [*(ROOT / name for name in (*FOLDERS, "tests/test_remove_sample.py")), Path(__file__)]
     for path in sorted(ROOT.glob("[!.]*/**/*.py")):
         if not any(path.is_relative_to(each) for each in own):
             name = str(path.relative_to(ROOT))
-            text = edited.get(name) or path.read_text()
-            users += [f"{name}:{text.count(chr(10), 0, found.start()) + 1}" for found in USE.finditer(text)]
+            users += [_place(name, found) for found in USE.finditer(edited.get(name) or path.read_text())]
     if users:
-        raise Failure(f"{SAMPLE} cannot be removed, for it is used in {', '.join(users)}")
+        raise Failure(f"{SAMPLE} cannot be removed, for it is used in {', '.join(dict.fromkeys(users))}")
     done = []
     for name in FOLDERS:
         if (ROOT / name).is_dir():
             shutil.rmtree(ROOT / name)
             done.append(f"deleted {name}/")
     for name, text in edited.items():
-        if text != (ROOT / name).read_text():
-            (ROOT / name).write_text(text)
+        without = text.replace(CUT, "")
+        if without != (ROOT / name).read_text():
+            (ROOT / name).write_text(without)
             done.append(f"edited {name}")
     print("\n".join([*done, LEFT] if done else ["There is no sample to remove."]))
     return 0
+
+
+def _cut(pattern: str, replacement: str, text: str) -> str:
+    """Replace the pattern, and put CUT where a line has ended, so that the lines that stay have their numbers."""
+
+    def instead(found: re.Match[str]) -> str:
+        return found.expand(replacement) + CUT * found[0].count("\n")
+
+    return re.sub(pattern, instead, text)
+
+
+def _place(name: str, found: re.Match[str]) -> str:
+    before = found.string[: found.end()]
+    return f"{name}:{before.count(chr(10)) + before.count(CUT) + 1}"

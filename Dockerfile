@@ -29,10 +29,10 @@ COPY pyproject.toml .
 RUN python -m venv --without-pip /sbom \
     && pip --python /sbom/bin/python install -r requirements/sbom.txt \
     && /sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
-        --output-format JSON --output-file /sub10.cdx.json /venv/bin/python
+        --output-format JSON --output-file /image.cdx.json /venv/bin/python
 
 FROM scratch AS sbom
-COPY --from=sbom-tool /sub10.cdx.json /
+COPY --from=sbom-tool /image.cdx.json /
 
 FROM python AS source
 COPY . /app
@@ -40,7 +40,7 @@ RUN rm -r /app/requirements && $COMPILE /app
 
 FROM python AS service
 RUN pip uninstall --yes --quiet --root-user-action ignore pip \
-    && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin sub10
+    && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin service
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 # A number, since Kubernetes's runAsNonRoot cannot look names up.
@@ -49,11 +49,12 @@ EXPOSE 8000 9100
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-S", "-m", "ops.healthcheck"]
 # The exec form: gunicorn gets the SIGTERM that ends its requests first, then its workers.
 CMD ["gunicorn", "config.asgi:application"]
+ARG NAME=service
 ARG VERSION=development
 ARG REVISION=unknown
 ARG CREATED=unknown
 ENV REVISION=$REVISION
-LABEL org.opencontainers.image.title=sub10 \
+LABEL org.opencontainers.image.title=$NAME \
       org.opencontainers.image.description="A Django API service that answers in under 10 ms at p99" \
       org.opencontainers.image.licenses=MIT \
       org.opencontainers.image.version=$VERSION \

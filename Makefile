@@ -49,12 +49,13 @@ lab: ## measure the service beside its peers: make lab ARGS="closed --scenario l
 load: ## hold the running service against its latency budget: RATE=1000 DURATION=60s make load
 	@$(RUN) load
 
-image: ## the container image, labelled with its version, revision and time
-	@docker build -t "$$(sed -n 's/^name = "\(.*\)"/\1/p' pyproject.toml | head -1)" --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+image: ## the container image, labelled with its name, version, revision and time
+	@name="$$(sed -n 's/^name = "\(.*\)"/\1/p' pyproject.toml | head -1)" && docker build -t "$$name" --build-arg NAME="$$name" \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--build-arg REVISION="$$(git describe --always --abbrev=40 --exclude '*' --dirty)" \
 		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" $(ARGS) .
 
-sbom: ## what the image installs, in CycloneDX: .local/sbom/sub10.cdx.json
+sbom: ## what the image installs, in CycloneDX: .local/sbom/image.cdx.json
 	@docker build --target sbom --output .local/sbom $(ARGS) .
 
 dashboards: ## write ops/monitoring/grafana/dashboards/*.json, out of ops/monitoring/grafana/boards/*.py and docs/runbook.md

@@ -286,7 +286,7 @@ def database_url(name: str) -> dict[str, Any]:
             "OPTIONS": query,
         }
 
-    return _read_secret(name, parse, "postgresql://user:password@localhost:5432/sub10", None)
+    return _read_secret(name, parse, "postgresql://user:password@localhost:5432/name", None)
 
 
 def redis_url(name: str) -> str:

@@ -1,15 +1,12 @@
 """`make remove-sample` in a copy of this checkout, and the runtime's tests after it."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ops.tools.embedded.paths import ROOT
 from ops.tools.embedded.sample import EDITS, FOLDERS, SAMPLE
+from tests.checkouts import copy, run
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / SAMPLE).is_dir(), reason="the sample is gone"),
@@ -21,35 +18,21 @@ REPRESENTATIVE = (
     *("tests/api/test_list.py", "tests/api/cache/test_policy.py", "tests/ops/postgres/test_compiled.py"),
     *("tests/config/test_settings.py", "tests/test_house.py"),
 )
-
-
-def run(checkout: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of Python's, which has servers of its own unless the variables name some."""
-    private = {"DATABASE_URL": "", "REDIS_URL": ""}
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "DJANGO"))
-    }
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=checkout,
-        env={**environment, **private, **variables},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
-def copy(target: Path) -> Path:
-    left_out = shutil.ignore_patterns(".*", "__pycache__")
-    shutil.copytree(ROOT, target, ignore=left_out, dirs_exist_ok=True)
-    return target
+PRIVATE = {"DATABASE_URL": "", "REDIS_URL": ""}  # servers: the other tests' databases have these tests' names
 
 
 def collected(checkout: Path) -> set[str]:
     """The tests that pytest finds but the sample's, with those of its service in compose.yaml, and of this file."""
     listed = run(
-        checkout, "-m", "pytest", "--collect-only", "-q", "--ignore=tests/products", "--deselect", __name__
+        checkout,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "--ignore=tests/products",
+        "--deselect",
+        __name__,
+        **PRIVATE,
     )
     assert listed.returncode == 0, listed.stdout + listed.stderr
     found = {line for line in listed.stdout.splitlines() if "::" in line and "test_remove_sample" not in line}
@@ -78,7 +61,7 @@ def test_the_runtimes_tests_are_as_many_as_before(removed: tuple[Path, set[str]]
 
 
 def test_they_pass(removed: tuple[Path, set[str]]) -> None:
-    done = run(removed[0], "-m", "pytest", "-q", "-x", *REPRESENTATIVE)
+    done = run(removed[0], "-m", "pytest", "-q", "-x", *REPRESENTATIVE, **PRIVATE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -86,7 +69,7 @@ def test_they_pass(removed: tuple[Path, set[str]]) -> None:
     "tool", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy", "config", "ops")], ids=" ".join
 )
 def test_the_checks_pass(removed: tuple[Path, set[str]], tool: tuple[str, ...]) -> None:
-    done = run(removed[0], "-m", *tool, DATABASE_URL="postgresql://h/d", REDIS_URL="redis://h")
+    done = run(removed[0], "-m", *tool)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -29,6 +29,16 @@ def stages() -> dict[str, str]:
     return found
 
 
+def test_the_name_is_that_of_the_project() -> None:
+    """compose.yaml has it once, and so has init.sql what compose.yaml hands it."""
+    assert yaml.safe_load(COMPOSE)["name"] == PYPROJECT["project"]["name"]
+    assert {SERVICES[name]["image"] for name in OWN} == {
+        "${COMPOSE_PROJECT_NAME}",  # as `make image` tags it
+        "${COMPOSE_PROJECT_NAME}-profiling",
+    }
+    assert SERVICES["postgres"]["environment"]["POSTGRES_DB"] == "${COMPOSE_PROJECT_NAME}"
+
+
 def test_every_image_is_pinned() -> None:
     foreign = [service["image"] for name, service in SERVICES.items() if name not in OWN]
     bases = re.findall(r"^FROM (\S+:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)

@@ -1,11 +1,12 @@
 -- Roles and extensions of Postgres. Its image runs this once, on an empty volume, as the superuser. To change a password later:
--- docker compose exec postgres psql -U postgres -c '\password sub10'
+-- docker compose exec postgres psql -U postgres -c '\password NAME', with the NAME that compose.yaml begins with.
+\getenv name POSTGRES_DB
 \getenv database_password DATABASE_PASSWORD
 \getenv monitoring_password MONITORING_PASSWORD
 
 -- The service owns its database and nothing else: an injected statement reaches no file and no program.
-CREATE ROLE sub10 LOGIN PASSWORD :'database_password';
-ALTER DATABASE sub10 OWNER TO sub10;
+CREATE ROLE :"name" LOGIN PASSWORD :'database_password';
+ALTER DATABASE :"name" OWNER TO :"name";
 
 -- The exporter reads statistics and no table.
 CREATE ROLE monitoring LOGIN PASSWORD :'monitoring_password' CONNECTION LIMIT 5 IN ROLE pg_monitor;

@@ -20,7 +20,7 @@ from ops.tools.embedded.console import Failure, step
 from ops.tools.embedded.paths import LOCAL, ROOT
 
 VENV = ROOT / ".venv-audit"
-SBOM = LOCAL / "sbom/sub10.cdx.json"  # of `make sbom`
+SBOM = LOCAL / "sbom/image.cdx.json"  # of `make sbom`
 DEADLINE_SECONDS = (
     120.0  # for the answers about all packages of one list: some 30 s for 200 that nobody has asked for
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from pytest_django import Settings
 
 from api.cache.changes import open_publisher
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("runner")
 
 OLD = ("GETEX", "HELLO", "EVAL", "EVALSHA", "COPY", "LMOVE")  # from 6.0 and 6.2, and scripts
 DOCUMENTED = (
-    "-@all resetkeys resetchannels ~sub10:* &sub10:* "
+    f"-@all resetkeys resetchannels ~{settings.CACHE_PREFIX}:* &{settings.CACHE_PREFIX}:* "
     "+mget +set +expire +del +publish +subscribe +info +ping +select"
 )
 DOES_WITHOUT = {

@@ -22,6 +22,7 @@ from ops.http.upstream import (
     UpstreamUnavailable,
     retry_after,
 )
+from ops.project import NAME
 from ops.telemetry.stopwatch import UPSTREAM, Stopwatch, current
 from tests.loops import until
 from tests.upstream import Behaviour, Source, answers, drips, hangs, in_turn, resets, says, source
@@ -224,7 +225,7 @@ async def test_the_request_is_named(client: Client, other: Source) -> None:
     await declare(other.url).send("POST", content=b"{}", fields={"Content-Type": "application/json"})
     current.reset(token)
     head = other.requests[0].decode().lower()
-    for line in ("x-request-id: the-id", "user-agent: sub10/", "content-type: application/json"):
+    for line in ("x-request-id: the-id", f"user-agent: {NAME.lower()}/", "content-type: application/json"):
         assert f"\r\n{line}" in head
     assert watch.seconds[UPSTREAM.index] > 0
 

@@ -31,3 +31,14 @@ def run(checkout: Path, *command: str, **variables: str) -> subprocess.Completed
         timeout=500,
         check=False,
     )
+
+
+def digests_of(checkout: Path) -> tuple[str, str]:
+    """Return the digests of the tools and of the runtime there, by which `make test` leaves out their tests."""
+    program = (
+        "from ops.tools.embedded.gate import *; print(digest_of(PARTS[TOOLS]), digest_of(PARTS[RUNTIME]))"
+    )
+    done = run(checkout, "-c", program)
+    assert done.returncode == 0, done.stderr
+    tools, runtime = done.stdout.split()
+    return tools, runtime

@@ -8,7 +8,7 @@ import pytest
 
 from ops.project import NAME
 from ops.tools.embedded.paths import ROOT
-from tests.checkouts import copy, run
+from tests.checkouts import copy, digests_of, run
 
 FILES = (
     ".gitattributes",
@@ -19,7 +19,7 @@ FILES = (
 )
 # The tests that know the name.
 NAMED = (
-    *("tests/test_house.py", "tests/ops/test_container.py", "tests/ops/monitoring/grafana"),
+    *("tests/test_house.py", "tests/test_container.py", "tests/ops/monitoring/grafana"),
     *(
         "tests/api/cache/test_rights.py::test_does_without",
         "tests/ops/http/test_upstream.py::test_the_request_is_named",
@@ -54,7 +54,26 @@ def rename(checkout: Path, name: str) -> None:
 
 
 def test_another_name(tmp_path: Path) -> None:
-    """Also one that is a word of the code."""
-    rename(copy(tmp_path), "orders")
+    """Also one that is a word of the code. The runtime need not pass its tests again for that."""
+    _, runtime = digests_of(copy(tmp_path))
+    rename(tmp_path, "orders")
+    assert digests_of(tmp_path)[1] == runtime
     done = run(tmp_path, "-m", "pytest", "-q", *NAMED)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_resources_of_its_own(tmp_path: Path) -> None:
+    """With the calls that they make. The runtime need not pass its tests again for these, but for another setting."""
+    settings, digests = copy(tmp_path) / "config/settings.py", digests_of(tmp_path)
+    text = settings.read_text()
+    own = text.replace(
+        '    "api.apps.ApiConfig",\n', '    "api.apps.ApiConfig",\n    "orders.apps.OrdersConfig",\n'
+    )
+    own = own.replace("UPSTREAM_URLS: ", 'WEATHER_URL = env.http_url("WEATHER_URL")\nUPSTREAM_URLS: ')
+    assert len(own.splitlines()) == len(text.splitlines()) + 2
+    settings.write_text(own)
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders/apps.py").touch()
+    assert digests_of(tmp_path) == digests
+    settings.write_text(own.replace("BODY_LIMIT = 1024", "BODY_LIMIT = 2048"))
+    assert digests_of(tmp_path)[1] != digests[1]

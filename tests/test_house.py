@@ -3,12 +3,17 @@
 The resources are those of INSTALLED_APPS that lie in this tree, so a new one needs no line anywhere.
 """
 
+import ast
 import re
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import grimp
+import pytest
 from django.apps import apps
 
+from ops.tools.embedded.gate import PARTS, files_of
 from ops.tools.embedded.paths import ROOT
 
 RUNTIME = {"api", "ops"}
@@ -70,3 +75,34 @@ def test_the_service_has_its_name_from_pyproject() -> None:
     literal = re.compile(r'["\'{ ]sub10[-"\'}: ;]')
     files = [file for package in PACKAGES - {"tests"} for file in (ROOT / package).rglob("*.py")]
     assert [str(file) for file in files if "lab" not in file.parts and literal.search(file.read_text())] == []
+
+
+def imported_by(file: Path) -> Iterator[Path]:
+    """The files of this tree that a module imports, with the packages above them; grimp knows no bare folders."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = file.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join((*above, *([node.module] if node.module else [])))
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    for name in names:
+        for end in range(1, len(parts := name.split(".")) + 1):
+            path = ROOT.joinpath(*parts[:end])
+            yield from (each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_the_gate_has_all_that_its_tests_import(name: str) -> None:
+    """Else a change of it would leave them out. What they read and start is for people to add."""
+    places = [path for pattern in PARTS[name].tests for path in ROOT.glob(pattern)]
+    todo = [file for path in places for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    seen = set(todo)
+    while todo:
+        file = todo.pop()
+        beside = [folder / "conftest.py" for folder in file.parents if folder.is_relative_to(ROOT / "tests")]
+        new = {*imported_by(file), *(each for each in beside if each.is_file())} - seen
+        seen |= new
+        todo += new
+    assert {str(file.relative_to(ROOT)) for file in seen} - {*files_of(PARTS[name])} == set()

@@ -6,7 +6,7 @@ import pytest
 
 from ops.tools.embedded.paths import ROOT
 from ops.tools.embedded.sample import EDITS, FOLDERS, SAMPLE
-from tests.checkouts import copy, run
+from tests.checkouts import copy, digests_of, run
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / SAMPLE).is_dir(), reason="the sample is gone"),
@@ -43,11 +43,12 @@ def collected(checkout: Path) -> set[str]:
 def removed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """A checkout without the sample, and the tests that it had before."""
     checkout = copy(tmp_path_factory.mktemp("clone"))
-    before = collected(checkout)
+    before, digests = collected(checkout), digests_of(checkout)
     done = run(checkout, "-m", "ops.tools.embedded", "remove-sample")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [f"deleted {folder}/" for folder in FOLDERS] + [f"edited {file}" for file in EDITS]
     assert done.stdout.splitlines()[: len(lines)] == lines
+    assert digests_of(checkout) == digests  # `make test` takes a minute still
     for file in ("config/settings.py", "compose.yaml"):
         assert "rates" not in (checkout / file).read_text().lower(), file
     assert 'description="The resources of this service."' in (checkout / "config" / "urls.py").read_text()

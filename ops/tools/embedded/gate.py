@@ -12,10 +12,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
-from ops.tools.embedded import child, environment, venv
+from ops.tools.embedded import child, environment, sample, venv
 from ops.tools.embedded.console import Failure
 from ops.tools.embedded.paths import LOCAL, ROOT, VENV
 from ops.tools.embedded.servers import Servers, remove_leftovers
@@ -48,25 +50,72 @@ AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
 TESTS = ("pytest", "-n", "2", "--dist", "loadgroup", "--durations=15")
 # What is as it was when it passed its tests need not pass them again: PASSED has the SHA-256 of each part. Of a clone
 # whose runtime nobody has touched, that leaves the tests of its own resources and settings. ALL=runtime runs those of
-# the runtime nevertheless, ALL=1 all there are.
+# the runtime nevertheless, ALL=1 all there are; only after that, on each Python, has the runtime passed.
 PASSED = ROOT / "tests/passed.sha256"
-TOOLS, RUNTIME = "tools", "runtime"
+TOOLS, RUNTIME, SAMPLE = "tools", "runtime", "sample"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Tests, and the files that decide whether they pass: what they are, import, read and start.
+
+    Nothing that is a clone's own is in those of the runtime: its resources, and the service's name and version. So
+    a clone without the sample, with another name and with resources has the runtime that passed its tests.
+    """
+
+    tests: tuple[str, ...]  # globs of what pytest leaves out
+    files: tuple[str, ...]  # globs; of a directory, all that is in it
+    but: tuple[str, ...] = ()  # patterns of the paths among these that no test of the part depends on
+    cut: Mapping[str, str] = field(default_factory=dict)  # by such a pattern, the text that none depends on
+
+
+ROOMS = ("asgi", "checks", "gunicorn", "http", "postgres", "redis", "telemetry")
+ELSEWHERE = (*(f"{folder}/*" for folder in sample.FOLDERS), "tests/test_*")  # in SAMPLE, or in no part
 PARTS = {
-    TOOLS: (  # tools and assets outside of requests
-        *(f"{parent}/{tool}" for parent in ("ops", "tests/ops") for tool in ("tools", "monitoring")),
-        *("requirements/embedded.txt", "requirements/lab.txt"),
-    ),
-    RUNTIME: (
-        *("api", "ops", "requirements", "Makefile"),
-        *(
-            f"tests/{room}"
-            for room in ("api", "ops", "shop", "e2e", "conformance", "service.py", "settings.py")
+    TOOLS: Part(  # tools and assets outside of requests
+        tests=(
+            *("tests/ops/monitoring", "tests/ops/tools/lab", "tests/ops/tools/test_*"),
+            "tests/ops/tools/embedded/test_[!u]*",  # all but test_up, which starts the service
         ),
+        files=(
+            *("ops/tools", "ops/monitoring", "ops/machine", "ops/__init__.py", "ops/project.py"),
+            *("tests/ops/tools", "tests/ops/monitoring", "tests/ops/__init__.py", "tests/ops/conftest.py"),
+            *("tests/*.py", "requirements", "pyproject.toml", "docs/runbook.md"),
+        ),
+        but=ELSEWHERE,
+    ),
+    RUNTIME: Part(
+        tests=(
+            *("tests/api", "tests/e2e", *(f"tests/ops/{room}" for room in ROOMS), "tests/ops/test_*"),
+            "tests/ops/tools/embedded/test_up.py",
+        ),
+        files=(
+            *("api", "ops", "gunicorn.conf.py", "manage.py", "pyproject.toml"),
+            *(f"config/{module}.py" for module in ("__init__", "asgi", "env", "settings")),
+            *("tests/*.py", *(f"tests/{room}" for room in ("api", "ops", "e2e", "conformance", "shop"))),
+            *(f"requirements/{group}.txt" for group in GROUPS),
+            *("docs/checks.md", "docs/runbook.md", "docs/decisions/0018-private-apis.md"),
+        ),
+        but=(*ELSEWHERE, "ops/monitoring/grafana/dashboards/*"),  # their addresses have the service's name
+        cut={
+            # Resources, and the services that they call.
+            "config/settings.py": r'^ +"(?!api\.|ops\.)\w+\.apps\.\w+",\n'
+            r"|^# --- Other services (?:.*\n)+?(?=# --- )",
+            "pyproject.toml": r"\A(?:.*\n)*?(?=\[tool\.pytest)",  # requirements/ has what is installed
+            "requirements/*": r"^ *#.*\n",  # which package, or service, another one is there for
+            "docs/checks.md": r"^(?!\| ops\.).*\n",  # all but the checks
+            "docs/runbook.md": r"^(?!## ).*\n",  # all but the names of the alerts
+        },
     ),
 }
-# A resource's test_lab.py runs the lab on it.
-WITHOUT_TOOLS = ("--ignore=tests/ops/tools", "--ignore=tests/ops/monitoring", "--ignore-glob=*/test_lab.py")
-WITHOUT_RUNTIME = tuple(f"--ignore=tests/{room}" for room in ("api", "ops", "e2e", "test_remove_sample.py"))
+# What goes with the sample: it is about all that the sample is made of, runs on and is taken out of.
+PARTS[SAMPLE] = Part(
+    tests=(f"tests/{sample.SAMPLE}/test_lab.py", "tests/test_remove_sample.py"),
+    files=(
+        *(file for part in PARTS.values() for file in part.files),
+        *(*sample.FOLDERS, *sample.EDITS, "config", "tests/config"),
+    ),
+)
 # On the second Python: what a resource is made of. ALL=1 has all tests there, too.
 SECOND = (*TESTS, "tests/config", "tests/api")
 # The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
@@ -98,32 +147,33 @@ def test() -> int:
     asked, release = os.environ.get("ALL", ""), os.environ.get("DJANGO")
     if asked not in ("", "1", RUNTIME):
         raise Failure(f"ALL is {asked!r}, not 1 or {RUNTIME}")
-    found = {part: _hash_of(part) for part in PARTS}
+    names = [name for name in PARTS if name != SAMPLE or (ROOT / sample.SAMPLE).is_dir()]
+    found = {name: digest_of(PARTS[name]) for name in names}
     lines = PASSED.read_text().splitlines() if PASSED.exists() else []
     passed = {line[66:]: line[:64] for line in lines}  # as sha256sum writes them
-    if not asked and not release and found[RUNTIME] == passed.get(RUNTIME):
-        print(f"The runtime is as it passed its tests, which ALL={RUNTIME} runs again", flush=True)
-        venv.ensure(VENV, GROUPS, sys.executable)
-        own = [*SETTINGS, *_in(VENV, (*TESTS, *WITHOUT_RUNTIME, *WITHOUT_TOOLS))]
-        _run([*(_in(VENV, command) for command in (*CHECKS, AUDIT)), own])
-        return 0
     everything = asked == "1"
-    skipped = () if everything or found[TOOLS] != passed.get(TOOLS) else WITHOUT_TOOLS
-    if skipped:
-        print("The tools are as they passed their tests, which ALL=1 runs again", flush=True)
+    same = [] if everything else [name for name in names if found[name] == passed.get(name)]
+    if RUNTIME in same and (asked or release):
+        same.remove(RUNTIME)
+    if same:
+        print(f"As they passed their tests, and left out: {', '.join(same)}. ALL=1 runs all", flush=True)
+    skipped = [f"--ignore-glob={pattern}" for name in same for pattern in PARTS[name].tests]
     where = _venv_with_django(release) if release else VENV
     venv.ensure(VENV, GROUPS, sys.executable)
-    checks, others = (CHECKS_OF_DJANGO, []) if release else ([*CHECKS], [*_other_venvs()])
-    commands = [_in(where, command) for command in (*checks, CONFORMANCE)]
-    stock = [*SETTINGS, "RUNTIME=stock", *_in(where, STOCK)]
-    tests = [_in(where, (*TESTS, *skipped)), *(_in(each, TESTS if everything else SECOND) for each in others)]
+    commands = [_in(where, command) for command in (CHECKS_OF_DJANGO if release else CHECKS)]
+    tests = [_in(where, (*TESTS, *skipped))]
+    if RUNTIME not in same:
+        commands.append(_in(where, CONFORMANCE))
+        tests.insert(0, ["RUNTIME=stock", *_in(where, STOCK)])
+        if not release:
+            tests += [_in(each, TESTS if everything else SECOND) for each in _other_venvs()]
     if not release:
         commands.append(_in(VENV, AUDIT))
-    _run([*commands, stock, *([*SETTINGS, *command] for command in tests)])
+    _run([*commands, *([*SETTINGS, *command] for command in tests)])
     if not release:
-        parts = [TOOLS] * (not skipped) + [RUNTIME] * everything
-        passed |= {part: found[part] for part in parts}
-        PASSED.write_text("".join(f"{digest}  {part}\n" for part, digest in sorted(passed.items())))
+        proved = [name for name in names if name not in same and (name != RUNTIME or everything)]
+        passed |= {name: found[name] for name in proved}
+        PASSED.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(passed.items())))
     return 0
 
 
@@ -149,19 +199,28 @@ def chaos() -> int:
     return 0
 
 
-def _hash_of(part: str) -> str:
-    """Return the SHA-256 of a part's files: names and contents."""
-    files: list[Path] = []
-    for place in PARTS[part]:
-        path = ROOT / place
-        files += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.suffix != ".pyc":
-            digest.update(
-                f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
-            )
-    return digest.hexdigest()
+def digest_of(part: Part) -> str:
+    """Return the SHA-256 of a part's files: names, and contents without what is cut."""
+    whole = hashlib.sha256()
+    for name in files_of(part):
+        content = (ROOT / name).read_bytes()
+        for pattern, left_out in part.cut.items():
+            if fnmatch(name, pattern):
+                content = re.sub(left_out.encode(), b"", content, flags=re.MULTILINE)
+        whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def files_of(part: Part) -> list[str]:
+    """Return the paths of a part's files in the checkout."""
+    places = [path for pattern in part.files for path in ROOT.glob(pattern)]
+    found = {each for path in places for each in (path.rglob("*") if path.is_dir() else [path])}
+    names = sorted(each.relative_to(ROOT).as_posix() for each in found if each.is_file())
+    return [
+        name
+        for name in names
+        if not name.endswith(".pyc") and not any(fnmatch(name, pattern) for pattern in part.but)
+    ]
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:

@@ -1,9 +1,10 @@
-"""Which tests `make test` runs: those of the tools only if a tool has changed, or all are asked for.
+"""Which tests `make test` runs: those of a part only if one of its files has changed, or all are asked for.
 
 And which it runs twice: the few that failed beside others.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -14,7 +15,29 @@ import pytest
 from ops.tools.embedded import gate
 from ops.tools.embedded.console import Failure
 
-OF_TOOLS, OF_RUNTIME = {*gate.WITHOUT_TOOLS}, {*gate.WITHOUT_RUNTIME}
+OF_TOOLS, OF_RUNTIME, OF_SAMPLE = (
+    {f"--ignore-glob={pattern}" for pattern in gate.PARTS[name].tests}
+    for name in (gate.TOOLS, gate.RUNTIME, gate.SAMPLE)
+)
+SETTINGS = """
+INSTALLED_APPS = [
+    "api.apps.ApiConfig",
+    "zoo.apps.ZooConfig",
+]
+# --- Other services ---
+RATES_URL = env.http_url("RATES_URL")
+# --- Instruments ---
+METRICS_PORT = 9100
+"""
+PYPROJECT = """
+[project]
+name = "sub10"
+version = "0.1.0"
+[tool.ruff]
+line-length = 110
+[tool.pytest.ini_options]
+filterwarnings = ["error"]
+"""
 
 
 @pytest.fixture
@@ -25,12 +48,20 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "tests/ops/tools/lab/test_run.py",
         "requirements/embedded.txt",
         "requirements/lab.txt",
+        "requirements/runtime.txt",
         "api/reads/listing.py",
         "tests/api/test_list.py",
+        "tests/conftest.py",
+        "tests/test_remove_sample.py",
+        "gunicorn.conf.py",
+        "config/urls.py",
+        "products/api.py",
         "orders/api.py",
     ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(file)
+        (tmp_path / file).write_text(f"{file}\n")
+    (tmp_path / "config/settings.py").write_text(SETTINGS)
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     for name, value in {
         "ROOT": tmp_path,
         "VENV": tmp_path / ".venv",
@@ -56,30 +87,87 @@ def skipped(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return {part for part in ran[-1] if part.startswith("--ignore")}
 
 
-def test_tools_that_passed_are_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime has passed once all has, on each Python."""
     assert skipped(monkeypatch) == set()
-    assert skipped(monkeypatch) == OF_TOOLS
+    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
     (tree / "ops/tools/lab/run.pyc").touch()
-    assert skipped(monkeypatch) == OF_TOOLS
+    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
     monkeypatch.setenv("ALL", "1")
     assert skipped(monkeypatch) == set()
+    monkeypatch.delenv("ALL")
+    assert skipped(monkeypatch) == OF_TOOLS | OF_RUNTIME | OF_SAMPLE
+    monkeypatch.setenv("ALL", "runtime")
+    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
+    monkeypatch.setenv("ALL", "everything")
+    with pytest.raises(Failure, match="ALL is 'everything', not 1 or runtime"):
+        gate.test()
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("file", "tested"),
     [
-        "ops/tools/lab/run.py",
-        "ops/monitoring/grafana/new.py",
-        "tests/ops/tools/lab/test_run.py",
-        "requirements/lab.txt",
+        ("tests/conftest.py", OF_TOOLS | OF_RUNTIME),
+        ("requirements/runtime.txt", OF_TOOLS | OF_RUNTIME),
+        ("ops/tools/lab/run.py", OF_TOOLS | OF_RUNTIME),
+        ("ops/monitoring/grafana/new.py", OF_TOOLS | OF_RUNTIME),
+        ("tests/ops/tools/lab/test_run.py", OF_TOOLS | OF_RUNTIME),
+        ("ops/monitoring/grafana/dashboards/new.json", OF_TOOLS),
+        ("requirements/lab.txt", OF_TOOLS),
+        ("api/reads/listing.py", OF_RUNTIME),
+        ("tests/api/test_list.py", OF_RUNTIME),
+        ("gunicorn.conf.py", OF_RUNTIME),
+        ("products/api.py", set()),
+        ("ops/tools/lab/contenders/raw.py", set()),
+        ("config/urls.py", set()),
     ],
 )
-def test_tools_that_changed_are_tested(tree: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+def test_what_changed_is_tested(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, file: str, tested: set[str]
+) -> None:
+    """And with each the sample, which is about all."""
+    monkeypatch.setenv("ALL", "1")
     skipped(monkeypatch)
-    (tree / changed).parent.mkdir(parents=True, exist_ok=True)
-    (tree / changed).write_text("another")
-    assert skipped(monkeypatch) == set()
-    assert skipped(monkeypatch) == OF_TOOLS
+    monkeypatch.delenv("ALL")
+    (tree / file).parent.mkdir(parents=True, exist_ok=True)
+    (tree / file).write_text("another\n")
+    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME) - tested
+    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME | OF_SAMPLE) - (tested & OF_RUNTIME)
+
+
+@pytest.mark.parametrize(
+    ("change", "tested"),
+    [
+        (("config/settings.py", "METRICS_PORT = 9100", "METRICS_PORT = 0"), OF_RUNTIME),
+        (("config/settings.py", '    "api.apps.ApiConfig",\n', ""), OF_RUNTIME),
+        (("config/settings.py", "zoo.apps.ZooConfig", "orders.apps.OrdersConfig"), set()),
+        (("config/settings.py", "RATES_URL", "WEATHER_URL"), set()),
+        (("pyproject.toml", '"error"', '"ignore"'), OF_TOOLS | OF_RUNTIME),
+        (("pyproject.toml", '"sub10"\nversion = "0.1.0"', '"x"\nversion = "1"'), OF_TOOLS),
+        (("requirements/runtime.txt", "requirements", "# via acme\nrequirements"), OF_TOOLS),
+    ],
+)
+def test_what_is_a_clones_own_is_not_the_runtimes(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str, str], tested: set[str]
+) -> None:
+    file, line, other = change
+    monkeypatch.setenv("ALL", "1")
+    skipped(monkeypatch)
+    monkeypatch.delenv("ALL")
+    text = (tree / file).read_text()
+    assert line in text
+    (tree / file).write_text(text.replace(line, other))
+    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME) - tested
+
+
+def test_without_the_sample_its_tests_are_no_part(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL", "1")
+    skipped(monkeypatch)
+    monkeypatch.delenv("ALL")
+    shutil.rmtree(tree / "products")
+    passed = gate.PASSED.read_text()
+    assert skipped(monkeypatch) == OF_TOOLS | OF_RUNTIME
+    assert gate.PASSED.read_text() == passed
 
 
 def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,26 +178,6 @@ def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.Monk
     with pytest.raises(Failure):
         gate.test()
     assert skipped(monkeypatch) == set()
-
-
-def test_a_runtime_that_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has passed once all has; what others change in it, and not their resources, is tested."""
-    assert skipped(monkeypatch) == set()
-    assert not skipped(monkeypatch) & OF_RUNTIME  # not all has passed yet
-    monkeypatch.setenv("ALL", "1")
-    assert skipped(monkeypatch) == set()
-    monkeypatch.delenv("ALL")
-    assert skipped(monkeypatch) == OF_RUNTIME | OF_TOOLS
-    (tree / "orders/api.py").write_text("another")
-    assert skipped(monkeypatch) == OF_RUNTIME | OF_TOOLS
-    monkeypatch.setenv("ALL", "runtime")
-    assert skipped(monkeypatch) == OF_TOOLS
-    monkeypatch.delenv("ALL")
-    (tree / "tests/api/test_list.py").write_text("another")
-    assert skipped(monkeypatch) == OF_TOOLS
-    monkeypatch.setenv("ALL", "everything")
-    with pytest.raises(Failure, match="ALL is 'everything', not 1 or runtime"):
-        gate.test()
 
 
 @pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (21, 0, "failed")])

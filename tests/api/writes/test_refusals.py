@@ -86,7 +86,7 @@ def test_what_postgres_alone_can_tell_comes_last(api: httpx.Client) -> None:
 
 
 def test_a_constraint_without_a_code_of_its_own() -> None:
-    faults = faults_of("constraint", Violation("shop_product", "shop_price_order"))
+    faults = faults_of("constraint", Violation("", "shop_product", "shop_price_order"))
     assert [(fault.parameter, fault.code, fault.detail) for fault in faults] == [
         ("low_price", "constraint", "breaks a rule of this resource"),
         ("high_price", "constraint", "breaks a rule of this resource"),

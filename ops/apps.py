@@ -8,6 +8,7 @@ from ops.postgres.timing import time_queries
 ALWAYS = (
     *(server.check_asgi, server.check_worker_count, private_apis.check_private_apis),
     *(views.check_views, views.check_pagination, views.check_writes, views.check_loops),
+    views.check_root_path,
     *(middleware.check_sync_middleware, middleware.check_middleware_mixin),
     *(installed.check_rest_framework, installed.check_profilers),
     *(database.check_conn_max_age, database.check_pool, database.check_atomic_requests),

@@ -22,37 +22,37 @@ router = Router()
 
 
 @router.get("/list", **describe_list(PRODUCTS))
-@cached(PRODUCTS, name="checked list", **TIMES)
+@cached(PRODUCTS, name="tests.checked list", **TIMES)
 async def documented(request: HttpRequest) -> Any: ...
 
 
 @router.get("/list-without")
-@cached(PRODUCTS, name="checked list without", **TIMES)
+@cached(PRODUCTS, name="tests.checked list without", **TIMES)
 async def undocumented(request: HttpRequest, limit: int = 1) -> Any: ...
 
 
 @router.get("/row/{id:product_id}", **describe_item(PRODUCTS))
-@cached(PRODUCT, name="checked row", **TIMES)
+@cached(PRODUCT, name="tests.checked row", **TIMES)
 async def documented_row(request: HttpRequest, product_id: int) -> Any: ...
 
 
 @router.get("/row-without/{id:product_id}")
-@cached(PRODUCT, name="checked row without", **TIMES)
+@cached(PRODUCT, name="tests.checked row without", **TIMES)
 async def undocumented_row(request: HttpRequest, product_id: int) -> Any: ...
 
 
 @router.get("/stats", **describe_stats(PRODUCT_STATS))
-@cached(PRODUCT_STATS, name="checked stats", **TIMES)
+@cached(PRODUCT_STATS, name="tests.checked stats", **TIMES)
 async def documented_stats(request: HttpRequest) -> Any: ...
 
 
 @router.get("/stats-without")
-@cached(PRODUCT_STATS, name="checked stats without", **TIMES)
+@cached(PRODUCT_STATS, name="tests.checked stats without", **TIMES)
 async def undocumented_stats(request: HttpRequest) -> Any: ...
 
 
 @router.get("/other")
-@cached("checked other", depends_on=[Product], **TIMES)
+@cached("tests.checked other", depends_on=[Product], **TIMES)
 async def other(request: HttpRequest, year: int = 0) -> Any: ...
 
 
@@ -98,7 +98,7 @@ def test_a_list_needs_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OrderLine._meta, "constraints", [])
     (found,) = check_lists(ORDERS)
     assert (found.id, found.obj) == ("api.E007", OrderLine)
-    assert "OrderOut.lines of 'orders' lists rows of OrderLine by 'order'" in found.msg
+    assert "OrderOut.lines of 'tests.orders' lists rows of OrderLine by 'order'" in found.msg
     of_an_expression = UniqueConstraint(Lower("note"), name="note")
     monkeypatch.setattr(OrderLine._meta, "constraints", [of_an_expression])
     assert [message.id for message in check_lists(ORDERS)] == ["api.E007"]

@@ -143,7 +143,7 @@ def test_ndjson_has_the_bytes_of_the_list(api: httpx.Client, query: str) -> None
     answer = get(api, f"{VOUCHERS}?{query}")
     assert answer.content == listed(api, f"/api/vouchers?limit=7&{query}")
     assert answer.headers["content-type"] == "application/x-ndjson"
-    assert answer.headers["content-disposition"] == 'attachment; filename="vouchers.ndjson"'
+    assert answer.headers["content-disposition"] == 'attachment; filename="tests.vouchers.ndjson"'
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["transfer-encoding"] == "chunked"
 

@@ -106,7 +106,7 @@ def test_hits(service: Service, metrics: httpx.Client) -> None:
         told = [answer.headers["cache-status"].split("; ")[1] for answer in answers]
         assert told == ["fwd=uri-miss", "hit", "hit"]
     deadline = time.monotonic() + PATIENCE
-    counted = re.compile(r'outcome="hit",page="products",tier="wire"} [1-5]')
+    counted = re.compile(r'outcome="hit",page="tests.products",tier="wire"} [1-5]')
     while not counted.search(_scraped(metrics)):
         assert time.monotonic() < deadline, _scraped(metrics)
         time.sleep(0.1)

@@ -1,4 +1,8 @@
-"""All that reads products: the listings with their access paths."""
+"""All that reads products: the listings with their access paths.
+
+A service's pages are imported beside these when a test is about its routes, and no two pages of a process have one
+name. So all that the tests name begins with `tests.`, as no resource's name does.
+"""
 
 from django.db.models import Avg, Count, Max, Min, Sum, Value
 from django.db.models.functions import Concat
@@ -8,7 +12,7 @@ from tests.shop.models import Category, Order, OrderLine, Product, Voucher
 from tests.shop.schemas import CategoryOut, OrderLineOut, OrderOut, ProductOut, ProductStatsOut, VoucherOut
 
 PRODUCTS = Listing(
-    "products",
+    "tests.products",
     Product.objects.all(),
     ProductOut,
     AccessPath(
@@ -35,14 +39,14 @@ PRODUCT_STATS = Stats(
 )
 PRODUCT_EXPORT = Export(PRODUCTS)
 
-CATEGORIES = Listing("categories", Category.objects.all(), CategoryOut, AccessPath("slug"))
+CATEGORIES = Listing("tests.categories", Category.objects.all(), CategoryOut, AccessPath("slug"))
 CATEGORY = CATEGORIES.one("category_id")
 
-VOUCHERS = Listing("vouchers", Voucher.objects.all(), VoucherOut, AccessPath("id"))
+VOUCHERS = Listing("tests.vouchers", Voucher.objects.all(), VoucherOut, AccessPath("id"))
 VOUCHER = VOUCHERS.one("voucher_id")
 
 ORDERS = Listing(
-    "orders",
+    "tests.orders",
     Order.objects.annotate(title=Concat(Value("Order "), "number")),
     OrderOut,
     AccessPath("id"),
@@ -50,7 +54,7 @@ ORDERS = Listing(
 ORDER = ORDERS.one("order_id")
 
 ORDER_LINES = Listing(
-    "order-lines", OrderLine.objects.all(), OrderLineOut, AccessPath("id", order=equals("order", by="id"))
+    "tests.order-lines", OrderLine.objects.all(), OrderLineOut, AccessPath("id", order=equals("order", by="id"))
 )
 ORDER_LINE = ORDER_LINES.one("line_id")
 VOUCHER_EXPORT = Export(VOUCHERS)

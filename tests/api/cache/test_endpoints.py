@@ -41,13 +41,13 @@ def shown(request: HttpRequest, **values: Any) -> dict[str, Any]:
 
 
 @router.get("/stats")
-@cached("test stats", **OPTIONS)
+@cached("tests.asked stats", **OPTIONS)
 async def stats(request: HttpRequest, year: int = 0, month: str = "") -> Any:
     return shown(request, year=year, month=month, spied=request.GET.get("spied"))
 
 
 @router.get("/filtered")
-@cached("test filtered", **OPTIONS)
+@cached("tests.asked filtered", **OPTIONS)
 async def filtered(
     request: HttpRequest, filters: Query[Filters], q: Annotated[str, Query(alias="search")] = ""
 ) -> Any:
@@ -55,31 +55,31 @@ async def filtered(
 
 
 @router.get("/named")
-@cached("test named", parameters=["year"], **OPTIONS)
+@cached("tests.asked named", parameters=["year"], **OPTIONS)
 async def named(request: HttpRequest) -> Any:
     """Reads its parameters itself, one of which is not declared."""
     return shown(request, year=request.GET.get("year"), month=request.GET.get("month"))
 
 
 @router.get("/none")
-@cached("test none", **OPTIONS)
+@cached("tests.asked none", **OPTIONS)
 async def none(request: HttpRequest) -> Any:
     return shown(request, year=request.GET.get("year"))
 
 
 @router.get("/numbered/{int:number}")
-@cached("test numbered", **OPTIONS)
+@cached("tests.asked numbered", **OPTIONS)
 async def numbered(request: HttpRequest, number: int) -> Any:
     return shown(request, number=number)
 
 
 @router.get("/text/{text}")
-@cached("test text", **OPTIONS)
+@cached("tests.asked text", **OPTIONS)
 async def text(request: HttpRequest, text: str) -> Any:
     return shown(request, text=text)
 
 
-@cached("test plain", **OPTIONS)
+@cached("tests.asked plain", **OPTIONS)
 async def plain(request: HttpRequest, **arguments: str) -> Any:
     return JsonResponse(shown(request, year=request.GET.get("year"), **arguments))
 
@@ -276,10 +276,10 @@ def test_the_key_of_an_endpoint_follows_from_its_signature() -> None:
     assert isinstance(api, NinjaAPI)
     bound = [*_policies(api)]
     parameters = {policy.name: policy.resource.parameters for policy in bound}
-    assert parameters["test stats"] == ("year", "month")
-    assert parameters["test filtered"] == ("least", "by", "search")
-    assert parameters["test named"] == ("year",)
-    assert parameters["test none"] == ()
+    assert parameters["tests.asked stats"] == ("year", "month")
+    assert parameters["tests.asked filtered"] == ("least", "by", "search")
+    assert parameters["tests.asked named"] == ("year",)
+    assert parameters["tests.asked none"] == ()
     assert all(counts(policy) == counts(POLICIES[policy.name]) for policy in bound)
 
 

@@ -63,10 +63,10 @@ def test_how_an_answer_came_about(pages: Cached, clock: Clock) -> None:
     assert status(pages.get("/large")) == "hit; ttl=-1; detail=l2"
     assert status(pages.get("/large", ("expect", "something"))) == "fwd=bypass"
     assert "cache-status" not in pages.get("/undecorated").headers
-    assert counts(POLICIES["large"])["miss none"] == 1
-    assert counts(POLICIES["large"])["bypass none"] == 1
-    assert counts(POLICIES["large"])["hit l2"] == 1
-    assert counts(POLICIES["large"])["stale l2"] == 1
+    assert counts(POLICIES["tests.large"])["miss none"] == 1
+    assert counts(POLICIES["tests.large"])["bypass none"] == 1
+    assert counts(POLICIES["tests.large"])["hit l2"] == 1
+    assert counts(POLICIES["tests.large"])["stale l2"] == 1
 
 
 def test_every_request_is_counted_once(pages: Cached) -> None:
@@ -75,12 +75,12 @@ def test_every_request_is_counted_once(pages: Cached) -> None:
         pages.get("/state", ("expect", "something"))
         pages.get("/cookie")
         pages.get("/state?n=11")  # refused
-    counted = counts(POLICIES["state"])
+    counted = counts(POLICIES["tests.state"])
     assert sum(counted.values()) == 60
     assert counted["bypass none"] == 30
     assert counted["miss none"] == 3
     assert counted["hit wire"] > 0
-    assert counts(POLICIES["cookie"]) == {"bypass none": 30}
+    assert counts(POLICIES["tests.cookie"]) == {"bypass none": 30}
 
 
 def test_age_and_date(pages: Cached, clock: Clock) -> None:
@@ -271,7 +271,7 @@ def test_no_content_is_no_content(pages: Cached) -> None:
     assert first.headers["content-encoding"] == "gzip"
     for _ in range(3):
         assert status(pages.get("/large", ("content-length", "0"))).endswith("detail=l1")
-    assert counts(POLICIES["large"])["hit wire"] > 0
+    assert counts(POLICIES["tests.large"])["hit wire"] > 0
     assert calls["large"] == 1
 
 
@@ -345,7 +345,9 @@ def test_what_turns_out_not_to_be_storable_is_computed_once_and_said_once(
         assert status(pages.get(path)) == "fwd=bypass"
         assert calls[name] == 2 + number
     said = [record.getMessage() for record in caplog.records if "not cached" in record.getMessage()]
-    assert said == [f"Answers of {name} are not cached, though it is marked as cached: of {path}, {reason}"]
+    assert said == [
+        f"Answers of tests.{name} are not cached, though it is marked as cached: of {path}, {reason}"
+    ]
     clock.ahead += PASS_SECONDS + 1  # and then it is tried again
     pages.get(path)
     assert calls[name] == 9

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.db.models import Exists, OuterRef, Subquery
 from django.test.utils import isolate_apps
+from django.urls import get_resolver
 from ninja import Schema
 
 from api.cache.policy import (
@@ -28,6 +29,7 @@ from api.cache.policy import (
 )
 from api.reads.access import AccessPath, equals
 from api.reads.listing import Listing
+from ops.checks import views
 from tests.api.cache.harness import policy
 from tests.shop.models import Category, Product, Tag
 from tests.shop.queries import PRODUCT_STATS, PRODUCTS
@@ -245,3 +247,22 @@ def test_rows_of_proxies_and_of_heirs_are_rows_of_what_they_come_from() -> None:
         *("shop.heir:3", "shop.heir:*"),
         *("shop.category:3", "shop.category:*"),
     )
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        *(
+            "tests.shop.urls",
+            "tests.api.cache.views",
+            "tests.api.cache.test_endpoints",
+            "tests.api.test_checks",
+        ),
+        *("tests.e2e.cache.urls", "tests.e2e.security.urls"),
+    ],
+)
+def test_resources_may_have_any_name(routes: str) -> None:
+    """The names of all pages in the tests begin with `tests.`: a test imports a service's own routes beside them."""
+    policies = [policy for _, view in views._routes(get_resolver(routes)) if (policy := policy_of(view))]
+    assert policies
+    assert [policy.name for policy in policies if not policy.name.startswith("tests.")] == []

@@ -89,10 +89,9 @@ def test_listings_of_another_shape_have_other_keys(monkeypatch: pytest.MonkeyPat
     """Also where neither the code nor its version has changed: settings may choose between them."""
     monkeypatch.setattr("api.reads.listing.LISTINGS", [])
 
-    same = Listing("categories", Category.objects.all(), CategoryOut, *CATEGORIES.paths)
-    fewer = Listing(
-        "products", Product.objects.all(), ProductOut, *PRODUCTS.paths
-    )  # with the category by default
+    same = Listing(CATEGORIES.name, Category.objects.all(), CategoryOut, *CATEGORIES.paths)
+    # With the category by default.
+    fewer = Listing(PRODUCTS.name, Product.objects.all(), ProductOut, *PRODUCTS.paths)
     assert same.shape == CATEGORIES.shape
     assert len({CATEGORIES.shape, PRODUCTS.shape, fewer.shape}) == 3
     assert PRODUCTS.one("product_id").shape == PRODUCTS.shape

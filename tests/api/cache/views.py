@@ -47,7 +47,7 @@ def page(view: View) -> View:
         return await view(request, **arguments)
 
     counted.__name__ = view.__name__
-    resource = Strict(view.__name__, [Dependency(Product), Dependency(Category)], tuple(TYPES))
+    resource = Strict(f"tests.{view.__name__}", [Dependency(Product), Dependency(Category)], tuple(TYPES))
     return cached(resource, fresh=10, stale=60)(counted)
 
 

@@ -29,21 +29,21 @@ router = Router()
 
 
 @router.get("/quick/{id:product_id}")
-@cached(PRODUCT, name="quick", fresh=FRESH, stale=STALE)
+@cached(PRODUCT, name="tests.quick", fresh=FRESH, stale=STALE)
 async def quick(request: HttpRequest, product_id: int) -> HttpResponse:
     """A product, which is soon too old to be sent."""
     return await PRODUCT.respond(request, product_id)
 
 
 @router.get("/lasting/{id:product_id}")
-@cached(PRODUCT, name="lasting", fresh=FRESH, stale=60, cost=COST)
+@cached(PRODUCT, name="tests.lasting", fresh=FRESH, stale=60, cost=COST)
 async def lasting(request: HttpRequest, product_id: int) -> HttpResponse:
     """A product, which is soon stale, and for long; as if it were expensive."""
     return await PRODUCT.respond(request, product_id)
 
 
 @router.get("/expensive", **describe_list(PRODUCTS))
-@cached(PRODUCTS, name="expensive", fresh=10, stale=60, cost=COST)
+@cached(PRODUCTS, name="tests.expensive", fresh=10, stale=60, cost=COST)
 async def expensive(request: HttpRequest) -> HttpResponse:
     """A page of products, as if it were expensive."""
     return await PRODUCTS.respond(request)

@@ -24,7 +24,7 @@ async def moved(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(request.build_absolute_uri("/scheme"))
 
 
-@cached("links", fresh=3600, stale=60, depends_on=None, parameters=["page"])
+@cached("tests.links", fresh=3600, stale=60, depends_on=None, parameters=["page"])
 async def links(request: HttpRequest) -> HttpResponse:
     """An absolute link, by the scheme of the request."""
     link = f"{request.scheme}://api.example.com/next"
@@ -35,7 +35,7 @@ async def own(request: HttpRequest) -> HttpResponse:
     return HttpResponse("own", headers=OWN)
 
 
-@cached("own", fresh=3600, stale=60, depends_on=None, parameters=[])
+@cached("tests.own", fresh=3600, stale=60, depends_on=None, parameters=[])
 async def own_cached(request: HttpRequest) -> HttpResponse:
     return HttpResponse("own", headers=OWN)
 

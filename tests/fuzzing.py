@@ -73,10 +73,22 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
 
 
-def explore(url: str, *, examples: int = 10, key: str = "", coverage: Coverage | None = None) -> Findings:
+def operations_of(resource: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The paths of a document with the operations of one resource, whose package their ids begin with."""
+    paths = {
+        path: {m: each for m, each in operations.items() if each["operationId"].startswith(f"{resource}_")}
+        for path, operations in document["paths"].items()
+    }
+    return {"paths": {path: operations for path, operations in paths.items() if operations}}
+
+
+def explore(
+    url: str, *, resource: str = "", examples: int = 10, key: str = "", coverage: Coverage | None = None
+) -> Findings:
     """Send what the document at `url` allows and what it forbids, and see whether each answer is as it says.
 
-    `key` is an API key for the operations that need one.
+    `resource` is the package whose operations are meant; without, all are. `key` is an API key for the operations
+    that need one.
     """
     config = SchemathesisConfig.from_dict(
         {
@@ -96,7 +108,8 @@ def explore(url: str, *, examples: int = 10, key: str = "", coverage: Coverage |
             },
         }
     )
-    schema = openapi.from_url(url, config=config, timeout=PATIENCE)
+    whole = openapi.from_url(url, config=config, timeout=PATIENCE)
+    schema = whole.include(operation_id_regex=f"^{resource}_") if resource else whole
     schema.hook(filter_failure)
     found = Findings()
     for event in from_schema(schema).execute():

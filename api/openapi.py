@@ -88,7 +88,7 @@ def _filters(listing: Listing) -> dict[str, str]:
     sorts: dict[str, dict[str, list[str]]] = {}  # by filter and meaning
     for path in listing.paths:
         for name, wanted in path.filters.items():
-            meaning = wanted.meaning.format(sort=path.sort)
+            meaning = wanted.meaning.format(sort=path.sort, column=wanted.column)
             served = sorts.setdefault(name, {}).setdefault(meaning, [])
             if (sort := f"`[-]{path.sort}`") not in served:
                 served.append(sort)

@@ -14,7 +14,7 @@ PRODUCTS = Listing(
         "time_created",
         created_after=at_least(),
         created_before=below(),
-        category=equals("category", by="slug"),
+        category=equals(by="slug"),
     ),
     AccessPath("low_price", low_price_min=at_least(), low_price_max=at_most()),
     AccessPath("high_price", high_price_min=at_least(), high_price_max=at_most()),

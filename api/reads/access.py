@@ -8,12 +8,12 @@ model has the index for each (docs/decisions/0004-access-paths.md).
         "time_created",
         created_after=at_least(),
         created_before=below(),
-        category=equals("category", by="slug"),
+        category=equals(by="slug"),
     )
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
@@ -50,10 +50,13 @@ def below() -> Filter:
     return Filter("lt", "{sort} below this value")
 
 
-def equals(column: str, *, by: str = "") -> Filter:
-    """Equality with `column`; with `by`, the related row is named by that unique field of its model."""
+def equals(column: str = "", *, by: str = "") -> Filter:
+    """Equality with `column`, or without it with the column that has the parameter's name.
+
+    With `by`, the related row is named by that unique field of its model.
+    """
     named = f", named by its {by}" if by else ""
-    return Filter("exact", f"only those of this {column}{named}", column, by)
+    return Filter("exact", f"only those of this {{column}}{named}", column, by)
 
 
 class AccessPath:
@@ -65,7 +68,10 @@ class AccessPath:
 
     def __init__(self, sort: str, **filters: Filter) -> None:
         self.sort = sort
-        self.filters = filters
+        self.filters = {
+            name: replace(wanted, column=wanted.column or name) if wanted.lookup == "exact" else wanted
+            for name, wanted in filters.items()
+        }
 
     def key(self, model: type[Model]) -> tuple[str, ...]:
         """The fields that order the rows totally; of a relation its column, `user_id`, which a schema can show."""

@@ -16,7 +16,7 @@ TIME = AccessPath(
     after=at_least(),
     until=at_most(),
     before=below(),
-    category=equals("category", by="slug"),
+    category=equals(by="slug"),
     sold=equals("sold_qty"),
 )
 

@@ -77,6 +77,17 @@ def test_structure(document: dict[str, Any]) -> None:
                 assert code == "204" or kind in answer["content"]
 
 
+def test_a_filter_says_what_it_compares(document: dict[str, Any]) -> None:
+    listed = document["paths"]["/api/products"]["get"]["parameters"]
+    said = {each["name"]: each["description"] for each in listed}
+    assert (
+        said["low_price_max"] == "Filter: low_price at or below this value. Served with sort `[-]low_price`."
+    )
+    assert said["category"] == (
+        "Filter: only those of this category, named by its slug. Served with sort `[-]time_created`."
+    )
+
+
 def test_no_property_is_an_array_or_an_object(document: dict[str, Any]) -> None:
     """Generators for Java and TypeScript make code of it that does not compile, or that loses the array."""
     for schema in document["components"]["schemas"].values():

@@ -19,7 +19,7 @@ PRODUCTS = Listing(
         "time_created",
         created_after=at_least(),
         created_before=below(),
-        category=equals("category", by="slug"),
+        category=equals(by="slug"),
     ),
     AccessPath("low_price", low_price_min=at_least(), low_price_max=at_most()),
     AccessPath("high_price", high_price_min=at_least(), high_price_max=at_most()),
@@ -54,7 +54,7 @@ ORDERS = Listing(
 ORDER = ORDERS.one("order_id")
 
 ORDER_LINES = Listing(
-    "tests.order-lines", OrderLine.objects.all(), OrderLineOut, AccessPath("id", order=equals("order", by="id"))
+    "tests.order-lines", OrderLine.objects.all(), OrderLineOut, AccessPath("id", order=equals(by="id"))
 )
 ORDER_LINE = ORDER_LINES.one("line_id")
 VOUCHER_EXPORT = Export(VOUCHERS)

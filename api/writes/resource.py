@@ -32,6 +32,7 @@ from ops.postgres.commands import SEEN, Command, Row, Rows
 from ops.postgres.compiled import path_of
 from ops.postgres.digests import digest
 from ops.postgres.statement import Param
+from ops.telemetry import request_stats
 from ops.telemetry.logs import inform
 
 audit = logging.getLogger("api.audit")
@@ -177,8 +178,11 @@ def no_content() -> HttpResponse:
 
 
 def log_write(request: HttpRequest, **what: Any) -> None:
-    """The line of audit of a write that is committed: whose it was, and `what` rows, never what is in them."""
-    route = request.resolver_match.route if request.resolver_match else ""
+    """The line of audit of a write that is committed: whose it was, and `what` rows, never what is in them.
+
+    The route is spelled as in the lines of requests and in metrics.
+    """
+    route = request_stats.route(request.resolver_match.route).template if request.resolver_match else ""
     identity = getattr(request, "auth", None)  # as api/auth.py sets it
     client = {"key": identity.name} if isinstance(identity, Identity) else {}
     line = {"method": request.method, "route": route, **what, **client}

@@ -404,8 +404,8 @@ def test_a_line_of_audit_without_content(api: httpx.Client, service: Service) ->
     audited = [line for line in lines if line["logger"] == "api.audit"]
     keys = [*map(str, ids)]
     assert [(line["method"], line["route"], line["ids"], line.get("rows")) for line in audited] == [
-        ("POST", "api/vouchers/bulk", keys[:100], 150),
-        ("DELETE", "api/vouchers/bulk", keys[:2], None),
+        ("POST", "/api/vouchers/bulk", keys[:100], 150),
+        ("DELETE", "/api/vouchers/bulk", keys[:2], None),
     ]
     assert "confidential" not in str(lines)
 

@@ -139,7 +139,7 @@ def test_a_client_that_leaves_leaves_no_stale_answer(workers: list[Service]) -> 
         for service in workers:
             assert service.client.get(url).json()["uses"] == 0  # is cached, for ten seconds
     workers[0].wait_for(
-        b'"method":"PATCH","route":"api/vouchers/<id:voucher_id>","ids":["%b"]'
+        b'"method":"PATCH","route":"/api/vouchers/{voucher_id}","ids":["%b"]'
         % url.rpartition("/")[2].encode()
     )
     give_up = time.monotonic() + 5

@@ -126,8 +126,8 @@ def test_a_line_of_audit_without_content(api: httpx.Client, create: Create, serv
     lines = [json.loads(line) for line in service.log.read_bytes()[logged:].splitlines()]
     audited = [line for line in lines if line["logger"] == "api.audit"]
     assert [(line["method"], line["route"], line["ids"]) for line in audited] == [
-        ("POST", "api/vouchers", [str(created.json()["id"])]),
-        ("DELETE", "api/vouchers/<id:voucher_id>", [str(created.json()["id"])]),
+        ("POST", "/api/vouchers", [str(created.json()["id"])]),
+        ("DELETE", "/api/vouchers/{voucher_id}", [str(created.json()["id"])]),
     ]
     assert audited[0]["request_id"] == created.headers["x-request-id"]
     assert "confidential" not in str(lines)

@@ -372,7 +372,7 @@ def test_a_line_of_audit(api: httpx.Client, service: Service) -> None:
     assert refused.status_code == 422
     lines = [json.loads(line) for line in service.log.read_bytes()[logged:].splitlines()]
     [audited] = [line for line in lines if line["logger"] == "api.audit"]
-    assert (audited["method"], audited["route"], audited["rows"]) == ("POST", "api/vouchers/import", 3)
+    assert (audited["method"], audited["route"], audited["rows"]) == ("POST", "/api/vouchers/import", 3)
     assert audited["request_id"] == answer.headers["x-request-id"]
     assert "confidential" not in str(lines)
 

@@ -201,7 +201,7 @@ CategoryId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The category's
 
 @router.get(
     "/categories/{id:category_id}",
-    tags=["products"],
+    tags=["categories"],
     summary="One category",
     **describe_item(CATEGORY.listing),
 )

@@ -6,6 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fuzzing import operations_of
+
 LISTED = [
     *("id", "low_price", "high_price", "demand_qty", "offers_qty", "bought_qty", "sold_qty"),
     "time_created",
@@ -87,3 +89,9 @@ def test_a_category_with_its_newest_products(api: httpx.Client) -> None:
     newest = get(api, f"/api/products?{query}")["results"]
     assert len(newest) == 20
     assert get(api, f"/api/categories/{listed['id']}") == listed | {"newest": newest}
+
+
+def test_the_document_groups_operations_by_their_path(api: httpx.Client) -> None:
+    document = operations_of("products", get(api, "/api/openapi.json"))
+    for path, operations in document["paths"].items():
+        assert {tag for each in operations.values() for tag in each["tags"]} == {path.split("/")[2]}, path

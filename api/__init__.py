@@ -12,8 +12,9 @@
 | the same of many rows | describe_create_many, _change_many, _delete_many |
 | schemas | Timestamp, rounded; Children, More |
 | compiled reads | One, Total, Groups, Param; gather |
-| compiled commands | Insert, Update, Delete; InsertMany, UpdateMany, DeleteMany; NotWritten, OutcomeUnknown |
-| transactions | transaction, in_transaction |
+| compiled commands | Insert, Update, Delete; InsertMany, UpdateMany, DeleteMany |
+| what they answer | Row, Rows; NotWritten, OutcomeUnknown; digest |
+| transactions | transaction, in_transaction; Transaction |
 | caching | cached, one |
 | invalidation | InvalidatingQuerySet, invalidate, ainvalidate |
 | authentication | scope, Identity |
@@ -60,13 +61,14 @@ from ops.asgi.bodies import body_limit, stream_of, streamed_body
 from ops.http.kept import Kept
 from ops.http.upstream import Upstream, UpstreamUnavailable
 from ops.postgres.aggregates import Groups, Total
-from ops.postgres.commands import NotWritten
+from ops.postgres.commands import NotWritten, Row, Rows
 from ops.postgres.compiled import One
 from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.digests import digest
 from ops.postgres.gather import gather
 from ops.postgres.nesting import Children, More
 from ops.postgres.statement import Param
-from ops.postgres.transactions import in_transaction, transaction
+from ops.postgres.transactions import Transaction, in_transaction, transaction
 from ops.tasks import together
 
 __all__ = [
@@ -92,9 +94,12 @@ __all__ = [
     "OutcomeUnknown",
     "Param",
     "Problem",
+    "Row",
+    "Rows",
     "Stats",
     "Timestamp",
     "Total",
+    "Transaction",
     "Update",
     "UpdateMany",
     "Upstream",
@@ -120,6 +125,7 @@ __all__ = [
     "describe_list",
     "describe_replace",
     "describe_stats",
+    "digest",
     "equals",
     "gather",
     "idempotent",

@@ -120,7 +120,8 @@ PARTS[SAMPLE] = Part(
 SECOND = (*TESTS, "tests/config", "tests/api")
 # The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
 STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
-SETTINGS = ("env", "DJANGO_SETTINGS_MODULE=tests.settings")  # those of tests/conftest.py
+# tests/conftest.py sets those of the tests, and all that they require: so the printed line works in a shell, too.
+SETTINGS = ("env", "-u", "DJANGO_SETTINGS_MODULE")
 # Of thousands of tests with real processes and deadlines, a busy machine fails one now and then. As many as these run
 # a second time, alone; more, or one that fails alone, is a defect.
 RETRIED = 20

@@ -5,6 +5,7 @@ And which it runs twice: the few that failed beside others.
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import pytest
 
 from ops.tools.embedded import gate
 from ops.tools.embedded.console import Failure
+from ops.tools.embedded.paths import ROOT
 
 OF_TOOLS, OF_RUNTIME, OF_SAMPLE = (
     {f"--ignore-glob={pattern}" for pattern in gate.PARTS[name].tests}
@@ -178,6 +180,19 @@ def test_tools_that_failed_are_tested_again(tree: Path, monkeypatch: pytest.Monk
     with pytest.raises(Failure):
         gate.test()
     assert skipped(monkeypatch) == set()
+
+
+@pytest.mark.parametrize(
+    "inherited", [{}, {"DJANGO_SETTINGS_MODULE": "config.settings"}], ids=["shell", "gate"]
+)
+def test_its_line_works_in_a_shell(inherited: dict[str, str]) -> None:
+    """Which has no SECRET_KEY."""
+    servers = {name: os.environ[name] for name in ("PATH", "DATABASE_URL", "REDIS_URL")}
+    command = [*gate.SETTINGS, sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_prose.py"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=servers | inherited, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 @pytest.mark.parametrize("case", [(2, 0, "passed"), (2, 1, "failed"), (21, 0, "failed")])

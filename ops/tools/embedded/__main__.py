@@ -19,7 +19,7 @@ from ops.tools.embedded import (
     up,
     venv,
 )
-from ops.tools.embedded.paths import LOCAL, PYTHON, ROOT, VENV
+from ops.tools.embedded.paths import LOCAL, PYTHON, ROOT, VENV, postgres_program
 
 LAB_ROWS = 10_000_000
 # Groups, in the order in which they bind.
@@ -38,8 +38,10 @@ def manage() -> int:
     venv.ensure(VENV, environment.groups(), sys.executable)
     with servers.Servers(LOCAL / "servers") as running:
         signal.signal(signal.SIGINT, lambda *_: None)  # a shell of manage.py lives on after Ctrl-C
-        command = [PYTHON, "manage.py", *sys.argv[2:]]
-        return subprocess.run(command, cwd=ROOT, env=environment.complete(running), check=False).returncode
+        command, variables = [PYTHON, "manage.py", *sys.argv[2:]], environment.complete(running)
+        # For `dbshell` where the user has no psql.
+        variables["PATH"] += os.pathsep + str(postgres_program("psql").parent)
+        return subprocess.run(command, cwd=ROOT, env=variables, check=False).returncode
 
 
 def lab() -> int:

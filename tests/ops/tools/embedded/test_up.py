@@ -1,6 +1,7 @@
 """`make up` in a checkout that has a virtual environment and nothing else."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,3 +126,11 @@ def test_a_directory_that_cannot_be_written_is_one_line(checkout: Checkout) -> N
     status, said = checkout.run("up")
     assert status == 1
     assert said == f"error: [Errno 17] File exists: '{checkout.root}/.local'\n"
+
+
+def test_a_sql_prompt_needs_no_psql_of_the_user(ready: Checkout, tmp_path: Path) -> None:
+    for name in ("sh", "setpriv", "unshare"):  # by which root starts Postgres as another user
+        if program := shutil.which(name):
+            (tmp_path / name).symlink_to(program)
+    status, said = ready.run("manage", "dbshell", "--", "-c", "SELECT 6 * 7 AS answer", PATH=str(tmp_path))
+    assert (status, said.split()[:3]) == (0, ["answer", "--------", "42"])

@@ -1,5 +1,6 @@
 """The system checks of the API name an access path without an index, and a cached listing without documentation."""
 
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from pytest_django import Settings
 
 from api import AccessPath, Api, Listing, cached, describe_item, describe_list, describe_stats
 from api.checks import check_lists, check_path
+from ops.tools.embedded.paths import ROOT
 from tests.shop.models import OrderLine, Product
 from tests.shop.queries import ORDERS, PRODUCT, PRODUCT_STATS, PRODUCTS
 from tests.shop.schemas import ProductOut
@@ -105,3 +107,8 @@ def test_a_list_needs_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
     by_order = UniqueConstraint(fields=["order", "position"], name="position")
     monkeypatch.setattr(OrderLine._meta, "constraints", [of_an_expression, by_order])
     assert [*check_lists(ORDERS)] == []
+
+
+def test_every_check_is_documented() -> None:
+    documented = re.findall(r"^\| (api\.[EW]\d{3}) \|", (ROOT / "docs/checks.md").read_text(), re.MULTILINE)
+    assert documented == sorted(re.findall(r'id="(.+)"', (ROOT / "api/checks.py").read_text()))

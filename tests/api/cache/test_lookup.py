@@ -344,6 +344,17 @@ async def test_what_is_forgotten_is_not_in_memory() -> None:
         one.lookup.invalidate(["shop.category"])
 
 
+async def test_what_a_change_has_made_invalid_is_sent_no_more_though_the_next_one_fails() -> None:
+    """As while Postgres is away: it would show what is no longer there."""
+    async with worker() as one:
+        await one.get(target())
+        await one.settle()
+        one.lookup.invalidate(["shop.product"])
+        await one.lookup.shared.invalidate(["shop.product"])
+        one.origin.status = 503
+        assert await one.get(target()) == (b"answer 2", "miss", "none")
+
+
 async def test_a_change_during_a_computation_leaves_nothing_behind(keys: Keys) -> None:
     async with worker() as one, worker() as two:
         one.origin.released.clear()

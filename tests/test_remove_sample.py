@@ -103,11 +103,11 @@ def test_what_a_team_has_written_beside_it_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("orders/models.py", "from products.models import Product"),
-        ("orders/models.py", 'category = models.ForeignKey("products.Category", models.CASCADE)'),
-        ("orders/models.py", "Product = apps.get_model('products', 'Product')"),
-        ("orders/migrations/0001_initial.py", 'dependencies = [("products", "0001_initial")]'),
-        ("orders/migrations/0001_initial.py", 'field = models.ForeignKey(to="products.category")'),
+        ("stalls/models.py", "from products.models import Product"),
+        ("stalls/models.py", 'category = models.ForeignKey("products.Category", models.CASCADE)'),
+        ("stalls/models.py", "Product = apps.get_model('products', 'Product')"),
+        ("stalls/migrations/0001_initial.py", 'dependencies = [("products", "0001_initial")]'),
+        ("stalls/migrations/0001_initial.py", 'field = models.ForeignKey(to="products.category")'),
         ("config/settings.py", "BACKUP_URL = RATES_URL"),
         ("config/urls.py", 'api.add_router("/old", products, auth=key())'),
         ("compose.yaml", "  weather: {command: [http.server, --directory, products/stand_ins]}"),
@@ -131,7 +131,7 @@ def test_code_that_uses_it_stays_with_it(tmp_path: Path, file: str, line: str) -
 
 def test_the_word_alone_is_no_use_of_it(tmp_path: Path) -> None:
     checkout = copy(tmp_path)
-    (checkout / "orders").mkdir()
-    (checkout / "orders/api.py").write_text('ORDERS = ("products", "products.total", {"/products": 1})\n')
+    (checkout / "stalls").mkdir()
+    (checkout / "stalls/api.py").write_text('ORDERS = ("products", "products.total", {"/products": 1})\n')
     done = run(checkout, "-m", "ops.tools.embedded", "remove-sample")
     assert (done.returncode, done.stderr) == (0, "")

@@ -24,6 +24,7 @@ OTHERS = ("tests/api/test_list.py", "tests/api/cache/test_policy.py", "tests/api
 
 pytestmark = [
     pytest.mark.skipif(not all(map(Path.exists, DOCUMENTS)), reason="the documents are gone"),
+    pytest.mark.skipif((ROOT / "orders").exists(), reason="the service has orders"),
     pytest.mark.xdist_group("resource"),  # in one process, which makes the copy once
 ]
 

@@ -108,12 +108,13 @@ PARTS = {
         },
     ),
 }
-# What goes with the sample: it is about all that the sample is made of, runs on and is taken out of.
+# What goes with the sample: it is about all that the sample, or a resource as the documents have it, is made of, runs
+# on and is taken out of.
 PARTS[SAMPLE] = Part(
-    tests=(f"tests/{sample.SAMPLE}/test_lab.py", "tests/test_remove_sample.py"),
+    tests=(f"tests/{sample.SAMPLE}/test_lab.py", "tests/test_remove_sample.py", "tests/test_resource.py"),
     files=(
         *(file for part in PARTS.values() for file in part.files),
-        *(*sample.FOLDERS, *sample.EDITS, "config", "tests/config"),
+        *(*sample.FOLDERS, *sample.EDITS, "config", "tests/config", "docs/writing.md", "docs/testing.md"),
     ),
 )
 # On the second Python: what a resource is made of. ALL=1 has all tests there, too.

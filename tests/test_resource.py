@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops.tools.embedded.paths import ROOT
-from tests.test_remove_sample import copy, run
+from tests.checkouts import copy, run
 
 DOCUMENTS = [ROOT / "docs" / name for name in ("writing.md", "testing.md")]
 FILE = re.compile(r"^```python\n# ([\w/]+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

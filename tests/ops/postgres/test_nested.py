@@ -549,7 +549,7 @@ def refused(**fields: Any) -> type[Schema]:
         (
             Tag,
             refused(orders=list[LongOrder]),
-            "one row may hold 10201 others",
+            "one row may hold 10200 others",
         ),
     ],
 )

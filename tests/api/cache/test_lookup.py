@@ -519,7 +519,7 @@ async def test_nothing_goes_on_after_the_close(keys: Keys, clock: Clock) -> None
 
 
 async def test_entries_of_another_clock(valkey: "redis.Redis", prefix: str) -> None:
-    """A clock that is ahead makes nothing fresh for longer: an entry of the future is stale, and the next is computed."""
+    """A clock that is ahead makes nothing fresh for longer: an entry of the future is stale."""
     async with worker() as one, worker() as two:
         await one.get(target())
         await one.settle()

@@ -134,7 +134,7 @@ def _too_large(limit: int) -> Refused:
 
 
 def _unread(scope: Scope, receive: Receive, send: Send) -> Send:
-    """A `send` for an answer before the end of the content: the server closes the connection with it.
+    """A `send` for an answer before the end of the content, after which the server closes the connection.
 
     It sends the whole answer, reads on for a while, and only then ends it.
     """
@@ -210,7 +210,7 @@ class Stream:
                 yield piece
 
     async def watch(self) -> Message:
-        """What the handler receives: no content, and then, when it has come to that, that the client has left."""
+        """What the handler receives: empty content, then, if the client leaves, a disconnect."""
         if not self._is_announced:
             self._is_announced = True
             return {"type": "http.request", "body": b"", "more_body": False}

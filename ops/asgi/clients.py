@@ -13,7 +13,7 @@ IPV6_BITS = 64  # of an address: one client has all that follow them (RFC 6177)
 
 
 def parse(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, an IPv4 one that is written as IPv6 as IPv4; None for another text, such as a socket's path."""
+    """The address (IPv4 in IPv6 form becomes IPv4); None for another text, such as a socket's path."""
     try:
         ip = ip_address(text)
     except ValueError:
@@ -34,9 +34,10 @@ def trusted_in(networks: Iterable[IPv4Network | IPv6Network]) -> Callable[[str],
 
 
 def address_of(headers: Fields, client: tuple[str, int] | None, is_trusted: Callable[[str], bool]) -> str:
-    """The peer's address, or the one that a trusted proxy names in X-Forwarded-For; empty if it has none.
+    """The peer's address, or the one that a trusted proxy names in X-Forwarded-For; empty for a unix socket's peer.
 
-    Of the addresses there, the last that is no trusted proxy's: a client can write any before it.
+    Of the addresses there it is the last that is no trusted proxy's, since a client can write any before it; the
+    first, if all are trusted.
     """
     if not client or parse(client[0]) is None:
         return ""

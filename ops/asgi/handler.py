@@ -1,9 +1,9 @@
 """Django's ASGI handler without the threads and tasks that an async request does not need.
 
 Django's own sends request_started and closes the response in a thread, which it starts and joins for each
-request, and wraps the request in two more tasks. Here a request gets only the things that it uses: a sync view or
-the sync ORM its thread, a receiver that is not Django's own its signal, a long request the watch for a client that
-leaves (docs/decisions/0007-lean-handler.md has the figures).
+request, and wraps the request in two more tasks. Here each comes only where it is used: a thread for sync code, a
+signal for receivers that are not Django's or for open connections, a watch for clients that leave for long requests
+(docs/decisions/0007-lean-handler.md has the figures).
 
 asgiref starts the thread of a request at its first sync_to_async. Before that, no connection of the sync ORM can have
 been opened for it, so none has to be closed.
@@ -68,6 +68,7 @@ class LeanASGIHandler(StockASGIHandler):
                 raise
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As Django's: read the body, send request_started if anybody hears it, have the view answer, and finish."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:

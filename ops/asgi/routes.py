@@ -46,14 +46,14 @@ class Routes:
 
     def __init__(self, resolver: URLResolver) -> None:
         self.paths: dict[str, ResolverMatch] = {}  # of routes without parameters
-        # In Django's order, up to the first pattern that is not a path(). None with USE_I18N, where patterns may
+        # In Django's order, up to the first pattern that is not a path(). Empty with USE_I18N, where patterns may
         # change with the language.
         self.routes: list[Route] = []
         if not settings.USE_I18N and str(resolver.pattern) == "^/":
             self._add(resolver, "/")
 
     def _add(self, resolver: URLResolver, prefix: str) -> bool:
-        """Whether all patterns of `resolver` could be added."""
+        """Add the patterns up to the first that is not a path(); False if there was one."""
         for each in resolver.url_patterns:
             pattern: Any = each.pattern
             if type(pattern) is not RoutePattern:
@@ -100,7 +100,7 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
 
 
 def route_of(path: str) -> str:
-    """The route of a path, if it is remembered or a path()'s; UNMATCHED for any other, which Django is not asked."""
+    """The route of a path, if it is known here; else UNMATCHED, without asking Django."""
     return _route_of(get_resolver(), path)
 
 

@@ -6,7 +6,7 @@ own, since the arbiter forks and may have no threads.
 | a worker's end | reason |
 | --- | --- |
 | it had shut down in order, after a signal | `stopped` |
-| so, because it had more memory than its limit (ops/gunicorn/outgrown.py) | `memory` |
+| the same, because it exceeded its memory limit (ops/gunicorn/outgrown.py) | `memory` |
 | it gave gunicorn no sign of life, which killed it | `timeout` |
 | anything else: a signal, an exit code, which gunicorn logs | `died` |
 """
@@ -47,7 +47,7 @@ EXPORTER_STOP_SECONDS = 2.0
 
 
 class Supervisor:
-    """Does nothing where METRICS_PORT is 0."""
+    """Keeps no metrics where METRICS_PORT is 0."""
 
     _store: Store | None = None
     _exporter: "subprocess.Popen[bytes] | None" = None
@@ -122,7 +122,7 @@ class Supervisor:
             try:
                 self._exporter.wait(EXPORTER_STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._exporter.kill()  # on Linux, the exporter dies with the shell
+                self._exporter.kill()  # on Linux, the exporter dies with its parent, the shell of EXPORT
                 self._exporter.wait()
         if self._store and self._temporary:
             shutil.rmtree(self._directory, ignore_errors=True)

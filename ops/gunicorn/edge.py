@@ -1,6 +1,6 @@
-"""The HTTP edge: limits of size and time for the clients of connections.
+"""The HTTP edge: limits of size and time for clients.
 
-Uvicorn and httptools leave both to a proxy. Here heads and all that frames content have a limit, every wait for the
+Uvicorn and httptools leave both to a proxy. Here heads, chunk framing and trailers have a limit, every wait for the
 client has a deadline, and an upgrade, which this service never does, is ignored as RFC 9110 7.8 allows. The limits
 are those of ops/gunicorn/limits.py.
 
@@ -15,7 +15,7 @@ are those of ops/gunicorn/limits.py.
 | the client to read | nothing was read in a span of `patience_seconds` | it is aborted |
 | the client to close, after a refusal | `linger_seconds` | it is aborted |
 
-One timer a connection looks after all of them. It may be late: the start of a wait is only written down.
+One timer a connection looks after all of them. It may be late: most waits only note when they began.
 
 The states of a connection, over the classes from uvicorn's HttpToolsProtocol to ops/gunicorn/wire.py:
 
@@ -55,9 +55,8 @@ from ops.telemetry import request_id, request_stats
 from ops.telemetry.headers import hit_block
 from ops.telemetry.stopwatch import UNMATCHED
 
-# Bytes that the parser gets at once. It collects a target or a field piece by piece, so that its time grows with the
-# square: between two pieces it is looked how much has come, and how many requests wait: uvloop reads 256 kB at once,
-# 6,000 requests, which took 12 MB.
+# Bytes that the parser gets at once. It collects targets and fields piecewise, in quadratic time. Between two pieces
+# the size and the waiting requests are checked: uvloop reads 256 kB at once, 6,000 requests, which took 12 MB.
 PIECE_BYTES = 16 * 1024
 FRAMING_BYTES = 8  # bytes of framing that each byte of content allows: as in chunks of one byte
 FRAMES = frozenset((b"content-length", b"transfer-encoding"))
@@ -141,9 +140,9 @@ class EdgeProtocol(PipeliningProtocol):
     _idle_since = 0.0  # when the last answer was given
     _since = 0.0  # when the wait began for the rest of the head, or for more content
     _read_then = 0
-    _awaits_content = False  # which of both
+    _awaits_content = False  # whether that wait is for content
     _unsent = 0  # bytes that the client had not yet read when that was last looked at
-    _unsent_since = 0.0  # when they were another number
+    _unsent_since = 0.0  # when that number last changed
     _watch: TimerHandle
     _refusal = b""  # to be sent after the answers to the requests before it
     _is_resuming = False  # while a new parser reads a head that the one before it has read
@@ -221,10 +220,11 @@ class EdgeProtocol(PipeliningProtocol):
             self._is_reading, self._read = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or of the trailers."""
         name = name.lower()
         if name == b"expect":
-            is_new = self.parser.get_http_version() == "1.1"  # RFC 9110, 10.1.1
-            self.expect_100_continue = is_new and value.lower() == b"100-continue"
+            is_1_1 = self.parser.get_http_version() == "1.1"  # RFC 9110, 10.1.1
+            self.expect_100_continue = is_1_1 and value.lower() == b"100-continue"
         elif name == b"transfer-encoding":
             if self.parser.get_http_version() != "1.1":
                 raise MALFORMED  # RFC 9112, 6.1
@@ -283,7 +283,7 @@ class EdgeProtocol(PipeliningProtocol):
         if not self._read or self._in_content != self._awaits_content:
             self._wait()
         self._read += size
-        # The piece in which it began may have had others in it.
+        # Its first piece may hold the end of earlier requests.
         if self._read > self.limits.max_head_bytes + PIECE_BYTES + FRAMING_BYTES * self._content:
             self._refuse(self._too_large())
 

@@ -579,7 +579,7 @@ def read_written(model: type[Model], columns: Sequence[Json | str]) -> Compiled:
     """The ORM's own SQL for reading rows, from the changed ones."""
     sql, parameters = compile_queryset(QuerySet(model).order_by(), columns)
     table = re.escape(table_of(model))
-    # Without what is around it, it could be a column of a table that has the schema's name.
+    # The bare name could also be a column of a table that is named like the schema.
     return re.sub(rf"(?<=FROM ){table}|{table}(?=\.)", lambda _: written_as(model), sql), parameters
 
 

@@ -6,7 +6,8 @@
 
 The ORM writes the SQL, the schema defines the JSON, and no Python touches a row: decoding 100 rows
 costs 166 us, and writing their JSON in the database 40. A query that cannot work (a slice, no order, a field that
-Postgres cannot write as the schema does) is refused when it is declared, that is, at import.
+Postgres cannot write as the schema does) is refused when it is declared, that is, at import; a listing compiles each
+choice of fields when it is first asked for.
 
 A worker runs it on its native pool. Elsewhere, in a test, a command or a shell, it runs on Django's own connection,
 on any event loop: `asyncio.run(get_product(id=7))`.
@@ -220,7 +221,7 @@ class HasMore(Exists):
 
 
 class Found(Subquery):
-    """The primary key of a related row, null where the row is missing: a key without a constraint may say more."""
+    """The primary key of a related row; null where the row is missing: the foreign key may have no constraint."""
 
     def __init__(self, referring: Referring) -> None:
         super().__init__(referring.found().values("pk")[:1])
@@ -341,6 +342,7 @@ def _json(place: Place, parts: Iterable[str | Column]) -> Json:
 
 
 def _object(place: Place, schema: type[BaseModel], fields: Iterable[str]) -> Iterator[str | Column]:
+    """The pieces and columns of a row as an object. Raises ImproperlyConfigured if Postgres cannot write it."""
     chosen = by_head(fields)
     if not chosen:
         raise ImproperlyConfigured(f"{schema.__name__}: a row needs a field.")
@@ -359,7 +361,7 @@ def _object(place: Place, schema: type[BaseModel], fields: Iterable[str]) -> Ite
 
 
 def by_head(fields: Iterable[str]) -> dict[str, list[str]]:
-    """The members that `fields` choose of each field: of `id`, `category.id` and `category.slug`, by `id` none."""
+    """Each field with the members chosen of it: of `id` and `category.slug`, {"id": [], "category": ["slug"]}."""
     found: dict[str, list[str]] = {}
     for name in fields:
         head, _, rest = name.partition(".")

@@ -53,7 +53,7 @@ class Unreachable(PoolTimeout):
 
 
 class Lane:
-    """Statements of one kind: quick ones, other reads, writes. Each kind waits for its own connections only."""
+    """Statements of a kind: quick ones, other reads, writes. Each has its own queue and choice of connections."""
 
     def __init__(self) -> None:
         self.places: Sequence[int] = ()  # of its connections, the first choice first
@@ -64,16 +64,16 @@ class Pool:
     """Belongs to one event loop: open and close it there.
 
     Quick statements share the first connection, up to a depth. While it is full, or held up by a statement that takes
-    long, they go to the next ones, but never to the last of those for reads. A statement that is not quick has a
-    connection to itself while it runs: that last one, one before it, but never the first, and for a write one after
-    it. A pool of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
+    long, they go to the next ones, but never to the last of those for reads. Any other statement has a connection to
+    itself while it runs: a read that last one or one before it, a write also one after it, neither the first. A pool
+    of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
 
     | the server   | a request without a connection       | next                                                   |
     | ------------ | ------------------------------------ | ------------------------------------------------------ |
     | is there     | waits, for a bounded time            | away, once one has waited in vain and there is no      |
     |              |                                      | connection at all                                      |
-    | is away      | is refused at once: Unreachable      | there, once an attempt to connect has succeeded: there |
-    |              |                                      | is one each second or two                              |
+    | is away      | is refused at once: Unreachable      | there, once a connection opens: it is tried each       |
+    |              |                                      | second or two                                          |
     """
 
     def __init__(self) -> None:
@@ -211,7 +211,7 @@ class Pool:
         return idle, len(self.borrowed) - idle, len(self.waiting)
 
     def _lane(self, call: Call) -> Lane:
-        """A transaction's counts as a write, though its BEGIN is none."""
+        """The queue of a call. One that begins a transaction counts as a write."""
         if call.statement.quick:
             return self._quick
         return self._slow if call.statement.repeatable and not call.lease else self._writes
@@ -219,7 +219,7 @@ class Pool:
     def _find(self, lane: Lane, now: float, call: Call) -> Connection | None:
         """A connection that can take the call at once. Where there is none, another is borrowed if it may be.
 
-        A call whose connection was lost gets none that may be about to end like it, unknown to us.
+        A call that lost its connection gets only one that has answered since then, or is new.
         """
         has_grown = False
         for place in lane.places:
@@ -255,9 +255,9 @@ class Pool:
             self._plan_rescue()
 
     def _rescue(self) -> None:
-        """Send calls that are held up on one connection on another, if that has nothing else to do.
+        """Run calls that are held up on one connection again, on an idle one. Where none is idle, nothing is sent.
 
-        What is busy everywhere gets no more to do by it.
+        The first connection runs them, too: what it answers then is dropped.
         """
         self._rescue_due = None
         now = perf_counter()
@@ -612,7 +612,7 @@ class Runs(Protocol):
     def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]: ...
 
 
-# That of this context, as long as it is in a transaction (ops/postgres/transactions.py).
+# The transaction that this context is in, if it is in one (ops/postgres/transactions.py).
 current: ContextVar[Runs | None] = ContextVar("current", default=None)
 
 

@@ -61,10 +61,9 @@ def remedy(name: str, wanted: object) -> str:
 
 
 async def verify(connection: AsyncConnection[Any]) -> None:
-    """Refuse a new connection if its session would write other values than the service promises.
+    """Refuse a new connection whose formats are not the service's. Any other difference is logged, once a process.
 
-    Raises OperationalError. A limit that is missing is logged, once a process. It takes one round trip for each
-    connection that is opened.
+    Raises OperationalError. It takes one round trip for each connection that is opened.
     """
     wanted: dict[str, object] = settings.SESSION | settings.REQUEST_SESSION
     cursor = await connection.execute(SETTINGS_QUERY, [[name.lower() for name in wanted]], prepare=False)

@@ -10,8 +10,8 @@ schema and the columns.
 | "import lines"  | a line as it came | `line`; `doc`, the text of NDJSON, or `c0`, `c1`, ... the cells of CSV |
 | "import rows"   | the same as a row | "import line"; "import fault", null for a good one; the table's own |
 
-The first conversion casts without asking, and fails at the first value that is none. The second, for a stream with
-such a value, asks for each (docs/decisions/0023-import.md has the figures).
+The first conversion casts blindly, and fails at the first bad value. The second, for a stream that has one, tests
+each before the cast (docs/decisions/0023-import.md has the figures).
 """
 
 import datetime
@@ -36,7 +36,7 @@ from ops.postgres.statement import Statement, literal
 
 LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
 MAX_DEPTH = 64  # of a JSON value, as for single rows
-# Brackets of a line: thousands of levels are more than Postgres's stack, an error without a line.
+# Brackets of a line. Thousands of levels exceed Postgres's stack, which is an error that names no line.
 MAX_BRACKETS = 4000
 
 # Conditions on {t}, the text of a value, and {v}, the value.
@@ -63,8 +63,8 @@ INTEGER_TYPES = {
     for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
 }
 TEXTS = frozenset(("CharField", "TextField", "SlugField"))
-# By Django's internal type and the schema's: the type in JSON, where a text does not tell it, and the condition on
-# the text, where Postgres reads others, too.
+# By Django's internal type and the schema's: the JSON type, if the text does not show it, and the text's form, if
+# Postgres would take other forms.
 KINDS: Mapping[tuple[str, Any], tuple[str, str]] = {
     ("DecimalField", Decimal): ("", NUMBER),
     ("FloatField", float): ("number", NUMBER),
@@ -116,7 +116,7 @@ class Cell:
         return self.column.related or (field.target_field if field.is_relation else None)
 
     def text(self, header: Sequence[str] | None) -> str:
-        """The SQL of its text in a line, null if it has none."""
+        """The SQL of the field's text in a line (of a document, its JSON); null if the line lacks it."""
         if header is not None:
             return f"c{header.index(self.name)}" if self.name in header else "NULL::text"
         if self.type == "jsonb":
@@ -255,7 +255,7 @@ class Staging:
         )
 
     def refused(self, header: Sequence[str] | None, lines: Sequence[int]) -> str:
-        """SQL of the places of the cells that are no values, of those of these lines that have fields."""
+        """SQL that lists the wrong cells, by place, for each of these lines that has fields."""
         some = f'SELECT * FROM "import lines" WHERE line = ANY({literal(lines)})'
         judged = self._judged(header, some, asks=True)
         places = ", ".join(f"CASE WHEN o{at} THEN NULL ELSE {at} END" for at in range(len(self.cells)))
@@ -357,7 +357,7 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) -> str:
-    """The SQL of the value of a field that a line leaves out. `valued` holds it: the field, or what names its row."""
+    """The SQL of the value of a field that a line leaves out. `valued` is the field that has its type."""
     if isinstance(source, Expression):
         text = Statement(*sql_of(field.model, source)).sql.decode()
     else:

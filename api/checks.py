@@ -18,6 +18,7 @@ from api.cache.querysets import is_invalidating
 from api.reads.access import AccessPath, field_of
 from api.reads.cursors import MAX_KEY_CHARACTERS
 from api.reads.listing import LISTINGS, Item, Listing
+from api.reads.parameters import target_of
 from api.reads.stats import Stats
 from ops.checks import views
 
@@ -107,7 +108,7 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
             obj=model,
             id="api.E001",
         )
-    sort = field_of(model, path.sort)
+    sort = target_of(field_of(model, path.sort))
     if (
         isinstance(sort, CharField | TextField)
         and (sort.max_length or MAX_KEY_CHARACTERS + 1) > MAX_KEY_CHARACTERS

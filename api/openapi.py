@@ -537,10 +537,17 @@ def _referring(node: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(node, dict):
         return node
     found = {key: _referring(child, names) for key, child in node.items()}
-    reference = str(node.get("$ref", ""))
-    if reference.startswith("#/$defs/"):
-        found["$ref"] = f"#/components/schemas/{names[reference.removeprefix('#/$defs/')]}"
+    if isinstance(reference := node.get("$ref"), str):
+        found["$ref"] = _renamed(reference, names)
+    if isinstance(discriminator := node.get("discriminator"), dict) and "mapping" in discriminator:
+        mapping = {value: _renamed(to, names) for value, to in discriminator["mapping"].items()}
+        found["discriminator"] = discriminator | {"mapping": mapping}
     return found
+
+
+def _renamed(reference: str, names: Mapping[str, str]) -> str:
+    name = reference.removeprefix("#/$defs/")
+    return reference if name == reference else f"#/components/schemas/{names[name]}"
 
 
 def _say_widths(node: Any) -> None:

@@ -21,8 +21,8 @@ WIRE_HIT = "hit", "wire"  # outcome and tier
 CACHE_NAME = project.NAME.encode()  # of this cache, in Cache-Status (RFC 9211)
 OVERHEAD_BYTES = 2900  # Python objects, of a representation and again of the entry (tracemalloc)
 
-# Fields that a 304 repeats (RFC 9110, section 15.4.5).
 MAX_AHEAD_SECONDS = 1.0  # by which another host's clock may be ahead
+# Fields that a 304 repeats (RFC 9110, section 15.4.5).
 REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
 

@@ -121,7 +121,7 @@ class PageCache:
             # no prefix but settings.ROOT_PATH, with which the entry's links begin.
             if outcome == HIT and root_path == self._root_path and (sent := scope.get("raw_path")):
                 sent = sent + b"?" + query if query else sent
-                if wire.ready.get(sent) is not entry:
+                if sent not in entry.targets:
                     self._memory.learn(entry, sent)
             return _send_entry(send, entry, conditions, entry.cache_status.on_hit())
         if self._passing.get(target.key, 0.0) > time.monotonic():

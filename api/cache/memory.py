@@ -61,10 +61,7 @@ class Memory:
     def learn(self, entry: Entry, target: bytes) -> None:
         """Have the wire answer the request target `target` with an entry that is in memory."""
         targets = entry.targets
-        if target in targets:
-            self._wire[target] = entry  # another scheme's has been there
-            return
-        if len(targets) == MAX_TARGETS or len(target) > MAX_TARGET_BYTES:
+        if target in targets or len(targets) == MAX_TARGETS or len(target) > MAX_TARGET_BYTES:
             return
         held = self._entries.get(entry.key)
         if held and held[0] is entry:

@@ -122,8 +122,8 @@ class Listing:
                 known = type_of(field if wanted.column else target_of(field))
                 if self.filters.setdefault(filter_name, known).schema != known.schema:
                     raise ImproperlyConfigured(
-                        f"The filter {filter_name} of {name} has another type with sort {path.sort} "
-                        f"than with {self.sorts_of(filter_name)[0]}."
+                        f"The filter {filter_name} of {name} has another type, or other bounds, with sort "
+                        f"{path.sort} than with {self.sorts_of(filter_name)[0]}: give it two names."
                     )
         most = min(MAX_LIMIT, MAX_PAGE_ROWS // self.json.contents.rows)
         self.default_limit = min(DEFAULT_LIMIT, most)
@@ -152,7 +152,7 @@ class Listing:
                 self.rows.filter(pk=Param("key")),
                 self.schema,
                 fields,
-                quick=self.json.contents.rows <= MAX_QUICK_ROWS,
+                quick=row(self.model, schema, fields, self.annotations).contents.rows <= MAX_QUICK_ROWS,
             )
         )
         self._parse = lru_cache(MAX_REQUESTS)(self._read)

@@ -122,7 +122,7 @@ def quick_of(
 def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: bool = False) -> Any:
     """The type of a field's value, with its bounds.
 
-    What `is_quick` needs no function of Python's: it takes no 7.0 for an integer, and of a decimal or a moment the
+    What `is_quick` needs few functions of Python's: it takes no 7.0 for an integer, and of a decimal or a moment the
     usual text, which it leaves to Postgres.
     """
     info, field = schema.model_fields[name], column.field

@@ -12,6 +12,7 @@ the log, of the logger `api.audit`, with the route and the id, and never with th
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
+from types import NoneType
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ import structlog
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import JSONField
 from django.http import HttpRequest, HttpResponse
+from pydantic import BaseModel
 
 from api.auth import Identity
 from api.problems import Fault, invalid
@@ -135,7 +137,13 @@ class Writes:
         return [
             Fault(parameter=name if at is None else place(at, name), code="unsupported_merge", detail=detail)
             for name in self.documents
-            if (self.update.columns[name].prepare(values.get(name)) or "").startswith("{")
+            if isinstance(value := values.get(name), dict | BaseModel)
+            or (
+                not isinstance(
+                    value, str | int | float | list | NoneType
+                )  # of another type, it may print one
+                and self.update.columns[name].prepare(value).startswith("{")
+            )
         ]
 
     def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:
@@ -182,7 +190,7 @@ def log_write(request: HttpRequest, **what: Any) -> None:
 
     The route is spelled as in the lines of requests and in metrics.
     """
-    route = request_stats.route(request.resolver_match.route).template if request.resolver_match else ""
+    route = request_stats.template_of(request.resolver_match.route) if request.resolver_match else ""
     identity = getattr(request, "auth", None)  # as api/auth.py sets it
     client = {"key": identity.name} if isinstance(identity, Identity) else {}
     line = {"method": request.method, "route": route, **what, **client}

@@ -35,6 +35,7 @@ from django.db.models import (
     PROTECT,
     RESTRICT,
     BooleanField,
+    DateField,
     DateTimeField,
     Exists,
     Expression,
@@ -48,7 +49,7 @@ from django.db.models import (
     TextField,
 )  # fmt: skip
 from django.db.models.constants import LOOKUP_SEP
-from django.db.models.functions import Cast, Now, StrIndex
+from django.db.models.functions import Cast, Now, StrIndex, TruncDate
 from django.db.models.lookups import GreaterThan, IsNull
 from django.db.models.sql import DeleteQuery, InsertQuery, Query, UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
@@ -156,7 +157,10 @@ class Column:
                 except TypeError:
                     return to_jsonable_python(value)
 
-            return json.dumps(value, cls=encoder, default=plain, ensure_ascii=False)
+            try:
+                return json.dumps(value, cls=encoder, default=plain, ensure_ascii=False)
+            except TypeError:  # keys that are no texts, such as dates
+                return json.dumps(to_jsonable_python(value), cls=encoder, ensure_ascii=False)
         return value
 
 
@@ -518,10 +522,12 @@ def _is_timed(field: Any) -> bool:
     return getattr(field, "auto_now_add", False) or getattr(field, "auto_now", False)
 
 
-def _now(field: Any) -> Now:
-    if not isinstance(field, DateTimeField):
-        raise ImproperlyConfigured(f"{field}: a command has no auto_now of a {type(field).__name__}.")
-    return Now()
+def _now(field: Any) -> Expression:
+    if isinstance(field, DateTimeField):
+        return Now()
+    if isinstance(field, DateField):
+        return TruncDate(Now())
+    raise ImproperlyConfigured(f"{field}: a command has no auto_now of a {type(field).__name__}.")
 
 
 def _same(value: Any) -> Any:

@@ -19,8 +19,9 @@ An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the s
 import datetime
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Context, Decimal, InvalidOperation
 from functools import cache
 from typing import Annotated, Any
 
@@ -226,8 +227,7 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             f"{faults[0]['msg'][:1].lower()}{faults[0]['msg'][1:]}."
         )
     if not valid and not isinstance(samples[0], dict):
-        examples = schema.model_fields[name].examples or ()
-        valid, _ = _accepted(schema, name, [each for each in examples if type(each) is type(samples[0])])
+        valid, _ = _accepted(schema, name, _examples(schema, name, samples[0]))
         if not valid and _may_convert(schema, name, type(samples[0])):
             raise ImproperlyConfigured(
                 f"{schema.__name__}.{name}: its bounds exclude all samples of {of}, so what it makes of a value "
@@ -244,6 +244,16 @@ def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str
             text = text[len(f"{{{_json(name)}:") : -1]
         printed.append((sample, text))
     return printed
+
+
+def _examples(schema: type[BaseModel], name: str, sample: Any) -> list[Any]:
+    """The examples of a field, which are JSON, as values of the sample's type."""
+    found = []
+    for example in schema.model_fields[name].examples or ():
+        with suppress(ValidationError, InvalidOperation):
+            value = TypeAdapter(type(sample)).validate_python(example)
+            found.append(value.quantize(sample) if isinstance(sample, Decimal) else value)
+    return found
 
 
 def _accepted(

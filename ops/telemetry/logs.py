@@ -41,6 +41,7 @@ CREDENTIALS = re.compile(
             | ( \b[a-z0-9]{1,32}_[a-z0-9]{12}_ ) [a-z0-9]{43}\b"""  # an API key keeps its prefix: api/keys/minting.py
 )
 HIDDEN = "***"
+MIN_KEY_CHARACTERS = 16  # of a value in a query: shorter ones, such as `json`, are in many lines
 MIN_SECRET_CHARACTERS = 4  # characters of a secret: a shorter one is part of too many words to be hidden
 
 Secrets = Callable[[], Iterable[str]]
@@ -250,9 +251,11 @@ def passwords_of(url: str) -> list[str]:
 
 
 def values_of(url: str) -> list[str]:
-    """The values in the URL's query, such as a key, as it spells them and decoded."""
-    spelled = [pair.partition("=")[2] for pair in urlsplit(url).query.split("&")]
-    return [*spelled, *map(unquote, spelled)]
+    """The URL's query, and the values in it that are as long as keys are, as it spells them and decoded."""
+    query = urlsplit(url).query
+    values = [pair.partition("=")[2] for pair in query.split("&")]
+    keys = [value for value in values if len(value) >= MIN_KEY_CHARACTERS]
+    return [query, *keys, *map(unquote, keys)]
 
 
 def _circumstances(_logger: object, _method: str, event: EventDict) -> EventDict:

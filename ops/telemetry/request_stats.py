@@ -70,8 +70,13 @@ def route(pattern: str) -> Route:
     if found is None:
         if len(_routes) >= MAX_ROUTES:
             return _routes[UNMATCHED]
-        found = _routes[pattern] = Route("/" + PARAMETER.sub(r"{\1}", pattern).lstrip("/"))
+        found = _routes[pattern] = Route(template_of(pattern))
     return found
+
+
+def template_of(pattern: str) -> str:
+    """A Django URL pattern as OpenAPI spells it."""
+    return "/" + PARAMETER.sub(r"{\1}", pattern).lstrip("/")
 
 
 def durations(route: Route, method: str) -> Durations:

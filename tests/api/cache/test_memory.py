@@ -246,20 +246,6 @@ def test_whatever_happens_the_books_are_right(taken: list[tuple[Any, ...]]) -> N
     assert len(memory) <= 5
 
 
-def test_the_wire_has_the_scheme_that_was_asked_last() -> None:
-    wire: dict[bytes, Ready] = {}
-    memory = Memory(wire)
-    one, other = entry(key="http"), entry(key="https")
-    for each in (one, other):
-        memory.put(each, ())
-        memory.learn(each, b"/a")
-    size = memory.bytes
-    for each in (one, other, one):
-        memory.learn(each, b"/a")
-        assert wire[b"/a"] is each
-    assert memory.bytes == size
-
-
 def test_an_entry_of_a_clock_that_is_ahead_is_stale() -> None:
     """Its age is unknown: it could be fresh for as long as the clock is ahead."""
     now = time.monotonic()

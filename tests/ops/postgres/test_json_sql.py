@@ -121,6 +121,8 @@ EXACT: list[tuple[str, Any, Any]] = [
     ("maybe", bool | None, optional(st.booleans())),
     ("price", Decimal | None, optional(decimals(7, 2))),
     ("price", Plain | None, optional(decimals(7, 2))),
+    # Examples are JSON, in any spelling that the type reads.
+    ("price", Annotated[Decimal, Field(ge=100, examples=["150"])], st.just(Decimal("150.00"))),
     ("whole", Decimal, decimals(30, 0)),
     ("fine", Decimal, decimals(40, 6)),
     ("finer", Plain, decimals(40, 20)),
@@ -135,6 +137,7 @@ EXACT: list[tuple[str, Any, Any]] = [
     ("time", datetime.time | None, optional(fractions(st.times()))),
 ]
 PARSED: list[tuple[str, Any, Any]] = [
+    ("price", Annotated[float, Field(ge=100, examples=[150.0])], st.just(Decimal("150.00"))),
     ("float", float | None, optional(FLOATS)),
     ("price", float | None, optional(decimals(7, 2))),
     ("price", Annotated[float, Field(ge=1, le=5)], st.sampled_from([Decimal("1.50"), Decimal(4)])),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from ops.telemetry import logs
-from ops.telemetry.logs import BURST_LINES, SAME_SECONDS, Bounded, Formatter, passwords_of
+from ops.telemetry.logs import BURST_LINES, SAME_SECONDS, Bounded, Formatter, passwords_of, values_of
 from ops.telemetry.stopwatch import Stopwatch, current
 from tests.ops.telemetry.conftest import Instrumented, Start, eventually
 from tests.service import PATIENCE
@@ -249,3 +249,9 @@ def test_a_fault_is_a_line_and_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_passwords_of_a_url(url: str, passwords: set[str]) -> None:
     assert {*passwords_of(url)} == passwords
+
+
+def test_what_is_secret_in_the_address_of_a_service() -> None:
+    """A key, and the query as a whole; not a word that is in any line."""
+    hidden = values_of("https://rates.example/?format=json&key=0123456789abcdef%2B")
+    assert hidden == ["format=json&key=0123456789abcdef%2B", "0123456789abcdef%2B", "0123456789abcdef+"]

@@ -60,7 +60,7 @@ def on_exit(server: object) -> None:
 
 def child_exit(server: object, worker: Any) -> None:
     supervisor.count_exit(worker)
-    outgrown.forget(server, worker)
+    worker.outgrown.close()
 
 
 def post_fork(server: object, worker: Any) -> None:

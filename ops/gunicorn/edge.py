@@ -13,7 +13,7 @@ are those of ops/gunicorn/limits.py.
 | that, after the answer | `patience_seconds` since the answer | it is closed |
 | the application | the application's own deadlines | |
 | the client to read | nothing was read in a span of `patience_seconds` | it is aborted |
-| the client to close, after a refusal | `linger_seconds` | it is aborted |
+| the client to close, after a refusal or an early answer | `linger_seconds` since it has read that | aborted |
 
 One timer a connection looks after all of them. It may be late: most waits only note when they began.
 
@@ -26,20 +26,23 @@ The states of a connection, over the classes from uvicorn's HttpToolsProtocol to
 | content | `_is_reading`, `_in_content` | content of `cycle`, the last request that came | answering, refused |
 | answering | `_running` is not complete | 16 requests for `pipeline`, then bytes for `flow.unread` | at rest |
 | refused | `parser` is DISCARD | is dropped. `_refusal` waits for the answers before it | leaving |
-| leaving | the refusal is written, and the stream's end | is dropped | closed, after `linger_seconds` at most |
+| leaving | refusal or early answer, and the end, are written | is dropped | closed, after `linger_seconds` at most |
 
 A connection may be answering while it reads the next head or content. While the server drains, the answer to
 `_last` says `Connection: close`, after which uvicorn closes (ops/gunicorn/draining.py).
 """
 
 import logging
+import os
 import re
 import struct
 import sys
 from asyncio import TimerHandle, Transport
 from fcntl import ioctl
+from socket import SO_LINGER, SOL_SOCKET, socket
 from termios import TIOCOUTQ
-from typing import Any
+from typing import Any, cast
+from weakref import ref
 
 import httptools
 from django.conf import settings
@@ -92,40 +95,42 @@ class Discard(httptools.HttpRequestParser):
 DISCARD = Discard(None)
 
 
-def _end_with_connection(cycle: RequestResponseCycle) -> None:
+def _end_with_connection(protocol: "EdgeProtocol", cycle: RequestResponseCycle) -> None:
     """End an answer without a length by closing: HTTP/1.0 has no chunks (RFC 9112, 6.1)."""
-    send, is_unsized = cycle.send, False
+    ending = cycle.transport = Ending(protocol, cycle)  # type: ignore[assignment]
+    known = ref(cycle)  # which refers to this function
 
     async def send_unchunked(message: Any) -> None:
-        nonlocal is_unsized
+        cycle = cast("RequestResponseCycle", known())  # it calls the application
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
-            is_unsized = b"content-length" not in names
-            if is_unsized:  # uvicorn has no word for it: a length that nothing reaches
+            ending.is_unsized = b"content-length" not in names
+            if ending.is_unsized:  # uvicorn has no word for it: a length that nothing reaches
                 cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
-        elif is_unsized and not message.get("more_body"):
+        elif ending.is_unsized and not message.get("more_body"):
             cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
+        await RequestResponseCycle.send(cycle, message)
 
     cycle.send = send_unchunked  # type: ignore[method-assign]
     cycle.keep_alive = False
 
 
-class Lingering:
-    """The transport of a request with content, as its cycle uses it.
+class Ending:
+    """The transport as a cycle uses it, which ends a connection in the way that the client understands."""
 
-    If it is to close before the end of the content, it reads on for a while: a reset could overtake the answer.
-    """
-
-    def __init__(self, protocol: "EdgeProtocol") -> None:
-        self._protocol = protocol
+    def __init__(self, protocol: "EdgeProtocol", cycle: RequestResponseCycle) -> None:
+        self._protocol, self._cycle = protocol, ref(cycle)  # which refers to this
         self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+        self.is_unsized = False  # whether the end of the connection is the end of the answer
 
     def close(self) -> None:
-        if self._protocol.is_amid_content():
-            self._protocol.linger()
+        protocol, cycle = self._protocol, self._cycle()
+        if self.is_unsized and cycle and not cycle.response_complete:
+            protocol.reset()  # or what was cut would look whole
+        elif protocol.is_amid_content():
+            protocol.linger()  # a reset could overtake the answer
         else:
-            self._protocol.transport.close()
+            protocol.transport.close()
 
 
 class EdgeProtocol(PipeliningProtocol):
@@ -257,9 +262,9 @@ class EdgeProtocol(PipeliningProtocol):
             self._find_path()
         super().on_headers_complete()
         if self.parser.get_http_version() != "1.1":
-            _end_with_connection(self.cycle)
-        if self.parser.get_method() not in (b"GET", b"HEAD"):
-            self.cycle.transport = Lingering(self)  # type: ignore[assignment]
+            _end_with_connection(self, self.cycle)
+        elif self.parser.get_method() not in (b"GET", b"HEAD"):
+            self.cycle.transport = Ending(self, self.cycle)  # type: ignore[assignment]
         self._in_content = True
         self.headers = []  # trailers may come: the application has the fields of the head
 
@@ -451,13 +456,21 @@ class EdgeProtocol(PipeliningProtocol):
         """Count a request that no application gets."""
         request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
 
+    def reset(self) -> None:
+        """End the connection so that the client has an error."""
+        with socket(fileno=os.dup(self._socket)) as connection:
+            connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     def is_amid_content(self) -> bool:
         """Whether the end of a request's content is still to come."""
         return self._is_reading and self._in_content
 
     def linger(self) -> None:
-        """Close once the client has, or after a while. What comes is dropped."""
+        """Close once the client has, or after a while. What comes, or has come behind the request, is dropped."""
         self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
+        self.pipeline.clear()
+        self.cycle = self._running  # type: ignore[assignment]
         self._leave(b"")
 
     def _leave(self, answer: bytes) -> None:
@@ -470,4 +483,14 @@ class EdgeProtocol(PipeliningProtocol):
             transport.write_eof()
         self.flow.resume_reading()
         self._watch.cancel()
-        self._watch = self.loop.call_later(self.limits.linger_seconds, transport.abort)
+        self._watch = self.loop.call_later(self.limits.linger_seconds, self._end)
+
+    def _end(self) -> None:
+        """Abort, unless the client is still reading the answer."""
+        unsent = self.transport.get_write_buffer_size()
+        unsent += struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
+        if unsent and unsent != self._unsent:
+            self._unsent = unsent
+            self._watch = self.loop.call_later(self.limits.patience_seconds, self._end)
+        else:
+            self.transport.abort()

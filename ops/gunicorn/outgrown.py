@@ -6,9 +6,9 @@ a reload by SIGHUP, the next worker is forked before the one that it replaces st
 | process | does |
 | --- | --- |
 | a worker over its limit | takes the turn, which one worker at a time has; marks itself; sends its arbiter SIGTTIN |
-| the arbiter | starts one more worker on SIGTTIN. `make_room` stops the marked one with SIGTERM |
+| the arbiter | starts one more worker on SIGTTIN. `make_room` makes the marked one the first of its surplus |
+| the arbiter | stops its surplus with SIGTERM, as it always does |
 | the worker | drains, ends, and with it its turn |
-| the arbiter | has one worker less again: `forget`. Until then it replaces any other that ends |
 """
 
 import asyncio
@@ -18,7 +18,6 @@ import os
 import signal
 import tempfile
 from collections.abc import MutableSequence
-from contextlib import suppress
 from mmap import mmap
 from typing import IO, Any
 
@@ -48,20 +47,15 @@ def prepare(worker: Any) -> None:
 
 
 def make_room(server: Any) -> None:
-    """In the arbiter, before it forks a worker: the new one is in place of a marked one."""
-    for pid, worker in server.WORKERS.items():
+    """In the arbiter, before it forks a worker: the new one is in place of a marked one, and not one more.
+
+    gunicorn stops its oldest workers while it has more than `num_workers`.
+    """
+    for worker in server.WORKERS.values():
         if worker.outgrown[0] == MARKED:
             worker.outgrown[0] = NOTED
-            worker.age = 0  # gunicorn stops its oldest workers first, should it have too many
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-
-def forget(server: Any, worker: Any) -> None:
-    """In the arbiter, when a worker has ended: there is none more than before a marked one's."""
-    if worker.outgrown[0] == NOTED and server.num_workers > server.cfg.workers:  # a reload has set it anew
-        server.num_workers -= 1
-    worker.outgrown.close()
+            worker.age = 0
+            server.num_workers -= 1
 
 
 async def watch(limit: int, mark: MutableSequence[int] | mmap, arbiter: int) -> None:

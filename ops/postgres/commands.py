@@ -227,7 +227,10 @@ def plain_type(field: Any) -> str:
     """
     while field.is_relation:
         field = field.target_field
-    return re.sub(r"\(.*?\)", "", field.rel_db_type(connection))
+    plain = re.sub(r"\(.*?\)", "", field.rel_db_type(connection))
+    return {"char": "bpchar", "character": "bpchar", "bit": "bit varying"}.get(
+        plain, plain
+    )  # one without a length
 
 
 class Command(Generic[Values, Written]):

@@ -20,7 +20,7 @@ import psycopg
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection as djangos
-from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection, ClientCursor
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
@@ -166,7 +166,10 @@ def _through_django(statement: str, values: Sequence[str | None]) -> list[bytes]
     was_open = djangos.connection is not None
     try:
         # One argument, which is all that Django's cursor for DEBUG passes on.
-        with djangos.cursor() as cursor, cursor.copy(cursor.mogrify(statement, values)) as copy:
+        with (
+            djangos.cursor() as cursor,
+            cursor.copy(ClientCursor(djangos.connection).mogrify(statement, values)) as copy,
+        ):
             return [bytes(row) for row in copy]
     finally:
         if not was_open:

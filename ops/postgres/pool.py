@@ -507,12 +507,9 @@ class StockPool:
         try:
             with QUEUE:
                 yield
-        except PoolTimeout as error:
+        except PoolTimeout:  # whether the pool is full or the server away, it does not say
             TIMED_OUT.value += 1
-            if not self._source.get_stats()["pool_size"]:
-                raise
-            SHED.value += 1
-            raise Busy(str(error)) from error
+            raise
         except TooManyRequests:
             REFUSED.value += 1
             SHED.value += 1

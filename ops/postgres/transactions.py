@@ -203,7 +203,7 @@ class DjangoTransaction(Transaction):
         await sync_to_async(self._leave)(ConnectionLost("rolled back"))
 
     def _leave(self, error: Exception | None) -> None:
-        if not error:
+        if self.hooks and not error:
             on_commit(self._set_committed)
         for hook in () if error else self._in_order():
             on_commit(partial(async_to_sync(_call), hook))

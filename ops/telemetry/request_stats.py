@@ -7,14 +7,14 @@ A caller that answers the same again and again can keep the result of `durations
 import re
 from bisect import bisect_left
 
-from ops.telemetry.metrics import BOUNDS_SECONDS, OTHER, Histogram, metrics
+from ops.telemetry.metrics import BOUNDS_SECONDS, OTHER, Histogram, Number, metrics
 from ops.telemetry.stopwatch import CACHE, STAGES, UNMATCHED, Stopwatch
 
 # RFC 9110 and RFC 5789. A client may send any other word: all others are one.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 # Templates come from the URL configuration, not from clients; this bounds a mistake.
 MAX_ROUTES = 200
-FAILURES = ("500", "503")  # that each route has from 0 on, or Prometheus would not see the first ones
+FAILURES = ("500", "503")  # that each route has from 0 on
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 REQUESTS = metrics.counter("http_requests_total", "Requests answered.", "route", "method", "status")
@@ -84,7 +84,10 @@ def durations(route: Route, method: str) -> Durations:
     found = route.methods.get(method)
     if found is None:
         known = method if method in METHODS else OTHER
-        found = route.methods.setdefault(known, Durations(route, known))
+        if known not in route.methods:
+            route.methods[known] = Durations(route, known)
+            _begin_at_zero(route, known)
+        found = route.methods[known]
     return found
 
 
@@ -107,12 +110,18 @@ def record_stages(durations: Durations, status: int, seconds: float, watch: Stop
 
 def count() -> None:
     """As many requests as durations: counted here, once a second, rather than in each of them."""
+    counted: dict[Number, int] = {}  # labels beyond the bound share one
     for labels, durations in DURATION.series.items():
-        REQUESTS.labels(*labels).value = sum(durations.counts)
-    for route in _routes.values():
-        for method in route.methods:
-            for status in FAILURES:
-                REQUESTS.labels(route.template, method, status)
+        series = REQUESTS.labels(*labels)
+        counted[series] = counted.get(series, 0) + sum(durations.counts)
+    for series, requests in counted.items():
+        series.value = requests
+
+
+def _begin_at_zero(route: Route, method: str) -> None:
+    """Or Prometheus would not see a route's first failures."""
+    for status in FAILURES:
+        REQUESTS.labels(route.template, method, status)
 
 
 metrics.register(count)

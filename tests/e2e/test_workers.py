@@ -8,14 +8,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.test_draining import Client, load, wait_for_answers
-from tests.ops.telemetry.conftest import Instrumented, Start, eventually, start
+from tests.ops.telemetry.conftest import Instrumented, Start, eventually, processes, start
 from tests.service import PATIENCE
 
 __all__ = ["start"]
@@ -68,24 +67,6 @@ def test_a_worker_over_its_memory_limit_is_replaced_and_cuts_nothing(
     assert f"WORKER_MEMORY_LIMIT is {LIMIT}" in line["event"]
 
 
-def test_a_worker_that_is_killed_while_another_drains_is_replaced(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The one that drains serves nobody new."""
-    running = start(1, DJANGO_SETTINGS_MODULE=SETTINGS, WORKER_MEMORY_LIMIT=str(LIMIT), SERVES_SECONDS="0")
-    with connect(running) as other, ThreadPoolExecutor() as threads:
-        long = threads.submit(httpx.get, f"{running.client.base_url}/wait/8000", timeout=PATIENCE)
-        grown = eat(other)
-        eventually(lambda: {*running.workers} - {grown} and lines(running, REPLACED))
-        (second,) = {*running.workers} - {grown}
-        eventually(lambda: httpx.get(f"{running.client.base_url}/livez").status_code == 200)
-        os.kill(second, signal.SIGKILL)
-        eventually(lambda: {*running.workers} - {grown, second}, 4)
-        assert not long.done()
-        assert long.result().status_code == 200
-    eventually(lambda: len(running.workers) == 1)
-
-
 def test_workers_over_their_limit_go_one_at_a_time(start: Start) -> None:
     running = start(3, DJANGO_SETTINGS_MODULE=SETTINGS, WORKER_MEMORY_LIMIT=str(LIMIT), SERVES_SECONDS="0")
     with ExitStack() as stack, ThreadPoolExecutor() as threads:
@@ -130,7 +111,7 @@ def test_workers_end_with_gunicorns_first_process(start: Start) -> None:
         eventually(lambda: running.scrapes("http_requests_in_flight", 1))
         running.service.process.kill()
         assert answer.result().status_code == 200
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    eventually(lambda: not {*workers} & processes().keys())
     assert len(lines(running, "first process is gone")) == 2
 
 

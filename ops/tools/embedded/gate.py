@@ -103,7 +103,7 @@ PARTS = {
             r"|^# --- Other services (?:.*\n)+?(?=# --- )",
             "pyproject.toml": r"\A(?:.*\n)*?(?=\[tool\.pytest)",  # requirements/ has what is installed
             "requirements/*": r"^ *#.*\n",  # which package, or service, another one is there for
-            "docs/checks.md": r"^(?!\| ops\.).*\n",  # all but the checks
+            "docs/checks.md": r"^(?!\| (?:api|ops)\.).*\n",  # all but the checks
             "docs/runbook.md": r"^(?!## ).*\n",  # all but the names of the alerts
         },
     ),

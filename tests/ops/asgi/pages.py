@@ -83,6 +83,7 @@ ODD: dict[str, list[Message]] = {
     "partial": [START],
     "nothing": [],
     "raise": [],
+    "cut": [{**START, "headers": []}, {**END, "more_body": True}],
     "split": [{**START, "headers": [(b"x-test", b"1\r\nx-split: 1")]}],
     "twice": [START, START],
     "on": [START, END, END],
@@ -106,7 +107,7 @@ async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
     else:
         for message in ODD[rest[0]]:
             await send(message)
-        if rest == ["raise"]:
+        if rest in (["raise"], ["cut"]):
             raise ValueError
         if rest == ["late"]:
             assert (await receive())["type"] == "http.disconnect"

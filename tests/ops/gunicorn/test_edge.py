@@ -380,6 +380,40 @@ def test_no_reset_overtakes_an_answer_before_the_contents_end(server: Server, ve
     assert answer.body == b"abc"
 
 
+def test_what_was_cut_does_not_look_whole(server: Server) -> None:
+    """Where the end of the connection is the end of the answer."""
+    with server.connect() as connection:
+        connection.sendall(request(b"/zoo/cut", version=b"1.0"))
+        with pytest.raises(ConnectionResetError):
+            [*iter(lambda: connection.recv(65536), b"")]
+
+
+def test_nothing_runs_behind_an_answer_that_closes(server: Server) -> None:
+    """Also where the content of a later request is on its way (RFC 9112, 9.6)."""
+    pages.started.clear()
+    whole = [
+        request(target, b"Content-Length: 0", method=b"POST") for target in (b"/zoo/close", b"/zoo/waiting")
+    ]
+    part = request(b"/zoo/length", b"Content-Length: 9", method=b"POST", body=b"abc")
+    with server.connect() as connection:
+        connection.sendall(b"".join([*whole, part]))
+        (answer,) = parse(read_all(connection))
+    assert (answer.status, pages.started.is_set()) == (200, False)
+
+
+def test_an_early_answer_is_read_at_the_clients_pace(server: Server) -> None:
+    head = request(b"/zoo/much", b"Connection: close", b"Content-Length: 100", method=b"POST", body=b"abc")
+    size = 0
+    with server.connect() as connection:
+        connection.sendall(head)
+        while piece := connection.recv(2**20, socket.MSG_WAITALL):
+            size += len(piece)
+            time.sleep(
+                LIMITS.linger_seconds / 10
+            )  # it takes longer than `linger_seconds`, and never pauses for long
+    assert size > 2**25
+
+
 @pytest.mark.parametrize("value", [b"Chunked", b" chunked ", b"\tCHUNKED"])
 def test_chunked_as_it_may_be_written(server: Server, value: bytes) -> None:
     body = b"3\r\nabc\r\n0\r\n\r\n"

@@ -18,9 +18,9 @@ from api.cache.querysets import is_invalidating
 from api.reads.access import AccessPath, field_of
 from api.reads.cursors import MAX_KEY_CHARACTERS
 from api.reads.listing import LISTINGS, Item, Listing
-from api.reads.parameters import target_of
 from api.reads.stats import Stats
 from ops.checks import views
+from ops.postgres.json_sql import target_of
 
 
 def check_listings(app_configs: Sequence[AppConfig] | None = None, **_kwargs: Any) -> list[CheckMessage]:

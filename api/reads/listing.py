@@ -30,17 +30,10 @@ from api.problems import Fault, Problem
 from api.reads import cursors, parameters
 from api.reads.access import AccessPath, field_of
 from api.reads.list_query import LAYOUTS, Layout, ListQuery
-from api.reads.parameters import (
-    Malformed,
-    ParameterType,
-    integer,
-    key_type_of,
-    one_of,
-    target_of,
-    type_of,
-)  # fmt: skip
+from api.reads.parameters import Malformed, ParameterType, integer, key_type_of, one_of, type_of
 from ops.postgres.compiled import Columns, Members, One, members_of, path_of, row
 from ops.postgres.digests import digest
+from ops.postgres.json_sql import target_of
 from ops.postgres.nesting import More, marker_of
 from ops.postgres.statement import Param
 

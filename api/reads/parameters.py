@@ -23,6 +23,7 @@ from django.db.backends.base.operations import BaseDatabaseOperations
 from django.http import HttpRequest
 
 from api.problems import Fault, invalid
+from ops.postgres.json_sql import target_of
 
 MAX_FAULTS = 10  # named in one answer; a query string may hold thousands
 
@@ -161,13 +162,6 @@ def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
         return text
 
     return ParameterType(parse, str, {"type": "string", "enum": list(values), **schema})
-
-
-def target_of(field: Any) -> Any:
-    """The field whose values a field has: a relation those of its target, which may be a relation, too."""
-    while field.is_relation:
-        field = field.target_field
-    return field
 
 
 def key_type_of(field: "models.Field[Any, Any]") -> ParameterType:

@@ -46,9 +46,10 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsona
 from typing_extensions import TypedDict
 
 from api.problems import Fault, Problem, invalid
-from api.reads.parameters import MAX_FAULTS, TIMESTAMP, Malformed, target_of, type_of
+from api.reads.parameters import MAX_FAULTS, TIMESTAMP, Malformed, type_of
 from api.writes.content import MAX_NAME_CHARACTERS, UNKNOWN
 from ops.postgres.commands import Column
+from ops.postgres.json_sql import target_of
 
 # The stable codes of pydantic's errors, by the beginning of their type.
 CODES = {

@@ -38,7 +38,7 @@ from psycopg.pq.abc import PGresult
 from pydantic import BaseModel, ValidationError
 
 from ops.postgres.compiled import SEPARATOR, compile_queryset, path_of, quote, value
-from ops.postgres.json_sql import NULL_UNLESS_FINITE, QUOTES, JsonSql, choose, json_sql
+from ops.postgres.json_sql import NULL_UNLESS_FINITE, QUOTES, JsonSql, choose, json_sql, target_of
 from ops.postgres.pool import fetch
 from ops.postgres.statement import Statement
 
@@ -250,6 +250,5 @@ def _json_of(aggregate: Any, field: Any, schema: type[BaseModel], name: str) -> 
 
 def _plain(field: Any) -> Any:
     """The field that a foreign key or a generated field has its values from."""
-    while field.is_relation:
-        field = field.target_field
+    field = target_of(field)
     return getattr(field, "output_field", None) or field

@@ -62,6 +62,7 @@ from pydantic_core import to_jsonable_python
 from ops.postgres.compiled import Json, compile_queryset, nested, path_of, row
 from ops.postgres.connection import OutcomeUnknown, is_lost
 from ops.postgres.digests import Digest
+from ops.postgres.json_sql import target_of
 from ops.postgres.pool import current, fetch
 from ops.postgres.statement import Param, Statement
 
@@ -225,12 +226,9 @@ def plain_type(field: Any) -> str:
 
     A cast to these would cut the value, where the column itself refuses it.
     """
-    while field.is_relation:
-        field = field.target_field
-    plain = re.sub(r"\(.*?\)", "", field.rel_db_type(connection))
-    return {"char": "bpchar", "character": "bpchar", "bit": "bit varying"}.get(
-        plain, plain
-    )  # one without a length
+    plain = re.sub(r"\(.*?\)", "", target_of(field).rel_db_type(connection))
+    # Of these, the name alone has a length: 1.
+    return {"char": "bpchar", "character": "bpchar", "bit": "bit varying"}.get(plain, plain)
 
 
 class Command(Generic[Values, Written]):

@@ -45,7 +45,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from ops.postgres.json_sql import BARE, BOOLEAN, JsonSql, json_sql
+from ops.postgres.json_sql import BARE, BOOLEAN, JsonSql, json_sql, target_of
 from ops.postgres.nesting import Children, More, marker_of, refuse_conversions, schema_in
 from ops.postgres.pool import fetch
 from ops.postgres.statement import Statement
@@ -443,8 +443,7 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
         hint = f", or {column.attname}" if column.concrete and not column.many_to_many else ""
         raise ImproperlyConfigured(f"{owner.__name__}.{last} is a relation; name a field of it{hint}.")
     nullable = nullable or column.null or getattr(column, "generated", False)  # Postgres computes NULL, too
-    while column.is_relation:  # a foreign key has the type of its target, which may be one again
-        column = column.target_field
+    column = target_of(column)
     place.contents.has_documents |= isinstance(column, JSONField)
     return Column(f"{place.path}{path}", json_sql(column, schema, name), nullable)
 

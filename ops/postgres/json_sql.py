@@ -187,6 +187,13 @@ def json_sql(field: "models.Field[Any, Any]", schema: type[BaseModel], name: str
     return choose(candidates, samples, schema, name, of=str(field))
 
 
+def target_of(field: Any) -> Any:
+    """The field whose values a field has: a relation those of its target, which may be a relation, too."""
+    while field.is_relation:
+        field = field.target_field
+    return field
+
+
 def choose(
     candidates: Sequence[JsonSql], samples: Sequence[Any], schema: type[BaseModel], name: str, *, of: str
 ) -> JsonSql:

@@ -32,6 +32,7 @@ from pydantic import BaseModel, PlainSerializer, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from ops.postgres.commands import Column, Insert, sql_of
+from ops.postgres.json_sql import target_of
 from ops.postgres.statement import Statement, literal
 
 LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
@@ -268,9 +269,7 @@ class Staging:
 def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mapping[str, Any]) -> Cell:
     """Raises ImproperlyConfigured for a type or a rule that Postgres does not know."""
     name = f"{schema.__name__}.{column.name}"
-    field: Any = column.related or column.field
-    while field.is_relation:
-        field = field.target_field
+    field = target_of(column.related or column.field)
     info = schema.model_fields[column.name]
     kind, said = _unwrapped(info.annotation)
     # Of a relation, which row it names is all that counts, beside what the schema says.

@@ -42,9 +42,6 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_SHAPES = 512  # compiled queries a listing keeps; each takes about 10 kB, and 200 us to compile again
 MAX_ITEM_SHAPES = 256  # nine fields have 511 choices; most clients make the same few
-# Rows of a page, those in its lists among them, which Postgres writes in some milliseconds: a page that may have more
-# has a connection of its own, since other requests would wait for it.
-MAX_QUICK_ROWS = 2 * MAX_LIMIT
 MAX_PAGE_ROWS = (
     100_000  # of a page, with those in its lists: `limit` has a lower maximum where lists are long
 )
@@ -141,12 +138,7 @@ class Listing:
             raise ImproperlyConfigured(f"The filters of {name} may not be named {', '.join(PARAMETERS)}.")
         self.compile = lru_cache(MAX_SHAPES)(self._compile)
         self.compile_item = lru_cache(MAX_ITEM_SHAPES)(
-            lambda fields: One(
-                self.rows.filter(pk=Param("key")),
-                self.schema,
-                fields,
-                quick=row(self.model, schema, fields, self.annotations).contents.rows <= MAX_QUICK_ROWS,
-            )
+            lambda fields: One(self.rows.filter(pk=Param("key")), self.schema, fields)
         )
         self._parse = lru_cache(MAX_REQUESTS)(self._read)
         LISTINGS.append(self)
@@ -269,8 +261,7 @@ class Listing:
         layout = Layout(
             self.model, self.schema, shape.layout, shape.fields, shown, annotations=self.annotations
         )
-        most = (shape.limit + 1) * (1 + sum(column.contents.rows - 1 for column in layout.columns))
-        return Columns(rows, layout.columns, limit=shape.limit + 1, quick=most <= MAX_QUICK_ROWS), layout
+        return Columns(rows, layout.columns, limit=shape.limit + 1), layout
 
     def select(
         self, path: AccessPath, filters: Collection[str], *, descending: bool, resumed: bool

@@ -56,6 +56,9 @@ SEPARATOR = b",\n"
 FORMULA_STARTS = r"'=', '+', '-', '@', E'\t', E'\r', E'\n', E'\uff1d', E'\uff0b', E'\uff0d', E'\uff20'"
 
 MAX_NESTED_ROWS = 10_000  # that the JSON of one row may hold in all its lists: about a megabyte
+# Rows of a query, those in its lists among them, which Postgres writes in some milliseconds: one that may have more
+# has a connection of its own, since other requests would wait for it.
+MAX_QUICK_ROWS = 2000
 
 
 class Column(NamedTuple):
@@ -648,13 +651,16 @@ class One:
         *,
         quick: bool = True,
     ) -> None:
-        """`quick` is False for a query that may take Postgres more than a few milliseconds (Statement)."""
+        """`quick` is False for a query that may take Postgres more than a few milliseconds (Statement).
+
+        One whose row may hold more than MAX_QUICK_ROWS is not quick in any case.
+        """
         names = schema.model_fields if fields is None else fields
         if not queryset.query.order_by:
             queryset = queryset.order_by()  # the model's own order is for many rows
-        sql, parameters = compile_queryset(
-            queryset, [row(queryset.model, schema, names, queryset.query.annotations)]
-        )
+        json = row(queryset.model, schema, names, queryset.query.annotations)
+        sql, parameters = compile_queryset(queryset, [json])
+        quick = quick and json.contents.rows <= MAX_QUICK_ROWS
         self.statement = Statement(f"{sql} LIMIT 1", parameters, quick=quick, flush=not quick)
 
     async def __call__(self, **values: Any) -> bytes | None:
@@ -670,10 +676,8 @@ class Columns:
     twentieth of the statement's time for rows, and a tenth for columns.
     """
 
-    def __init__(
-        self, queryset: "QuerySet[Any]", columns: Sequence[Json], *, limit: int, quick: bool = True
-    ) -> None:
-        """`quick` is False for a query that may take Postgres more than a few milliseconds (Statement)."""
+    def __init__(self, queryset: "QuerySet[Any]", columns: Sequence[Json], *, limit: int) -> None:
+        """Up to `limit` rows."""
         if not queryset.ordered:
             raise ImproperlyConfigured("A compiled queryset of many rows needs an order.")
         if limit < 1:
@@ -683,9 +687,9 @@ class Columns:
         joined = [joined_sql(name, column) for name, column in zip(names, columns, strict=True)]
         # The limit is a literal: for an unknown one, Postgres would plan to read a tenth of the table.
         page = f"({sql} LIMIT {limit:d}) AS page({', '.join(names)})"
-        self.statement = Statement(
-            f"SELECT {', '.join(joined)}, count(*) FROM {page}", parameters, quick=quick
-        )
+        rows = limit * (1 + sum(column.contents.rows - 1 for column in columns))
+        sql = f"SELECT {', '.join(joined)}, count(*) FROM {page}"
+        self.statement = Statement(sql, parameters, quick=rows <= MAX_QUICK_ROWS)
         self.width = len(columns)
 
     async def fetch(self, parameters: Sequence[bytes | None]) -> tuple[list[bytes], int]:

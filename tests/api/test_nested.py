@@ -12,7 +12,7 @@ from ninja import Schema
 from pydantic import Field
 
 from api import AccessPath, Children, Listing, Writes
-from api.reads.listing import MAX_QUICK_ROWS
+from ops.postgres.compiled import MAX_QUICK_ROWS
 from tests.service import Service, serve
 from tests.shop.models import Category, Order, OrderLine, Product, Tag, Voucher
 from tests.shop.queries import CATEGORIES, ORDER, ORDER_LINES, ORDERS
@@ -21,6 +21,10 @@ from tests.wiretap import Wiretap
 
 LIST = "/api/orders"
 ALL = ["id", "number", "title", "placed", "paid", "voucher", "tags", "lines", "lines_more"]
+
+
+class OrderId(Schema):
+    id: int
 
 
 def get(api: httpx.Client, url: str) -> Any:
@@ -158,9 +162,6 @@ def test_a_page_that_may_hold_many_rows_has_a_connection_of_its_own() -> None:
 
 
 def test_lists_beside_each_other_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OrderId(Schema):
-        id: int
-
     class ManyOut(Schema):
         id: int
         orders: Annotated[list[OrderId], Children(limit=600)]
@@ -175,9 +176,6 @@ def test_lists_beside_each_other_add_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_row_that_may_hold_many_others_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OrderId(Schema):
-        id: int
-
     class LongOut(Schema):
         id: int
         orders: Annotated[list[OrderId], Children(limit=10_000)]  # the most
@@ -188,9 +186,6 @@ def test_a_row_that_may_hold_many_others_has_a_connection_of_its_own(monkeypatch
 
 
 def test_a_page_of_long_lists_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OrderId(Schema):
-        id: int
-
     class LongOut(Schema):
         id: int
         orders: Annotated[list[OrderId], Children(limit=9_999)]

@@ -29,13 +29,15 @@ class Defaults:
         if len(self.lines) - len(self.lines.translate(None, CONTROLS)) != 2 * len(fields):
             raise ValueError(f"A header field of every answer has a control character: {fields!r}")
 
-    def missing(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-        """Those that an answer with these fields lacks.
+    def of(self, status: int) -> "Defaults":
+        """Those of an answer with this status.
 
-        A 304 lacks none: what it has replaces the fields of the answer that it confirms (RFC 9111, 3.2).
+        A 304 has none: what it has replaces the fields of the answer that it confirms (RFC 9111, 3.2).
         """
-        if status == NOT_MODIFIED:
-            return []
+        return NONE if status == NOT_MODIFIED else self
+
+    def missing(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Those that an answer with these fields lacks."""
         own = {name.lower() for name, _ in fields}
         return [field for field in self.fields if field[0] not in own]
 
@@ -51,13 +53,12 @@ def send_answer(
     If `send` is a method of an object that also has a method `send_answer(status, fields, body)`, that one is called.
     So a layer that replaces `send` by its own gets the answer in one piece, too.
     """
-    if status == NOT_MODIFIED:
-        defaults = NONE
+    defaults = defaults.of(status)
     sender = getattr(send, "__self__", None)
     if type(sender) is RequestResponseCycle:
         return _in_one(sender, status, fields, body, defaults)
     if defaults is not NONE:
-        fields = [*fields, *defaults.missing(status, fields)]
+        fields = [*fields, *defaults.missing(fields)]
     whole: Callable[[int, Fields, bytes], Awaitable[None]] | None = getattr(sender, "send_answer", None)
     return whole(status, fields, body) if whole else _in_two(send, status, fields, body)
 
@@ -118,7 +119,7 @@ async def _in_one(
         or not defaults.names.isdisjoint(names)
         or len(own) - len(own.translate(None, CONTROLS)) != 2 * len(lines)  # besides the line breaks
     ):
-        fields = [*fields, *defaults.missing(status, fields)]
+        fields = [*fields, *defaults.missing(fields)]
         await _in_two(cycle.send, status, fields, body)  # type: ignore[arg-type]  # uvicorn's messages are TypedDicts
         return
     cycle.response_started = cycle.response_complete = True

@@ -49,7 +49,8 @@ class Completing:
     def send(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             fields = message.get("headers", ())
-            message = {**message, "headers": [*fields, *self._defaults.missing(message["status"], fields)]}
+            lacking = self._defaults.of(message["status"]).missing(fields)
+            message = {**message, "headers": [*fields, *lacking]}
         return self._send(message)
 
     def send_answer(self, status: int, fields: Fields, body: bytes) -> Awaitable[None]:

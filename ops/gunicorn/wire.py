@@ -55,7 +55,7 @@ class Representation:
         if self._stamp is not of_server:
             fields = [b"%b: %b\r\n" % field for field in (*of_server, *self.fields, *self.changing())]
             self._head = b"".join((STATUS_LINE[self.status], *fields))
-            lacking = defaults.missing(self.status, self.fields)
+            lacking = defaults.of(self.status).missing(self.fields)
             self._end = Defaults(lacking).lines + b"\r\n"
             self._stamp = of_server
         return b"".join((self._head, own, self._end, b"" if head_only else self.body))

@@ -50,7 +50,7 @@ class WithDefaults(Twofold):
             await send_answer(send, self.status, self.fields, self.body, DEFAULTS)
             return
         fields = self.fields
-        self.fields = [*fields, *DEFAULTS.missing(self.status, fields)]
+        self.fields = [*fields, *DEFAULTS.of(self.status).missing(fields)]
         await super().__call__(scope, receive, send)
         self.fields = fields
 

@@ -45,7 +45,7 @@ from ops.asgi.types import SHARED, Application, Receive, Scope, Send
 from ops.postgres.checkouts import recent_waits
 from ops.telemetry import request_stats
 from ops.telemetry.metrics import metrics
-from ops.telemetry.stopwatch import current
+from ops.telemetry.stopwatch import UNMATCHED, current
 
 FIRST, LEAST, MOST = 64, 8, 512  # requests
 ENOUGH = 4  # active requests, from which on another is begun only if its client is still there
@@ -135,7 +135,7 @@ class Admission:
             is_kept=scope["method"] not in READS or SHARED in scope
         ):
             admission.count_refusal()
-            if watch := current.get():
+            if (watch := current.get()) and watch.route == UNMATCHED:
                 watch.route = routes.route_of(path_info(scope))
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
         if admission.active >= ENOUGH and has_left(scope):

@@ -107,9 +107,9 @@ class LeanASGIHandler(StockASGIHandler):
 
         return await super().read_body(receive_again)
 
-    def match(self, request: HttpRequest) -> ResolverMatch:
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
         if hasattr(request, "urlconf"):
-            match = super().match(request)
+            match = super().resolve_request(request)
         else:
             match = request.resolver_match = routes.match_of(request.scope, request.path_info)  # type: ignore[attr-defined]
         if not _is_async(match.func):

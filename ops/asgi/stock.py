@@ -100,13 +100,10 @@ class StockASGIHandler(ASGIHandler):
         return super().process_exception_by_middleware(exception, request)
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        match = self.match(request)
+        match = super().resolve_request(request)
         if watch := stopwatch.current.get():
             watch.route = match.route
         return match
-
-    def match(self, request: HttpRequest) -> ResolverMatch:
-        return super().resolve_request(request)
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
         stopwatch.respond()

@@ -173,14 +173,14 @@ class Connection:
             if not call.future.done():
                 call.future.set_exception(lost)
 
-    def others(self) -> list[Call]:
-        """The calls behind the first one that were sent."""
-        return [each for each in self._expected if isinstance(each, Call)][not self._held :]
-
     def calls(self) -> list[Call]:
         """The calls whose results are due, in order."""
+        return [*self.sent(), *self._again]
+
+    def sent(self) -> list[Call]:
+        """Of these, the ones that Postgres has, or has answered."""
         held = [self._held[0]] if self._held else []
-        return [*held, *(each for each in self._expected if isinstance(each, Call)), *self._again]
+        return [*held, *(each for each in self._expected if isinstance(each, Call))]
 
     def withdraw(self, call: Call) -> None:
         """Drop the result of a call, when it comes: its caller gets it from another connection."""

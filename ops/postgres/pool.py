@@ -269,7 +269,7 @@ class Pool:
             other = self._find(self._lane(first), now, first)
             if not other or other.load:
                 continue
-            for call in connection.others():
+            for call in connection.sent()[1:]:
                 if call.statement.repeatable and not call.future.done():
                     connection.withdraw(call)
                     self._send(other, call, now)
@@ -297,11 +297,12 @@ class Pool:
         def expire() -> None:
             if not call.connection and not call.future.done():
                 TIMED_OUT.value += 1
-                SHED.value += bool(self.borrowed)
-                if not self.borrowed and not self._is_away:
+                error = Busy if self.borrowed else Unreachable
+                if self.borrowed:
+                    SHED.value += 1
+                elif not self._is_away:
                     self._is_away = True  # without a connection the next ones need not wait
                     logger.warning("the database is away: requests that need it are refused")
-                error = Busy if self.borrowed else Unreachable
                 call.future.set_exception(error(f"no connection within {self._options.timeout} s"))
 
         return self._loop.call_later(self._options.timeout, expire)  # a third of asyncio.timeout's cost
@@ -477,7 +478,7 @@ class StockPool:
         """Run a read. Raises psycopg.OperationalError where Postgres, or the queue for it, is not up to it."""
         values = [None if text is None else text.decode() for text in parameters]
         async with AsyncExitStack() as stack:
-            with self._checkout():
+            with _checkout():
                 connection = await stack.enter_async_context(self._source.connection())
             with DB:
                 cursor = await connection.execute(statement.template, values)
@@ -485,7 +486,7 @@ class StockPool:
 
     async def lease(self, begin: Statement) -> "StockLease":
         """A connection for a transaction, which `begin` has begun. Raises as `fetch`."""
-        with self._checkout():
+        with _checkout():
             lease = StockLease(self._source, await self._source.getconn())
         try:
             await lease.fetch(begin, ())
@@ -500,23 +501,24 @@ class StockPool:
         idle = stats["pool_available"]
         return idle, stats["pool_size"] - idle, stats["requests_waiting"]
 
-    @contextmanager
-    def _checkout(self) -> Iterator[None]:
-        """Count a checkout from psycopg's pool, and what it has waited."""
-        began = perf_counter()
-        try:
-            with QUEUE:
-                yield
-        except PoolTimeout:  # whether the pool is full or the server away, it does not say
-            TIMED_OUT.value += 1
-            raise
-        except TooManyRequests:
-            REFUSED.value += 1
-            SHED.value += 1
-            raise
-        finally:
-            WAITED.observe(perf_counter() - began)
-        TAKEN.value += 1
+
+@contextmanager
+def _checkout() -> Iterator[None]:
+    """Count a checkout from psycopg's pool, and what it has waited."""
+    began = perf_counter()
+    try:
+        with QUEUE:
+            yield
+    except PoolTimeout:  # whether the pool is full or the server away, it does not say
+        TIMED_OUT.value += 1
+        raise
+    except TooManyRequests:
+        REFUSED.value += 1
+        SHED.value += 1
+        raise
+    finally:
+        WAITED.observe(perf_counter() - began)
+    TAKEN.value += 1
 
 
 class StockLease:

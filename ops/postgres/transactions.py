@@ -204,9 +204,8 @@ class DjangoTransaction(Transaction):
 
     def _leave(self, error: Exception | None) -> None:
         if self.hooks and not error:
-            on_commit(self._set_committed)
-        for hook in () if error else self._in_order():
-            on_commit(partial(async_to_sync(_call), hook))
+            for hook in (self._set_committed, *self._in_order()):
+                on_commit(partial(async_to_sync(_call), hook))
         try:
             self._atomic.__exit__(type(error) if error else None, error, None)
         except Error as failed:

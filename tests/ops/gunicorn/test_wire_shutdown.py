@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from pytest_django import Settings
+from django.test import override_settings
 
 from ops.gunicorn.limits import Limits
 from ops.telemetry.readiness import readiness
@@ -92,9 +92,9 @@ LIMITS = Limits(
 
 
 @pytest.mark.parametrize("data", [b"", HALF, POST, POST[:-1], MISS + POST[:-1], SLOW[:-1]], ids=repr)
-def test_a_stop_is_not_held_up(settings: Settings, pair: Twins, data: bytes) -> None:
+@override_settings(REQUEST_LIMITS=LIMITS)
+def test_a_stop_is_not_held_up(pair: Twins, data: bytes) -> None:
     """By what has not come whole: what is left for it is a farewell."""
-    settings.REQUEST_LIMITS = LIMITS
     with pair.wire.connect() as connection:
         connection.sendall(data)
         pair.wire.run_there(pair.wire.read())
@@ -104,8 +104,8 @@ def test_a_stop_is_not_held_up(settings: Settings, pair: Twins, data: bytes) -> 
         assert time.monotonic() - began < DEADLINE / 2
 
 
-def test_content_that_comes_during_a_stop(settings: Settings, pair: Twins) -> None:
-    settings.REQUEST_LIMITS = LIMITS
+@override_settings(REQUEST_LIMITS=LIMITS)
+def test_content_that_comes_during_a_stop(pair: Twins) -> None:
     with pair.wire.connect() as connection:
         connection.sendall(request(b"/zoo/length", b"Content-Length: 1000", method=b"POST"))
         pair.wire.run_there(pair.wire.read())

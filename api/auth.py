@@ -33,9 +33,8 @@ from ops.telemetry.stopwatch import AUTH
 MAX_CREDENTIAL_CHARACTERS = 4096  # a JWT with a few dozen claims; a longer one is not looked at
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # scope-token of RFC 6749, section 3.3
 
-IDENTITY = (
-    "identity"  # in the scope of a request that a layer has authenticated (api/limits.py): Authenticated
-)
+# In the scope of a request that a layer has authenticated (api/limits.py): what it has found, as Authenticated.
+IDENTITY = "identity"
 # Seconds for which an endpoint takes a layer's result. A client may send its content for longer, and lose its key.
 HANDED_ON_SECONDS = 0.5
 

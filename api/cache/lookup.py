@@ -324,9 +324,8 @@ class Lookup:
 
     def _revalidate_soon(self, target: Target) -> None:
         """Revalidate the entry in the background, unless that is under way."""
-        if self._revalidations.get(target.key) is None and time.monotonic() >= self._paused.get(
-            target.key, 0.0
-        ):
+        is_paused = time.monotonic() < self._paused.get(target.key, 0.0)
+        if not is_paused and self._revalidations.get(target.key) is None:
             self._spawn(self._revalidations.lead(self._revalidations.begin(target), self._revalidate))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

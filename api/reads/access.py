@@ -26,9 +26,8 @@ class Filter:
 
     lookup: str
     meaning: str
-    column: str = (
-        ""  # empty: the path's sort key; of an equals() until AccessPath has it, the parameter's name
-    )
+    # Empty: the path's sort key; of an equals() until AccessPath has it, the parameter's name.
+    column: str = ""
     by: str = ""  # the unique field of the related model that names the related row
 
     def bounds_start(self, *, descending: bool) -> bool:

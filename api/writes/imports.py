@@ -150,10 +150,8 @@ class Import:
                 yield self._fault(wrong.line, fault.parameter, fault.code, fault.detail)
         for name in wrong.unknown:
             yield self._fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
-        schema, _, table = self.plan.model._meta.db_table.strip('"').rpartition('"."')
         for name in wrong.broken:
-            violation = Violation(schema, table, name)
-            faults = faults_of("constraint", violation, self._names)
+            faults = faults_of("constraint", Violation.of(self.plan.model, name), self._names)
             yield from (
                 self._fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults
             )

@@ -30,7 +30,7 @@ from api.writes import content, preconditions
 from api.writes.commands import Delete, Insert, Invalidating, Update
 from api.writes.inputs import content_of, read
 from api.writes.violations import Names, place, problem_of
-from ops.postgres.commands import SEEN, Command, Row, Rows
+from ops.postgres.commands import SEEN, Command, Row, Rows, key_name
 from ops.postgres.compiled import path_of
 from ops.postgres.digests import digest
 from ops.postgres.statement import Param
@@ -79,10 +79,7 @@ class Writes:
             self.schema,
             None if chosen is None else [name for name in chosen if name not in keys],
         )
-        key = self.model._meta.pk.attname
-        self.key_name = next(
-            (name for name in self.schema.model_fields if path_of(self.schema, name) == key), ""
-        )
+        self.key_name = key_name(self.model, self.schema)
         prefix = self.schema.__name__.removesuffix("Out")
         shown = {
             name: column for name, column in self.insert.columns.items() if name in self.schema.model_fields
@@ -137,14 +134,17 @@ class Writes:
         return [
             Fault(parameter=name if at is None else place(at, name), code="unsupported_merge", detail=detail)
             for name in self.documents
-            if isinstance(value := values.get(name), dict | BaseModel)
-            or (
-                not isinstance(
-                    value, str | int | float | list | NoneType
-                )  # of another type, it may print one
-                and self.update.columns[name].prepare(value).startswith("{")
-            )
+            if self._is_object(name, values.get(name))
         ]
+
+    def _is_object(self, name: str, value: Any) -> bool:
+        """Whether the field's JSON is an object. A value of a type that JSON lacks is printed to see it."""
+        if isinstance(value, dict | BaseModel):
+            return True
+        if isinstance(value, str | int | float | list | NoneType):
+            return False
+        document: str = self.update.columns[name].prepare(value)
+        return document.startswith("{")
 
     def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:
         """The values of the content, without the key."""

@@ -18,7 +18,7 @@ the parameter that it came in.
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import django.db
 import psycopg
@@ -108,6 +108,12 @@ class Violation:
     constraint_name: str
     column_name: str = ""
     message_detail: str = ""
+
+    @classmethod
+    def of(cls, model: type[Model], constraint: str) -> Self:
+        """Of a constraint of the model's table, whose name Django spells with a schema, or without."""
+        schema, _, table = model._meta.db_table.strip('"').rpartition('"."')
+        return cls(schema, table, constraint)
 
 
 def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[Fault]:

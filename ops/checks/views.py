@@ -53,18 +53,16 @@ def check_views(**_kwargs: Any) -> Messages:
 
 def check_root_path(**_kwargs: Any) -> Messages:
     """No route begins with ROOT_PATH, which is taken off a path that has it already."""
-    prefix = settings.ROOT_PATH.removeprefix("/") + "/"
-    if prefix == "/" or not (
-        found := next((route for route, _ in _routes() if route.startswith(prefix)), "")
-    ):
-        return []
+    prefix = f"{settings.ROOT_PATH}/".removeprefix("/")
+    routes = [route for route, _ in _routes() if prefix and route.startswith(prefix)]
     return [
         warning(
             "014",
-            f"ROOT_PATH is {settings.ROOT_PATH!r}, with which the route {found!r} begins: requests for it are 404, "
+            f"ROOT_PATH is {settings.ROOT_PATH!r}, with which the route {route!r} begins: requests for it are 404, "
             "since a proxy may leave the prefix on.",
             "Choose another prefix, or let the proxy leave this one on and set no ROOT_PATH.",
         )
+        for route in routes[:1]
     ]
 
 

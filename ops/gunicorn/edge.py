@@ -379,7 +379,7 @@ class EdgeProtocol(PipeliningProtocol):
         now, patience, transport = self.loop.time(), self._patience, self.transport
         unsent = transport.get_write_buffer_size()
         if unsent:  # the kernel has up to 4 MB, of which the client has to read a third before it takes more
-            unsent += struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
+            unsent += self._kept_by_kernel()
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self.limits.patience_seconds:
@@ -406,6 +406,11 @@ class EdgeProtocol(PipeliningProtocol):
                 transport.close()
                 return
         self._watch = self.loop.call_at(due, self._look)
+
+    def _kept_by_kernel(self) -> int:
+        """Bytes that were written, and that the client has not acknowledged."""
+        kept: int = struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
+        return kept
 
     def _is_at_rest(self) -> bool:
         """Whether every request has its answer."""
@@ -444,8 +449,7 @@ class EdgeProtocol(PipeliningProtocol):
             cycle.message_event.set()
         else:
             self._file(refused)
-        self._is_reading = False
-        self.parser, self.flow.unread = DISCARD, b""
+        self._stop_reading()
         if self._is_at_rest():
             self._leave(answer)
         else:
@@ -468,10 +472,14 @@ class EdgeProtocol(PipeliningProtocol):
 
     def linger(self) -> None:
         """Close once the client has, or after a while. What comes, or has come behind the request, is dropped."""
-        self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
+        self._stop_reading()
         self.pipeline.clear()
         self.cycle = self._running  # type: ignore[assignment]
         self._leave(b"")
+
+    def _stop_reading(self) -> None:
+        """Drop what comes, and what has come and is not parsed yet."""
+        self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
 
     def _leave(self, answer: bytes) -> None:
         """Say it, and wait until the client has closed."""
@@ -487,8 +495,7 @@ class EdgeProtocol(PipeliningProtocol):
 
     def _end(self) -> None:
         """Abort, unless the client is still reading the answer."""
-        unsent = self.transport.get_write_buffer_size()
-        unsent += struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
+        unsent = self.transport.get_write_buffer_size() + self._kept_by_kernel()
         if unsent and unsent != self._unsent:
             self._unsent = unsent
             self._watch = self.loop.call_later(self.limits.patience_seconds, self._end)

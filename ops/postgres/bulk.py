@@ -57,6 +57,7 @@ from ops.postgres.commands import (
     Rows,
     Update,
     insertion,
+    key_name,
     plain_type,
     read_written,
     refuse_own_table,
@@ -65,7 +66,7 @@ from ops.postgres.commands import (
     table_of,
     written_as,
 )  # fmt: skip
-from ops.postgres.compiled import Json, compile_queryset, joined_sql, path_of, quote, row, value
+from ops.postgres.compiled import Json, compile_queryset, joined_sql, quote, row, value
 from ops.postgres.statement import Param, Statement, text_of
 
 Values = Sequence[Mapping[str, Any]]  # of each item, by the names of its fields
@@ -323,10 +324,10 @@ class DeleteMany(Many):
 
 def key_of(model: type[Model], schema: type[BaseModel]) -> str:
     """The schema's field with the primary key. Raises ImproperlyConfigured if it has none."""
-    found = [name for name in schema.model_fields if path_of(schema, name) == model._meta.pk.attname]
+    found = key_name(model, schema)
     if not found:
         raise ImproperlyConfigured(f"{schema.__name__}: a command of many rows needs the field of their key.")
-    return found[0]
+    return found
 
 
 def _quote(name: Any) -> str:

@@ -569,6 +569,11 @@ def refuse_own_table(model: type[Model], answer: Json) -> None:
         raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
 
 
+def key_name(model: type[Model], schema: type[BaseModel]) -> str:
+    """The schema's field with the primary key; empty if it has none."""
+    return next((name for name in schema.model_fields if path_of(schema, name) == model._meta.pk.attname), "")
+
+
 def table_of(model: type[Model]) -> str:
     quoted: str = connection.ops.quote_name(model._meta.db_table)
     return quoted

@@ -75,9 +75,8 @@ class Contents:
 
     tables: dict[str, str] = field(default_factory=dict)  # of related rows, each with a path that leads there
     rows: int = 1  # at most, itself and those in its lists
-    has_documents: bool = (
-        False  # which Postgres holds, and not every reader of JSON takes: 1e400, a thousand levels
-    )
+    # Postgres holds documents that not every reader of JSON takes: 1e400, a thousand levels.
+    has_documents: bool = False
     # Of each list: the schema's field, the model of the rows that refer to this row, and their foreign key to it.
     lists: list[tuple[str, type[Model], str]] = field(default_factory=list)
 

@@ -14,7 +14,7 @@ from ops.telemetry.stopwatch import CACHE, STAGES, UNMATCHED, Stopwatch
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 # Templates come from the URL configuration, not from clients; this bounds a mistake.
 MAX_ROUTES = 200
-FAILURES = ("500", "503")  # that each route has from 0 on
+FAILURES = ("500", "503")  # that each route has from 0 on, or Prometheus would not see the first ones
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 REQUESTS = metrics.counter("http_requests_total", "Requests answered.", "route", "method", "status")
@@ -86,7 +86,8 @@ def durations(route: Route, method: str) -> Durations:
         known = method if method in METHODS else OTHER
         if known not in route.methods:
             route.methods[known] = Durations(route, known)
-            _begin_at_zero(route, known)
+            for status in FAILURES:
+                REQUESTS.labels(route.template, known, status)
         found = route.methods[known]
     return found
 
@@ -116,12 +117,6 @@ def count() -> None:
         counted[series] = counted.get(series, 0) + sum(durations.counts)
     for series, requests in counted.items():
         series.value = requests
-
-
-def _begin_at_zero(route: Route, method: str) -> None:
-    """Or Prometheus would not see a route's first failures."""
-    for status in FAILURES:
-        REQUESTS.labels(route.template, method, status)
 
 
 metrics.register(count)

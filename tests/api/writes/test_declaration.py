@@ -1,6 +1,7 @@
 """Writes of resources that the shop does not serve: what is refused when they are declared, and what works."""
 
 import re
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
@@ -138,7 +139,12 @@ def writes_of(name: str, kind: Any) -> Writes:
         ("price", float | None, "12.50", 12.5),
         ("url", HttpUrl, "https://example.org/größe", "https://example.org/gr%C3%B6%C3%9Fe"),
         ("char", HttpUrl | None, "http://a.org", "http://a.org/"),
-        ("address", IPvAnyAddress, "::1", "::1"),
+        pytest.param(
+            *("address", IPvAnyAddress, "::1", "::1"),
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 13), reason="prints mapped addresses otherwise than Postgres"
+            ),
+        ),
         ("date", PastDate, "2020-01-01", "2020-01-01"),
         ("document", Details, {"colour": "red"}, {"colour": "red", "seenAt": None}),
         (

@@ -1,6 +1,7 @@
 """What counts as a write that was done: the answer, Postgres and what was sent agree, and faults are refused."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ STATUS = {"POST": 201, "PUT": 200, "GET": 200, "DELETE": 204}
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with spare.create("test_lab_writes") as database:
+    with spare.create(f"test_lab_writes_{os.getpid()}") as database:
         with database.connect() as connection:
             connection.execute("CREATE TABLE thing (id int GENERATED ALWAYS AS IDENTITY, price numeric(5,2))")
         yield database.url

@@ -1,11 +1,11 @@
-"""Invalidation: a change of rows is published, and no worker answers with an entry that depended on them.
+"""Invalidation: a change of rows is published, and each worker that hears of it drops what depends on them.
 
     Product.objects.filter(...).update(...)         # invalidates, as save(), delete() and the bulk methods do
     invalidate(Product)                             # after SQL of one's own: any of its rows may have changed
     invalidate(Product, 7, 8)                       # or these
     await ainvalidate(Product, 7)                   # in async code, once the change is committed
 
-Models with an InvalidatingQuerySet as their manager need no such call.
+A model whose managers are InvalidatingQuerySets needs no call after a change by the ORM.
 """
 
 import asyncio
@@ -88,13 +88,17 @@ class AsyncBatch(Batch):
 
 
 def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
-    named = [*keys]
-    if ANY in named or len(named) > MAX_KEYS:
-        named = [ANY]
+    """Of the entries that a change of these rows makes invalid: lists (None), and single rows, some or ANY.
+
+    A row of a child is a row of its parents, too: `lineage` has the model and those.
+    """
+    changed = [*keys]
+    if ANY in changed or len(changed) > MAX_KEYS:
+        changed = [ANY]
     return [
-        tag(one, key)
-        for one in lineage(model)
-        for key in (None, *(named if has_key_of(model, one) else [ANY]))
+        tag(table, key)
+        for table in lineage(model)
+        for key in (None, *(changed if has_key_of(model, table) else [ANY]))
     ]
 
 

@@ -67,10 +67,11 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Conditions | None:
     return Conditions(found[0], found[1], found[2], rare)
 
 
-def has_failed(wanted: Rare, etag: bytes, modified: int | None) -> bool:
-    """Whether the client asks for another or an older representation: the answer is then 412.
+def fails_precondition(wanted: Rare, etag: bytes, modified: int | None) -> bool:
+    """Whether If-Match or If-Unmodified-Since excludes this representation: the answer is then 412.
 
-    `etag` and `modified` are as for is_unchanged.
+    `etag` is an entity tag in its quotes, without W/; `modified` is Last-Modified in seconds since the epoch, None if
+    the representation has none.
 
     If-Match compares strongly and overrides If-Unmodified-Since, which is ignored if it is no date (RFC 9110,
     sections 13.1.1, 13.1.4 and 13.2.2).
@@ -85,8 +86,7 @@ def has_failed(wanted: Rare, etag: bytes, modified: int | None) -> bool:
 def is_unchanged(conditions: Conditions, etag: bytes, modified: int | None) -> bool:
     """Whether the client has this representation already: the answer is then 304.
 
-    `etag` is an entity tag in its quotes, without W/; `modified` is Last-Modified in seconds since the epoch, None if
-    the representation has none.
+    `etag` and `modified` are as above.
 
     If-None-Match compares weakly and overrides If-Modified-Since (RFC 9110, sections 13.1.2 and 13.2.2).
     """

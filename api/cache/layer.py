@@ -16,7 +16,7 @@ from django.urls import Resolver404, get_resolver
 from django.urls.converters import get_converters
 
 from api.cache import changes, metrics
-from api.cache.conditions import Conditions, has_failed, read
+from api.cache.conditions import Conditions, fails_precondition, read
 from api.cache.entry import CACHE_NAME, Entry
 from api.cache.lookup import COLLAPSED, HIT, L1, L2, MISS, NO_TIER, STALE, Lookup, Pending
 from api.cache.memory import MAX_BYTES, Memory
@@ -208,7 +208,7 @@ def _send_entry(send: Send, entry: Entry, conditions: Conditions, cache_status: 
     chosen = entry.select(conditions)
     fields = chosen.fields
     if rare := conditions.rare:
-        if has_failed(rare, chosen.etag, entry.modified):
+        if fails_precondition(rare, chosen.etag, entry.modified):
             detail = "The resource has another representation than If-Match or If-Unmodified-Since asks for."
             return refuse(send, 412, "precondition_failed", detail, cache_status[1:])
         if rare.has_credentials:

@@ -9,27 +9,28 @@ The result by outcome and tier, as `PageCache` counts it:
     ----------+-----------+----------------------------------------------------------------------------------
     hit       | wire, l1  | fresh, from the worker's memory
     hit       | l2        | fresh, confirmed by Redis for this request
-    stale     | l1, l2    | stale, while the next one is computed in the background, or because that has failed
+    stale     | l1, l2    | stale, while the next is computed in the background, or the last, since that has failed
     miss      | none      | computed for this request
     collapsed | none      | computed for another request of this worker (single flight)
     collapsed | l2        | computed by another worker meanwhile
     pending   | none      | 503: it is being computed, for longer than a request waits
 
-Stampedes: within a worker, requests for one key share a flight. Among workers, each computes a cheap entry once at
-most. An expensive one (`cost` of its policy) is computed by one worker at a time, under a lock. The others wait for
-it, `cost` seconds at most. Expiry has no jitter: stale-while-revalidate hides it from requests.
+Stampedes: within a worker, requests for one key share a flight, if that is recent enough to have all changes.
+Several workers may compute a cheap entry at the same time. An expensive one (`cost` of its policy) is computed by one
+worker at a time, under a lock. The others wait for it, `cost` seconds at most. Expiry has no jitter:
+stale-while-revalidate hides it from requests.
 
-A lock that nobody holds any more makes others wait in vain:
+A lock may outlive its holder, and others then wait in vain:
 
-    it is left                              | and ends
-    ----------------------------------------+------------------------------------------------------------------------
-    by a holder that was killed             | after 3 times what the page took to compute lately (locks.py)
-    since the reply came too late, or never | a task in the background deletes it, if it has this worker's token
-    since Redis did not take its release    | the same, as soon as Redis does
+    it was left because                      | and ends
+    -----------------------------------------+-----------------------------------------------------------------------
+    its holder was killed                    | after 3 times the page's last measured time, `cost` at most (locks.py)
+    Redis's reply came too late, or never    | a task in the background deletes it, if it has this worker's token
+    Redis did not take its release           | the same, as soon as Redis does
 
 An answer that goes by its age alone (statistics, say) takes seconds, and no change of rows makes it invalid. So
-memory is trusted with it: a fresh one needs no confirmation, and a stale one is sent while the next is computed, for
-however long, and without Redis, too. The first is computed in the background: no request that gives up ends it.
+memory needs no Redis for it: it sends a fresh one unconfirmed, and a stale one, until its stale time ends, while the
+next is computed. If memory has none, a background task computes it, which goes on if the request gives up.
 """
 
 import asyncio
@@ -98,7 +99,10 @@ class Lookup:
         return entry, HIT if now < entry.fresh_until else STALE
 
     async def find(self, target: Target) -> Found:
-        """The answer, from Redis or the application. Raises Unstorable, Pending, or an error of the application."""
+        """An entry, confirmed by Redis or computed, or an answer that is not stored.
+
+        Raises Unstorable, Pending, or an error of the application.
+        """
         by_age = target.policy.goes_by_age
         while flight := self._flights.get(target.key):
             if time.monotonic() >= flight.asked + TRUST_SECONDS + GRACE_SECONDS and not by_age:
@@ -284,14 +288,14 @@ class Lookup:
         entry.trusted_until = max(flight.asked, min(trusted, entry.fresh_until))
 
     def _serve_stale(self, entry: Entry, flight: Flight) -> Found:
-        """The old entry once more; the next attempt to compute it anew comes when it is not trusted any more."""
+        """The old entry. Unless it is outdated, it is trusted for a while, in which nobody computes the next one."""
         if not flight.outdated:
-            self.memory.put(entry, flight.target.tags)  # so that the wire does not have it
+            self.memory.put(entry, flight.target.tags)  # takes it off the wire, too
             # What takes long and fails is not tried all the time.
             pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
             entry.trusted_until = min(time.monotonic() + pause, entry.stale_until)
             self._paused.pop(entry.key, None)
-            self._paused[entry.key] = entry.trusted_until  # the entry itself is not kept with PAGE_CACHE=l2
+            self._paused[entry.key] = entry.trusted_until  # for PAGE_CACHE=l2, where memory keeps no entry
             if len(self._paused) > MAX_PAUSED:
                 del self._paused[next(iter(self._paused))]
         return Found(entry, None, STALE, L1)
@@ -323,7 +327,7 @@ class Lookup:
             await asyncio.sleep(GIVE_BACK_SECONDS)
 
     def _revalidate_soon(self, target: Target) -> None:
-        """Revalidate the entry in the background, unless that is under way."""
+        """Revalidate the entry in the background, unless that is under way or has failed a moment ago."""
         is_paused = time.monotonic() < self._paused.get(target.key, 0.0)
         if not is_paused and self._revalidations.get(target.key) is None:
             self._spawn(self._revalidations.lead(self._revalidations.begin(target), self._revalidate))

@@ -16,7 +16,7 @@ MAGIC = b"s10\x03"  # the last byte is the version of this form
 
 
 class Corrupt(Exception):
-    """These bytes were not packed here."""
+    """These bytes are not the entry that was asked for."""
 
 
 def pack(entry: Entry) -> bytes:
@@ -34,23 +34,23 @@ def pack(entry: Entry) -> bytes:
 
 
 def unpack(data: bytes, target: Target) -> Entry:
-    """Raises Corrupt."""
+    """The entry in these bytes. Raises Corrupt, also if it is not the target's."""
     try:
         magic, expected, length = HEAD.unpack_from(data)
         metadata, body = data[HEAD.size : HEAD.size + length], data[HEAD.size + length :]
         if magic != MAGIC or len(metadata) != length or expected != checksum(metadata, body):
             raise Corrupt
-        known = orjson.loads(metadata)
-        if known["key"] != target.key:  # another request's answer
+        details = orjson.loads(metadata)
+        if details["key"] != target.key:  # another request's answer
             raise Corrupt
         return Entry(
             target,
-            [(name.encode("latin-1"), value.encode("latin-1")) for name, value in known["fields"]],
+            [(name.encode("latin-1"), value.encode("latin-1")) for name, value in details["fields"]],
             body,
-            created=float(known["created"]),
-            seconds=float(known["seconds"]),
-            versions={tag: version.encode() for tag, version in known["versions"].items()},
-            etag=known["etag"].encode(),
+            created=float(details["created"]),
+            seconds=float(details["seconds"]),
+            versions={tag: version.encode() for tag, version in details["versions"].items()},
+            etag=details["etag"].encode(),
         )
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt from error

@@ -57,12 +57,12 @@ def is_invalidating(model: type[Model]) -> bool:
 
 
 def connect_signals() -> None:
-    """Listen to the signals of these models, and of all that share a table with one, once all of them are loaded."""
+    """Listen to the signals of these models, and of all that share a table with one. Call it when all are loaded."""
     announced = {
-        table
+        concrete
         for one in apps.get_models()
         if isinstance(one._default_manager.all(), InvalidatingQuerySet)
-        for table in lineage(one)
+        for concrete in lineage(one)
     }
     for model in apps.get_models():
         if announced & {*lineage(model)}:

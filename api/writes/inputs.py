@@ -164,7 +164,7 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
             kind, metadata = str, [Field(pattern=pattern)]
     if field.null and type(None) not in getattr(kind, "__args__", ()):
         kind |= None
-    return Annotated[(kind, *metadata)]  # as Python 3.11 spells it
+    return Annotated[kind, *metadata]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Refuses a request's content before it is read: by an unknown path, a method that the route lacks, or its size.
+"""Refuses a request's content for an unknown path, a method that the route lacks, or its size; unread where it can.
 
 Django reads a whole body, into memory and then to disk, before it looks at the path. This layer stands directly
 before Django's handler, resolves the route of a request that has content, and lets the content through as far as the
@@ -34,7 +34,7 @@ CONTENT = frozenset((b"content-length", b"transfer-encoding"))
 LINGER_SECONDS = 2.0
 # Seconds in which the handler ends a request whose client has left. Django's own and the lean one do it at once.
 LEFT_SECONDS = 5.0
-STREAM = "content"  # in the scope of a request whose content is its view's to read
+STREAM = "stream"  # in the scope of a request whose content is its view's to read
 
 
 def body_limit(limit: int) -> Callable[[View], View]:
@@ -230,9 +230,10 @@ class Stream:
 
 
 async def stream_of(request: HttpRequest) -> AsyncIterator[bytes]:
-    """The content of a view with @streamed_body, in pieces. Raises Refused, which is answered as what it says.
+    """A request's content, in pieces, for a view with @streamed_body.
 
-    A request without this layer, as Django's test client makes it, has its content in one piece.
+    Without a stream from the layer (there is no content, or Django's test client asks) it is `request.body`, in one
+    piece. Raises Refused, which the handler answers with its status, and RequestAborted if the client leaves.
     """
     stream: Stream | None = getattr(request, "scope", {}).get(STREAM)
     if stream:

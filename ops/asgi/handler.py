@@ -1,8 +1,8 @@
 """Django's ASGI handler without the threads and tasks that an async request does not need.
 
-Django's own sends request_started and closes the response in a thread, which it starts and joins for each
-request, and wraps the request in two more tasks. Here each comes only where it is used: a thread for sync code, a
-signal for receivers that are not Django's or for open connections, a watch for clients that leave for long requests
+Django's handler starts and joins a thread for each request, which sends request_started and closes the response, and
+makes two more tasks. Here each comes only where it is used: a thread for sync code; the signal if it has other
+receivers than Django's, or connections are open; a watch for a client that leaves if the request takes long
 (docs/decisions/0007-lean-handler.md has the figures).
 
 asgiref starts the thread of a request at its first sync_to_async. Before that, no connection of the sync ORM can have
@@ -91,7 +91,7 @@ class LeanASGIHandler(StockASGIHandler):
                 await self.finish(request, response)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
-        """Spool only a body that comes in parts or is large: most requests are one message with none."""
+        """Spool only a body that is large or in parts: most requests have none."""
         message = await receive()
         body = message.get("body", b"")
         if (

@@ -1,15 +1,16 @@
-"""Django's own handler, with the promises of this service about every answer: RUNTIME=stock, and the lean one's base.
+"""Django's own handler, with this service's promises about every answer; ops/asgi/handler.py extends it.
 
-It tells the stopwatch which route a request takes, and when its view has returned.
+It tells the stopwatch which route a request takes, and when its view has returned. It counts requests for admission
+control (ops/asgi/admission.py).
 
 A whole answer has a Content-Length. Django leaves that to CommonMiddleware, which costs each request two thread hops.
 Without it, uvicorn answers in chunks, which HTTP/1.0 clients cannot read (RFC 9112, section 6.1). A 204 and a 304
-have none (RFC 9110, section 8.6), and no content, even if the view gives some: it would be taken for the next answer.
+have no Content-Length (RFC 9110, section 8.6), nor content: what the view gives would be taken for the next answer.
 
 An answer that says nothing of caching gets settings.CACHE_CONTROL. Without it, a cache may keep a 404, and may guess
 for how long (RFC 9111, section 4.2.2).
 
-Django's own tests, which compare whole answers, run without that setting, and get Django's.
+Where that setting does not exist, answers are Django's own: its tests, which compare whole ones, run so.
 """
 
 import asyncio
@@ -46,10 +47,10 @@ class StockASGIHandler(ASGIHandler):
             )
 
     async def run_get_response(self, request: Any) -> Any:
-        """As Django's, counted as work: the content has been read, and the answer is not being sent yet."""
+        """As Django's, counted as work: from the content's end, which a Stream tells, to the answer's beginning."""
         stream: Stream | None = request.scope.get(STREAM)
         admission.active += 1
-        admission.begun += 1
+        admission.begun += 1  # exports see by it that others have come
         if stream:
             stream.is_counted = True
         try:

@@ -1,7 +1,7 @@
-"""Times, names, counts and logs every request, in pure ASGI. config/asgi.py has the few layers outside of this one.
+"""Times and counts each request, gives it an id, and logs those that failed or were slow, and a sample; in pure ASGI.
 
-The header fields tell the time until they are sent. The metrics have all of it, and also count the requests whose
-clients have left before an answer. docs/lab.md has the cost of a request.
+Header fields give the time until they are sent; metrics the whole time, also of requests whose clients left before an
+answer. config/asgi.py has the few layers outside of this one, docs/lab.md the cost of a request.
 """
 
 import random
@@ -41,10 +41,10 @@ class Telemetry:
         self.total = budget.total
         limits = asdict(budget)
         self.limits = [limits.get(stage.name, budget.total) for stage in STAGES]
-        self.sample = settings.ACCESS_LOG
+        self.access_log_share = settings.ACCESS_LOG
         self.shows_stages = settings.SERVER_TIMING == "all"
         self._key = settings.SERVER_TIMING_KEY.encode()
-        self._hits: dict[tuple[str, str], request_stats.Durations] = {}  # by route and method
+        self._hit_durations: dict[tuple[str, str], request_stats.Durations] = {}  # by route and method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,25 +82,25 @@ class Telemetry:
 
     def sent(self, hit: Hit) -> None:
         """Record its duration in the metrics."""
-        durations = self._hits.get((hit.route, hit.method))
+        durations = self._hit_durations.get((hit.route, hit.method))
         if durations is None:
             durations = request_stats.durations(request_stats.route(hit.route), hit.method)
-            self._hits[hit.route, hit.method] = durations
+            self._hit_durations[hit.route, hit.method] = durations
         request_stats.record(durations, hit.status, hit.seconds)
 
 
 class Exchange(Stopwatch):
     """The stopwatch of a request, and the `send` for its answer."""
 
-    __slots__ = ("_finished", "_is_whole", "_of_ours", "_scope", "_send", "_telemetry", "status")
+    __slots__ = ("_finished", "_is_whole", "_own_seconds", "_scope", "_send", "_telemetry", "status")
 
     def __init__(self, telemetry: Telemetry, scope: Scope, send: Send) -> None:
         super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
-        self._is_whole = True  # before its first piece is sent: it has a Content-Length
-        # Seconds for which the service answers, of an answer in pieces: its client sets the pace once it is sent.
-        self._of_ours: float | None = None
+        self._is_whole = True  # the answer has a Content-Length: it was made before its first piece was sent
+        # That the service spent on an answer in pieces; its client sets the pace of the rest.
+        self._own_seconds: float | None = None
         self.status = 0
 
     async def send(self, message: Message) -> None:
@@ -110,8 +110,8 @@ class Exchange(Stopwatch):
             await self._send({**message, "headers": [*fields, *self._headers()]})
             return
         more = message.get("more_body")
-        if more and self._of_ours is None:
-            self._of_ours = self.lap() if self._is_whole else 0.0
+        if more and self._own_seconds is None:
+            self._own_seconds = self.lap() if self._is_whole else 0.0
         await self._send(message)
         if not more:
             self.finish()
@@ -135,7 +135,7 @@ class Exchange(Stopwatch):
         return [*super().passed_on(), *request_id.trace_of(self._scope["headers"])]
 
     def finish(self) -> None:
-        """File the request, once: after its last byte, or when it has ended without one."""
+        """Record the request, once: after its last byte, or when it has ended without one."""
         if self._finished:
             return
         self._finished = True
@@ -148,14 +148,14 @@ class Exchange(Stopwatch):
             if self._has_room(FAILED, status):
                 logger.error(FAILED, **self._line(status, seconds))
         elif (
-            (seconds if self._of_ours is None else self._of_ours) > telemetry.total
+            (seconds if self._own_seconds is None else self._own_seconds) > telemetry.total
             and monotonic() >= readiness.warm_at
             and self._has_room(OVER, status)
         ):
             limits = zip(STAGES, self.seconds, telemetry.limits, strict=True)
             over = [stage.name for stage, spent, limit in limits if spent > limit] or ["total"]
             logger.warning(OVER, **self._line(status, seconds), over=over)
-        if telemetry.sample and random.random() < telemetry.sample:  # noqa: S311  a sample needs no secrecy
+        if telemetry.access_log_share and random.random() < telemetry.access_log_share:  # noqa: S311  a sample needs no secrecy
             access.info("request", **self._line(status, seconds))
 
     def _has_room(self, event: str, status: int) -> bool:

@@ -36,7 +36,7 @@ def check_two_releases(databases: Collection[str] | None = None, **_kwargs: Any)
             "As for ops.W060; or stop the old release before the new one starts.",
         )
         for alias, budget in _budgets(databases)
-        if budget.worst <= budget.room < budget.worst_of_two
+        if budget.worst <= budget.room < budget.worst_of_two_releases
     ]
 
 

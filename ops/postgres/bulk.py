@@ -13,7 +13,7 @@ All or nothing, in one round trip, with the rows in the order of the items. If t
 related row, finds no row, NotWritten.items names the item. A broken constraint is psycopg's error, which does not
 tell the item.
 
-The items come as one array a column. Their rows are locked in the order of their keys before one is changed, so that
+The items come as one array a column. Their rows are locked in the order of their keys before any is changed, so that
 two commands do not wait for each other. The rest is the SQL of the single commands, by the ORM's compilers:
 
     WITH "bulk items" AS (SELECT i.*, j8."id" AS k8
@@ -227,9 +227,9 @@ class Many(Command[Values, Rows]):
         return f"{table_of(self.model)}.{_quote(self.model._meta.pk.column)}"
 
     def _complete(self, changes: Mapping[str, Compiled], answer: Json) -> Statement:
-        """The statement around the changes, the last of which has the rows, under the name of their table."""
+        """The statement around `changes`. The last of them gives the changed rows, and has their table's name."""
         refuse_own_table(self.model, answer)
-        at: Any = Sql(f"{table_of(self.model)}.{AT}", TextField())  # which nothing reads
+        at: Any = Sql(f"{table_of(self.model)}.{AT}", TextField())  # nothing reads this type
         read = read_written(self.model, [answer.without_ends(), "pk", at])
         parts = {ITEMS: self._items(), **changes}
         before = ", ".join(f"{name} AS ({sql})" for name, (sql, _) in parts.items())

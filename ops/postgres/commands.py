@@ -122,11 +122,11 @@ Written = TypeVar("Written", bound=Row | Rows)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field of the schema that a command fills: its column, and of a relation the unique field that names a row."""
+    """A field that a command fills, mostly one of the schema."""
 
     name: str
     field: Any  # of the model
-    related: Any = None
+    related: Any = None  # of a relation, the unique field that names a row
 
     def value(self) -> Expression:
         """The value of the column, from the parameter `name`."""
@@ -170,7 +170,7 @@ class IfGiven(Expression):
 
     def __init__(self, given: Expression, value: Expression, otherwise: Any) -> None:
         """`given` tells whether there is one."""
-        super().__init__(output_field=TextField())  # which nothing reads
+        super().__init__(output_field=TextField())  # nothing reads this type
         self.parts = [given, value, otherwise]
 
     def get_source_expressions(self) -> list[Any]:
@@ -324,10 +324,10 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
 
 class Insert(RowCommand):
-    """One new row. `fields` are those of the schema that callers fill, by default all that they can but auto_now.
+    """One new row. `fields` are those of the schema that callers fill, by default all but auto_now and auto_now_add.
 
-    `defaults` are expressions or values for fields that a caller may leave out, or that the schema lacks, beside the
-    model's own defaults. A default in Python is computed for each call.
+    `defaults` are for fields that a caller may leave out, or that the schema lacks: expressions, functions, which are
+    called for each row, or values. They go before the model's own defaults.
     """
 
     compares = False
@@ -345,7 +345,7 @@ class Insert(RowCommand):
         self.defaults = defaults or {}
         self.sources = _sources(model, self.defaults)
         column_of = {column.field: column for column in self.columns.values()}
-        self.python_defaults: dict[str, Callable[[], Any]] = {}
+        self.python_defaults: dict[str, Callable[[], Any]] = {}  # None, too, where that is allowed
         for field, source in self.sources.items():
             column = column_of.get(field)
             if isinstance(source, Expression):
@@ -359,7 +359,7 @@ class Insert(RowCommand):
             if source:
                 self.python_defaults[column.name] = source
             if column.related and field.has_default() and source == field.get_default:
-                raise ImproperlyConfigured(f"{field}: its default is a key, and {column.name} is none.")
+                raise ImproperlyConfigured(f"{field}: its default is a key, but {column.name} takes none.")
         self.optional = frozenset(
             name
             for name, column in self.columns.items()
@@ -493,7 +493,7 @@ class Delete(RowCommand):
 def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
     """The source of each column of a new row, if it is not given: an expression, a function of Python's, or None.
 
-    Columns that Postgres fills by itself are left out.
+    Generated columns and automatic keys are left out.
     """
     found: dict[Any, Any] = {}
     unused = {*defaults}

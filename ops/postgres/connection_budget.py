@@ -65,7 +65,7 @@ class ConnectionBudget:
         return self.workers * (self.sync + self.native + long)
 
     @property
-    def worst_of_two(self) -> int:
+    def worst_of_two_releases(self) -> int:
         """The connections of two releases at once: one that stops has its own until its last request has ended."""
         return 2 * self.worst
 
@@ -78,7 +78,7 @@ class ConnectionBudget:
         return (
             f"{self.workers} workers (WEB_CONCURRENCY) x ({self.sync} of the sync pool + {self.native} of the "
             f"native pool + {self.imports} for imports + {self.exports} for exports + {self.snapshots} for "
-            f"statistics) = {self.worst} connections at worst, {self.worst_of_two} while two releases run; "
+            f"statistics) = {self.worst} connections at worst, {self.worst_of_two_releases} while two releases run; "
             f"Postgres has room for {self.room}: {self.maximum} (max_connections) "
             f"- {self.superusers} (superuser_reserved_connections) - {self.reserved} (reserved_connections) "
             f"- {self.others} (others)"
@@ -104,11 +104,10 @@ def connect_outside_pools(alias: str) -> "Connection[Any]":
 
 
 def report() -> None:
-    """Log the budget, in a thread of its own: a server that is down or frozen holds up no start.
+    """Log the budget, in a thread of its own: a Postgres that is down or frozen does not delay the start.
 
-    A warning where it does not fit; with REUSE_PORT, where that of two releases does not.
-
-    Behind a pooler nothing is logged: the pooler bounds the connections, not Postgres.
+    It warns if the connections do not fit; with REUSE_PORT, if those of two releases do not. Behind a pooler nothing
+    is logged: the pooler bounds the connections.
     """
 
     def log() -> None:
@@ -118,7 +117,7 @@ def report() -> None:
             except OperationalError as error:
                 logger.debug("The database %r was not asked for its connections: %s", alias, error)
             else:
-                most = budget.worst_of_two if settings.REUSE_PORT else budget.worst
+                most = budget.worst_of_two_releases if settings.REUSE_PORT else budget.worst
                 level = logging.WARNING if most > budget.room else logging.INFO
                 logger.log(level, "Database %r: %s", alias, budget)
 

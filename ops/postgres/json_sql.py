@@ -1,11 +1,11 @@
-"""SQL that writes a model field's value as JSON, exactly as the schema's own serialiser would.
+"""SQL that writes a model field's value as the JSON of answers: the schema's own text, or a number equal to it.
 
 The schema is the author of the JSON. For each type of column there are candidates (`JsonSql`), the cheapest first: an
 SQL expression, and a function in Python that returns the same text. Sample values are printed through the schema, and
-the first candidate that returns the same texts is chosen. If there is none, the field is refused when it is
+the first candidate that gives equal JSON is chosen. If there is none, the field is refused when it is
 declared. So is one whose bounds exclude all samples, if it may convert values.
 
-An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the samples -12.5, 0.01 and 0.
+An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the samples -12.5, 0.01, 0, 1, 2, 5 and 10.
 
 | in the schema      | prints   | candidate 1, a string | candidate 2, a number   | chosen                        |
 | low_price: Decimal | "-12.50" | "-12.50", the same    |                         | 1: `{}` between double quotes |
@@ -146,8 +146,9 @@ CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
     "JSONField": ([{"a": [1, "b", None, True]}], [JsonSql("{}::text", _json)]),
 }
 
-# Pydantic's kinds of core schemas that print a value as it is, beside that of its type; and what converts a text.
-PLAIN = frozenset(("any", "enum", "literal", "none", "nullable", "union"))
+# Pydantic's kinds of core schemas that keep a value, beside that of its own type.
+TRANSPARENT = frozenset(("any", "enum", "literal", "none", "nullable", "union"))
+# Options of a core schema that change a text.
 CONVERSIONS = ("to_upper", "to_lower", "strip_whitespace")
 # Pydantic's codes of faults, without `_parsing`, for a text of another type; and for a value that would lose digits.
 PARSED = frozenset(("bool", "date", "datetime", "decimal", "float", "int", "time", "time_delta", "uuid"))
@@ -279,18 +280,21 @@ def _accepted(
 
 
 def _may_convert(schema: type[BaseModel], name: str, kind: type) -> bool:
-    """Whether the schema may print another value than one of type `kind`: it has a function, or another type."""
+    """Whether validation may change a value of type `kind`: by a function, a conversion or another type.
+
+    Serialisers do not count: the samples are printed by them.
+    """
     info = schema.model_fields[name]
     validators = schema.__pydantic_decorators__.field_validators.values()
     if any({name, "*"} & {*each.info.fields} for each in validators):
         return True
-    plain = PLAIN | {kind.__name__.lower()}
-    annotated: Any = Annotated[(info.annotation, Field(), *info.metadata)]  # as Python 3.11 spells it
+    transparent = TRANSPARENT | {kind.__name__.lower()}
+    annotated: Any = Annotated[info.annotation, Field(), *info.metadata]  # one annotation at least
     nodes: list[Any] = [TypeAdapter(annotated).core_schema]
     while nodes:
         node = nodes.pop()
         if isinstance(node, dict):
-            if node.get("type", "any") not in plain or any(map(node.get, CONVERSIONS)):
+            if node.get("type", "any") not in transparent or any(map(node.get, CONVERSIONS)):
                 return True
             nodes += [each for key, each in node.items() if key not in {"metadata", "serialization"}]
         elif isinstance(node, list | tuple):

@@ -6,9 +6,9 @@
     wrong = await load.wrong_lines(100)
     inserted = await load.insert(100)                          # in batches
 
-While the client is waited for, nothing of the table is locked or written. What cannot be in it is found before, so a
-stream with a fault costs the table nothing. Postgres says which lines are wrong; why they are is for the caller,
-which has the reader of single rows.
+While the client is waited for, nothing of the table is locked or written. Lines that are wrong by themselves are
+found before the first is inserted, so they cost the table nothing; only `insert` finds conflicts with other rows.
+Postgres says which lines are wrong; why they are is for the caller, which has the reader of single rows.
 """
 
 import re
@@ -73,7 +73,8 @@ class Conflict(Exception):
 class Load:
     """One stream into one table, in the transaction of `connection`, which is its caller's to commit or to leave.
 
-    The steps have this order. Raises psycopg's errors, of which OperationalError is none of the stream's.
+    Call its methods in the order in which they stand here. They raise psycopg's errors. An OperationalError is not
+    the stream's fault.
     """
 
     def __init__(self, plan: Staging, connection: "AsyncConnection[Any]") -> None:
@@ -146,14 +147,18 @@ class Load:
         return header, rest
 
     async def convert(self) -> None:
+        """Make rows of the lines, and mark the wrong ones: at first as if each text were a value of its column.
+
+        If one is not, once more, with a test before each cast, which takes longer.
+        """
         with DB:
             try:
                 async with self.connection.transaction():
-                    await self.connection.execute(self.plan.conversion(self.header, asks=False))
+                    await self.connection.execute(self.plan.conversion(self.header, tests_first=False))
             except psycopg.Error as error:
                 if not _is_of_values(error):
                     raise
-                await self.connection.execute(self.plan.conversion(self.header, asks=True))
+                await self.connection.execute(self.plan.conversion(self.header, tests_first=True))
 
     async def wrong_lines(self, limit: int) -> list[WrongLine]:
         """The first lines that cannot be rows, in their order."""

@@ -130,8 +130,8 @@ class Cell:
             return f"({text} IS NULL AND NOT j ? {literal(self.name)})"
         return f"({text} IS NULL)" if self.name not in header or not self.column.field.null else "false"
 
-    def condition(self, text: str, header: Sequence[str] | None, *, asks: bool) -> str:
-        """The SQL of whether the text is a value. With `asks` it does not fail where it is none."""
+    def condition(self, text: str, header: Sequence[str] | None, *, tests_first: bool) -> str:
+        """The SQL of whether the text is a value. With `tests_first`, it does not fail for one that is not."""
         nothing = (
             "true"
             if self.column.field.null
@@ -144,14 +144,14 @@ class Cell:
             cases.append(f"WHEN jsonb_typeof(j -> {literal(self.name)}) <> {literal(self.json)} THEN false")
         if self.spelling and not (header is None and self.json):
             spelled = self.spelling.replace("{t}", text)
-            if not asks and (self.type in INTEGER_TYPES or self.type.startswith("numeric")):
+            if not tests_first and (self.type in INTEGER_TYPES or self.type.startswith("numeric")):
                 # As Postgres would write the number itself, which takes half the time of a regular expression.
-                as_written = f"{self.value(text, asks=False)}::text = {text} AND {text} <> 'NaN'"
+                as_written = f"{self.value(text, tests_first=False)}::text = {text} AND {text} <> 'NaN'"
                 spelled = f"{as_written} OR {spelled}"
             cases.append(f"WHEN NOT ({spelled}) THEN false")
         if header is not None and self.type == "jsonb":
             cases.append(f"WHEN {text} IS NOT JSON WITH UNIQUE KEYS THEN false")
-        if asks and self.type and not (header is None and self.type == "jsonb"):
+        if tests_first and self.type and not (header is None and self.type == "jsonb"):
             is_valid = f"pg_input_is_valid({text}, {literal(self.type)})"
             if self.type in INTEGER_TYPES:
                 low, high = INTEGER_TYPES[self.type]
@@ -166,11 +166,11 @@ class Cell:
             wanted = [self.json] if self.json else ["object", "array", "string", "number", "boolean"]
             wanted += ["null"] if self.column.field.null else []
             cases.append(f"WHEN jsonb_typeof({text}::jsonb) <> ALL({literal(wanted)}) THEN false")
-        rules = self.rules.replace("{t}", text).replace("{v}", self.value(text, asks=asks))
+        rules = self.rules.replace("{t}", text).replace("{v}", self.value(text, tests_first=tests_first))
         return f"CASE {' '.join(cases)} ELSE {rules or 'true'} END"
 
-    def value(self, text: str, *, asks: bool) -> str:
-        if self.type in INTEGER_TYPES and asks:
+    def value(self, text: str, *, tests_first: bool) -> str:
+        if self.type in INTEGER_TYPES and tests_first:
             return f"{text}::numeric::{self.type}"
         if self.type == "jsonb":
             return f"NULLIF({text}::jsonb, 'null')"
@@ -199,7 +199,7 @@ class Staging:
         filled = (*(cell.column.field for cell in self.cells), *self.others)
         self.columns = [str(field.column) for field in filled]
 
-    def _judged(self, header: Sequence[str] | None, source: str, *, asks: bool) -> str:
+    def _judged(self, header: Sequence[str] | None, source: str, *, tests_first: bool) -> str:
         """SQL of lines, with the text of each cell, t0, t1, ..., and whether it is a value: o0, o1, ...
 
         OFFSET 0 has each level computed once.
@@ -207,7 +207,7 @@ class Staging:
         cells = self.cells
         if header is None:
             is_object, document = "doc IS JSON OBJECT WITH UNIQUE KEYS", "doc::jsonb"
-            if asks:
+            if tests_first:
                 brackets = "octet_length(doc) - octet_length(translate(doc, '[{', ''))"
                 is_object = f"CASE WHEN {brackets} <= {MAX_BRACKETS} THEN {is_object} ELSE false END"
                 document = "CASE WHEN is_object AND pg_input_is_valid(doc, 'jsonb') THEN doc::jsonb END"
@@ -221,19 +221,20 @@ class Staging:
         read = f"SELECT line, {whole}{texts} FROM ({lines}) AS l OFFSET 0"
 
         conditions = "".join(
-            f", {cell.condition(f't{at}', header, asks=asks)} AS o{at}" for at, cell in enumerate(cells)
+            f", {cell.condition(f't{at}', header, tests_first=tests_first)} AS o{at}"
+            for at, cell in enumerate(cells)
         )
         return f"SELECT *{conditions} FROM ({read}) AS l OFFSET 0"
 
-    def conversion(self, header: Sequence[str] | None, *, asks: bool) -> str:
+    def conversion(self, header: Sequence[str] | None, *, tests_first: bool) -> str:
         """SQL that makes "import rows" of "import lines": of CSV with this header, or of NDJSON.
 
-        With `asks` it does not fail for a value that is none.
+        With `tests_first`, a text that is no value marks its line. Without, its cast may fail.
         """
-        cells, judged = self.cells, self._judged(header, 'TABLE "import lines"', asks=asks)
+        cells, judged = self.cells, self._judged(header, 'TABLE "import lines"', tests_first=tests_first)
         values = ""
         for at, cell in enumerate(cells):
-            cases = f"WHEN o{at} THEN {cell.value(f't{at}', asks=asks)}"
+            cases = f"WHEN o{at} THEN {cell.value(f't{at}', tests_first=tests_first)}"
             if cell.default is not None:
                 cases = f"WHEN {cell.is_absent(f't{at}', header)} THEN {cell.default} {cases}"
             values += f", CASE {cases} END AS v{at}"
@@ -258,7 +259,7 @@ class Staging:
     def refused(self, header: Sequence[str] | None, lines: Sequence[int]) -> str:
         """SQL that lists the wrong cells, by place, for each of these lines that has fields."""
         some = f'SELECT * FROM "import lines" WHERE line = ANY({literal(lines)})'
-        judged = self._judged(header, some, asks=True)
+        judged = self._judged(header, some, tests_first=True)
         places = ", ".join(f"CASE WHEN o{at} THEN NULL ELSE {at} END" for at in range(len(self.cells)))
         has_fields = "j IS NOT NULL" if header is None else "true"
         return (

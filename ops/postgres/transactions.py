@@ -11,8 +11,8 @@ All statements of the block's task, and of tasks that it starts and awaits, run 
 connection of the native pool to itself, of which a worker has few: read the request's content before, and never wait
 for a client or another service in the block. BEGIN and COMMIT are a round trip each.
 
-Where no native pool is open, in tests, commands and shells, it is Django's atomic() on Django's own connection, and
-in an atomic() that is open already, such as a test's, a savepoint.
+Where no native pool is open (tests, commands, shells), it is Django's atomic() on Django's own connection: a
+savepoint if one is open already, as in a test.
 
 https://www.postgresql.org/docs/current/transaction-iso.html
 """
@@ -42,7 +42,7 @@ Isolation = Literal["read committed", "repeatable read", "serializable"]
 Hook = Callable[[], Any]
 Result = TypeVar("Result")
 
-DEADLINE_SECONDS = 5.0  # idle_in_transaction_session_timeout is the server's own limit, of a pause
+DEADLINE_SECONDS = 5.0  # of a block; idle_in_transaction_session_timeout limits each pause in it
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.02  # at most, before the second attempt; twice before the third
 BEGIN: dict[str, Statement] = {
@@ -285,9 +285,10 @@ async def in_transaction(
 ) -> Result:
     """What `block` returns, in a transaction around it.
 
-    After a deadlock, a serialisation failure or the loss of the connection before the COMMIT, the whole block runs
-    again, `attempts` times in all, within one deadline. After the COMMIT it never does, whatever a hook raises. In a
-    transaction that is under way it runs once: the outermost call begins again.
+    After a deadlock, a serialisation failure, a stale prepared statement or the loss of the connection before the
+    COMMIT, the whole block runs again, `attempts` times in all, within one deadline. After the COMMIT it never does,
+    whatever a hook raises. In a transaction that is under way the block runs once: only an outermost in_transaction
+    begins again.
     """
     is_nested = active() is not None
     give_up = monotonic() + deadline
@@ -298,8 +299,10 @@ async def in_transaction(
             async with transaction(isolation=isolation, deadline=give_up - monotonic()) as tx:
                 return await block(tx)
         except TRY_AGAIN:
-            if is_nested or attempt >= attempts or (tx and tx.is_committed):
+            # By chance, so that two do not meet again.
+            pause = random.uniform(0, attempt * PAUSE_SECONDS)  # noqa: S311
+            is_late = monotonic() + pause >= give_up
+            if is_nested or attempt >= attempts or is_late or (tx and tx.is_committed):
                 raise
-        # By chance, so that two do not meet again.
-        await asyncio.sleep(random.uniform(0, attempt * PAUSE_SECONDS))  # noqa: S311
+        await asyncio.sleep(pause)
         attempt += 1

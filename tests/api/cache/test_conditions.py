@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cache.conditions import UNCONDITIONAL, Conditions, Rare, has_failed, http_date, is_unchanged, read
+from api.cache.conditions import (
+    UNCONDITIONAL,
+    Conditions,
+    Rare,
+    fails_precondition,
+    http_date,
+    is_unchanged,
+    read,
+)
 
 ETAG = b'"abc-gzip"'
 MODIFIED = 1577880000  # Wed, 01 Jan 2020 12:00:00 GMT
@@ -124,9 +132,9 @@ def test_credentials(field: tuple[bytes, bytes]) -> None:
 )
 def test_if_match(listed: str, failed: bool) -> None:  # noqa: FBT001
     wanted = Rare(if_match=listed.encode("latin-1"))
-    assert has_failed(wanted, ETAG, None) is failed
+    assert fails_precondition(wanted, ETAG, None) is failed
     wanted.if_unmodified_since = b"Wed, 01 Jan 1997 12:00:00 GMT"  # which it overrides
-    assert has_failed(wanted, ETAG, MODIFIED) is failed
+    assert fails_precondition(wanted, ETAG, MODIFIED) is failed
 
 
 @pytest.mark.parametrize(
@@ -141,8 +149,8 @@ def test_if_match(listed: str, failed: bool) -> None:  # noqa: FBT001
 )
 def test_if_unmodified_since(since: str, failed: bool) -> None:  # noqa: FBT001
     wanted = Rare(if_unmodified_since=since.encode())
-    assert has_failed(wanted, ETAG, MODIFIED) is failed
-    assert not has_failed(wanted, ETAG, None)
+    assert fails_precondition(wanted, ETAG, MODIFIED) is failed
+    assert not fails_precondition(wanted, ETAG, None)
 
 
 def test_lists_on_several_lines() -> None:

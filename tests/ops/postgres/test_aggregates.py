@@ -210,7 +210,7 @@ GROUPED = ROWS.values("label__key").annotate(x=Count("*"))
         (lambda: Total(ROWS.union(ROWS), one(int), x=Count("*")), "not of a slice"),
         (lambda: Total(GROUPED, one(int), x=Count("*")), "not of a slice"),
         (lambda: Total(ROWS[:5], one(int), x=Count("*")), "not of a slice"),
-        (lambda: Total(ROWS.none(), one(int), x=Count("*")), "can have no rows"),
+        (lambda: Total(ROWS.none(), one(int), x=Count("*")), "never has a row"),
         (lambda: Groups(ROWS, one(int), limit=1), "values.*and in order"),
         (lambda: Groups(GROUPED, one(int), limit=1), "values.*and in order"),
         (lambda: Groups(GROUPED.order_by("x"), one(int, text=(str, ...)), limit=1), "Some.text is neither"),

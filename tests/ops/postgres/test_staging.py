@@ -264,9 +264,9 @@ def plan(kind: Any, name: str = "number", **defaults: Any) -> Staging:
 
 
 def test_what_only_python_can_do_is_refused_as_it_is_declared() -> None:
-    assert "t0::integer >= 3" in plan(int).conversion(None, asks=False)
-    assert "IN ('s', 'l')" in plan(Size, "code").conversion(None, asks=False)
-    assert "IN ('a')" in plan(Literal["a"], "code").conversion(None, asks=False)
+    assert "t0::integer >= 3" in plan(int).conversion(None, tests_first=False)
+    assert "IN ('s', 'l')" in plan(Size, "code").conversion(None, tests_first=False)
+    assert "IN ('a')" in plan(Literal["a"], "code").conversion(None, tests_first=False)
     for kind, name, said in (
         (
             Annotated[int, AfterValidator(int)],

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -218,6 +219,22 @@ async def test_a_deadline(any_pool: Any, admin: Admin) -> None:
     with pytest.raises(TimeoutError):
         async with transaction(deadline=5):
             raise TimeoutError  # another's
+    assert admin.execute(TOTALS).fetchall() == [(1, 0), (2, 0)]
+
+
+async def test_no_attempt_begins_after_the_deadline(any_pool: Any, admin: Admin) -> None:
+    attempts = 0
+
+    async def block(tx: Transaction) -> None:
+        nonlocal attempts
+        attempts += 1
+        await run(PAY, id=1, amount=1)
+        time.sleep(0.06)  # noqa: ASYNC251  nothing cancels it, so its own error comes out
+        raise errors.SerializationFailure("too late")
+
+    with pytest.raises(errors.SerializationFailure, match="too late"):
+        await in_transaction(block, deadline=0.05)
+    assert attempts == 1
     assert admin.execute(TOTALS).fetchall() == [(1, 0), (2, 0)]
 
 

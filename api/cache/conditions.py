@@ -48,7 +48,7 @@ WATCHED = frozenset((*PLACES, *PRECONDITIONS, *CREDENTIALS, *CONTENT))
 ETAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
-def read(headers: Iterable[tuple[bytes, bytes]]) -> Conditions | None:
+def conditions_of(headers: Iterable[tuple[bytes, bytes]]) -> Conditions | None:
     """The conditions of a request, or None for one that no entry may answer."""
     watched = [pair for pair in headers if pair[0] in WATCHED]
     if not watched:

@@ -7,7 +7,7 @@ once a second the fields that change with time. A representation is sent as ASGI
 import time
 from collections.abc import Mapping
 
-from api.cache.conditions import Conditions, http_date, is_unchanged, read
+from api.cache.conditions import Conditions, conditions_of, http_date, is_unchanged
 from api.cache.encodings import CODERS, IDENTITY, choose
 from api.cache.policy import Target
 from ops import project
@@ -71,8 +71,8 @@ class Entry:
 
     Redis confirms an unconfirmed entry if the versions are the same: the request gets it, and it is trusted again. If
     they differ, or Redis is not available, the request waits until the next one is computed. It gets the old one only
-    if that fails while Redis is not available. The revalidation in the background does the same, and no request waits
-    for it.
+    if that fails while Redis is not available. The revalidation in the background does the same, but drops an entry
+    whose versions differ.
 
     Until `fresh_until` it is a hit. From then on it is stale: it is not trusted, and a request for it starts the
     computation of the next one in the background. If that fails, the stale entry is trusted until the next attempt,
@@ -113,10 +113,12 @@ class Entry:
         )
         self.representations: dict[str, Representation] = {}
         self.targets: set[bytes] = set()  # request targets under which the wire has it
+        # Another host's clock may be ahead: by a little, the age is 0; by much, it is unknown, and the entry stale.
+        now, wall = time.monotonic(), time.time()
+        if created - wall > MAX_AHEAD_SECONDS:
+            created = wall - target.policy.fresh
+        age = max(0.0, wall - created)
         self.cache_status = CacheStatus(created, target.policy.fresh)
-        # The clock that wrote it may be ahead; if by much, its age is unknown, and it counts as stale.
-        now, ahead = time.monotonic(), created - time.time()
-        age = max(0.0, -ahead) if ahead < MAX_AHEAD_SECONDS else target.policy.fresh
         self.trusted_until = 0.0
         self.fresh_until = now + target.policy.fresh - age
         self.stale_until = self.fresh_until + target.policy.stale
@@ -157,7 +159,7 @@ class Entry:
 
         None for a request with a rare condition, or with content: the ASGI layer answers it.
         """
-        conditions = read(fields)
+        conditions = conditions_of(fields)
         if conditions is None or conditions.rare:
             return None
         self.policy.counts[WIRE_HIT] += 1

@@ -3,7 +3,8 @@
 state    | begins                       | requests for the same key
 ---------+------------------------------+------------------------------------------------------------
 open     | `begin`                      | join it and get its result, its error, or Abandoned
-outdated | `invalidate`                 | begin another; its result goes to the waiters and is not kept
+replaced | `begin` of a younger one     | join that one
+outdated | `invalidate`                 | begin another; the waiters get this one's result, and it is not kept
 ended    | its work has ended           | begin another
 """
 
@@ -62,16 +63,19 @@ Work = Callable[[Flight], Awaitable[Found]]
 
 
 class Flights:
-    """The open flights of a worker by key, at most one for each."""
+    """The flights of a worker that are under way. Of those for a key, requests join the youngest."""
 
     def __init__(self) -> None:
         self._open: dict[str, Flight] = {}
+        self._replaced: set[Flight] = set()  # by a younger one: no request joins them any more
 
     def get(self, key: str) -> Flight | None:
         return self._open.get(key)
 
     def begin(self, target: Target) -> Flight:
         """A flight that others can join from now on; the caller has to `lead` it."""
+        if replaced := self._open.get(target.key):
+            self._replaced.add(replaced)
         flight = self._open[target.key] = Flight(target)
         return flight
 
@@ -90,8 +94,7 @@ class Flights:
             flight.result.exception()  # the loop reports an exception that is never retrieved
             raise
         finally:
-            if self._open.get(flight.target.key) is flight:
-                del self._open[flight.target.key]
+            self._discard(flight)
         flight.result.set_result(found)
         return found
 
@@ -100,10 +103,15 @@ class Flights:
         changed = None if tags is None else frozenset(tags)
         outdated = [
             flight
-            for flight in self._open.values()
+            for flight in (*self._open.values(), *self._replaced)
             if flight.target.tags and (changed is None or not changed.isdisjoint(flight.target.tags))
         ]
         for flight in outdated:
             flight.outdated = True
-            del self._open[flight.target.key]
+            self._discard(flight)
         return outdated
+
+    def _discard(self, flight: Flight) -> None:
+        self._replaced.discard(flight)
+        if self._open.get(flight.target.key) is flight:
+            del self._open[flight.target.key]

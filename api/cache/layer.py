@@ -16,7 +16,7 @@ from django.urls import Resolver404, get_resolver
 from django.urls.converters import get_converters
 
 from api.cache import changes, metrics
-from api.cache.conditions import Conditions, fails_precondition, read
+from api.cache.conditions import Conditions, conditions_of, fails_precondition
 from api.cache.entry import CACHE_NAME, Entry
 from api.cache.lookup import COLLAPSED, HIT, L1, L2, MISS, NO_TIER, STALE, Lookup, Pending
 from api.cache.memory import MAX_BYTES, Memory
@@ -64,7 +64,7 @@ DETAILS = {
 
 
 class PageCache:
-    """Belongs to one event loop. Passes every request on until `open_tiers` was entered."""
+    """Belongs to one event loop. Passes every request on unless `open_tiers` is entered."""
 
     def __init__(self, application: Application, *, memory: bool = True) -> None:
         """Without `memory`, there is only the second tier."""
@@ -111,14 +111,14 @@ class PageCache:
         if watch := current.get():
             watch.route = target.route
             watch.claim(CACHE)
-        conditions = read(scope["headers"])
+        conditions = conditions_of(scope["headers"])
         if conditions is None:
             return self._bypass(target, scope, receive, send)
         if held := self.lookup.in_memory(target):
             entry, outcome = held
             target.policy.counts[outcome, L1] += 1
-            # The wire answers the next request that is sent with the same target, and by the same scheme. It knows
-            # no prefix but settings.ROOT_PATH, with which the entry's links begin.
+            # From now on the wire answers requests with this raw target and scheme. It knows no prefix but
+            # settings.ROOT_PATH, so it learns only entries whose links begin with that.
             if outcome == HIT and root_path == self._root_path and (sent := scope.get("raw_path")):
                 sent = sent + b"?" + query if query else sent
                 if sent not in entry.targets:
@@ -148,6 +148,7 @@ class PageCache:
             obstacle = str(error)
         if obstacle:
             # From now on the endpoint is called once for such a request, not twice.
+            self._passing.pop(target.key, None)
             self._passing[target.key] = time.monotonic() + PASS_SECONDS
             if len(self._passing) > MAX_PASSING:
                 del self._passing[next(iter(self._passing))]

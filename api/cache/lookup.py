@@ -9,13 +9,13 @@ The result by outcome and tier, as `PageCache` counts it:
     ----------+-----------+----------------------------------------------------------------------------------
     hit       | wire, l1  | fresh, from the worker's memory
     hit       | l2        | fresh, confirmed by Redis for this request
-    stale     | l1, l2    | stale, while the next is computed in the background, or the last, since that has failed
+    stale     | l1, l2    | stale; the next one is computed in the background, or that has just failed
     miss      | none      | computed for this request
     collapsed | none      | computed for another request of this worker (single flight)
     collapsed | l2        | computed by another worker meanwhile
     pending   | none      | 503: it is being computed, for longer than a request waits
 
-Stampedes: within a worker, requests for one key share a flight, if that is recent enough to have all changes.
+Stampedes: within a worker, requests for one key share a flight that asked Redis lately.
 Several workers may compute a cheap entry at the same time. An expensive one (`cost` of its policy) is computed by one
 worker at a time, under a lock. The others wait for it, `cost` seconds at most. Expiry has no jitter:
 stale-while-revalidate hides it from requests.
@@ -56,8 +56,9 @@ from ops.tasks import end
 logger = logging.getLogger(__name__)
 
 # How long a worker sends an entry after Redis has confirmed it, or after it was computed: first without a check, then
-# while a background task asks Redis again or, without Redis, computes the next one. So requests for a page in demand
-# never wait for that. Together they bound how long a change goes unnoticed if its message is lost.
+# while a background task asks Redis again or, without Redis, computes the next one. Requests for a page in demand
+# wait only if that takes longer than the grace. Both times together bound how long a change goes unnoticed if its
+# message is lost.
 TRUST_SECONDS = 0.5
 GRACE_SECONDS = 0.2
 POLL_SECONDS = 0.002, 0.025  # between two looks whether another worker is done: at first, and at most
@@ -86,7 +87,7 @@ class Lookup:
         self._paused: dict[str, float] = {}  # until when, on the monotonic clock
 
     def in_memory(self, target: Target) -> tuple[Entry, str] | None:
-        """The entry in the worker's memory and its outcome, if it may be sent without waiting."""
+        """The worker's entry and its outcome, if it may be sent at once; in grace, it is revalidated meanwhile."""
         entry = self.memory.get(target.key)
         if entry is None:
             return None
@@ -104,7 +105,7 @@ class Lookup:
         Raises Unstorable, Pending, or an error of the application.
         """
         by_age = target.policy.goes_by_age
-        while flight := self._flights.get(target.key):
+        while flight := self._flights.get(target.key) or self._revalidations.get(target.key):
             if time.monotonic() >= flight.asked + TRUST_SECONDS + GRACE_SECONDS and not by_age:
                 break  # a change that this request has to see may be missing from its result
             try:

@@ -1,4 +1,7 @@
-"""The first tier: the worker's own entries, bounded in bytes and in number, least recently used out first."""
+"""The first tier: the worker's own entries, bounded in bytes and in number.
+
+The first out is the one that was looked up least recently. The wire looks up none.
+"""
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, MutableMapping

@@ -1,7 +1,7 @@
 """The second tier: entries in Redis, for all workers.
 
 An entry is valid while each of its tags has the version that it had before the entry was computed. A change of rows
-deletes their tags, a computation makes the ones that are missing, and a missing tag makes every entry invalid. So one
+deletes their tags, a computation makes the ones that are missing, and a missing tag makes its entries invalid. So one
 deletion invalidates any number of entries, a tag that Redis has lost costs a computation and never a wrong answer,
 and an answer that was read before a change cannot be stored as valid after it.
 """

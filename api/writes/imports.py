@@ -125,7 +125,7 @@ class Import:
             faults = (
                 self._fault(line, f.parameter, f.code, f.detail) for line in conflict.lines for f in said
             )
-            raise _refused(problem.status, faults if conflict.lines else said) from None
+            raise _refused(problem.status, faults) from None
 
     async def _commit(self, request: HttpRequest, transaction: LongTransaction, rows: int) -> None:
         try:

@@ -14,15 +14,15 @@ a connection to Postgres that others use. The longer of the two counts:
 
 | if the wait is | and a request was refused since the last look | then the limit |
 | --- | --- | --- |
-| over MAX_WAIT_SECONDS | or not | falls in proportion, by half at most, to LEAST at least |
+| over MAX_WAIT_SECONDS | yes or no | falls in proportion, by half at most, to LEAST at least |
 | under half of it | yes | rises by one, to MOST at most |
 | otherwise | | stays |
 
 It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), by as
 much as the wait is too long: half as many requests wait half as long (Little, 1961, doi 10.1287/opre.9.3.383). Its
 signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
-slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with. For the
-same reason a statement that is not quick does not count, nor does the wait for a server that is away.
+slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with. A slow
+database is no overload: a statement that is not quick does not count, nor does the wait for a server that is away.
 
 ADMISSION_LIMIT fixes the limit instead.
 """
@@ -66,10 +66,11 @@ SHED = request_stats.SHED.labels("overload")
 
 
 class Limit:
-    """Of this worker."""
+    """How many requests this worker computes at a time, at most, and how many it does."""
 
     def __init__(self) -> None:
         self.limit = FIRST
+        self.is_fixed = False
         self.active = 0  # requests that are being computed
         self.begun = 0  # requests that have been computed, or are being, since the start
         self._coming = 0  # requests that found a place in this turn of the event loop, and are not active yet
@@ -79,13 +80,13 @@ class Limit:
     def find_place(self) -> bool:
         """Whether there is a place for another request, which then counts as coming until the turn ends.
 
-        While none is refused, it does not count: it may need no computing.
+        While none has been refused lately, it does not count: it may need no computing.
         """
         if self.active + self._coming >= self.limit:
             return False
         if self._refused or self._refused_before:
             if not self._coming:
-                # It runs before the tasks of these requests, which are active then.
+                # The tasks of these requests come next: then they are active, or wait for Redis or content.
                 asyncio.get_running_loop().call_soon(self._end_turn)
             self._coming += 1
         return True
@@ -102,9 +103,11 @@ class Limit:
         SHED.value += 1
 
     def look(self, wait: float) -> None:
-        """Adapt the limit to a wait, in seconds."""
+        """Adapt the limit to a wait, in seconds, unless it is fixed."""
         self._wait += SMOOTHING * (wait - self._wait)
-        if self._wait > MAX_WAIT_SECONDS:
+        if self.is_fixed:
+            pass
+        elif self._wait > MAX_WAIT_SECONDS:
             self.limit = max(LEAST, int(self.limit * max(LEAST_FACTOR, MAX_WAIT_SECONDS / self._wait)))
         elif self._wait < MAX_WAIT_SECONDS / 2 and self._refused:
             self.limit = min(MOST, self.limit + 1)
@@ -145,11 +148,9 @@ class Admission:
 
 @asynccontextmanager
 async def control_admission() -> AsyncIterator[None]:
-    """Adapt the limit, unless settings.ADMISSION_LIMIT fixes it: for the lifespan of a worker."""
+    """Look at the wait for the lifespan of a worker; settings.ADMISSION_LIMIT may fix the limit."""
     if settings.ADMISSION_LIMIT:
-        admission.limit = settings.ADMISSION_LIMIT
-        yield
-        return
+        admission.limit, admission.is_fixed = settings.ADMISSION_LIMIT, True
     looking = asyncio.create_task(_look())
     try:
         yield

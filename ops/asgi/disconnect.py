@@ -1,4 +1,4 @@
-"""Cancels a request whose client has left, at no cost to one that is answered within milliseconds.
+"""Cancels a request whose client has left, at hardly any cost to one that is answered within milliseconds.
 
 A request that has not begun yet asks before it does so (`has_left`), where others wait, too: of 2,000 clients that
 sent a request and left at once, 400 had it computed without that, 3 with it.
@@ -22,7 +22,7 @@ HAS_LEFT = "has_left"  # in the scope, by the HTTP edge: a function that asks th
 
 
 def has_left(scope: Scope) -> bool:
-    """Whether nobody waits for the answer any more, though the event loop may not have heard of it."""
+    """Whether the connection is lost, of which the event loop may not have heard yet."""
     return HAS_LEFT in scope and scope[HAS_LEFT]()
 
 

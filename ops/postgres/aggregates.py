@@ -21,7 +21,7 @@ when it is declared. The values are those of the ORM's own `aggregate()` and `an
     ----------+-------------------+------------------------------------+--------------------------------------------
     Count     | anything          | never                              | an integer
     Min, Max  | a field           | of no rows, or of nulls only       | the field (json_sql.py)
-    Sum       | a number          | the same, but for `default=`       | the field, whatever its width
+    Sum       | a number          | the same, but for `default=`       | the field, however large the sum
     Avg       | integers, floats  | the same                           | a float
     Avg       | decimals          | the same                           | a float, or rounded to some decimal places
 """
@@ -85,18 +85,20 @@ class Total:
     """Aggregates over all rows of a queryset as one object, as of `queryset.aggregate(**aggregates)`."""
 
     def __init__(self, queryset: "QuerySet[Any]", schema: type[BaseModel], **aggregates: Aggregate) -> None:
-        """Each field of the schema is one of the `aggregates`."""
+        """The schema has a field for each of the `aggregates`, and no other."""
         query = queryset.query
         if query.is_sliced or query.distinct or query.combinator or query.group_by is not None:
             raise ImproperlyConfigured(
                 f"{schema.__name__}: a total is not of a slice, distinct rows or groups."
             )
+        if query.where.contains_over_clause or query.select_for_update:
+            raise ImproperlyConfigured(f"{schema.__name__}: a total's rows have no window and no lock.")
         if schema.model_fields.keys() != aggregates.keys():
             wrong = ", ".join(sorted(schema.model_fields.keys() ^ aggregates.keys()))
             raise ImproperlyConfigured(f"{schema.__name__}: its fields and the aggregates differ in {wrong}.")
         aliases = {
             name: f"aggregate_{name}" for name in schema.model_fields
-        }  # which no field of the model has
+        }  # annotate() refuses the name of a field
         rows = queryset.order_by().annotate(
             **{alias: Ungrouped(aggregates[name]) for name, alias in aliases.items()}
         )

@@ -11,11 +11,12 @@
 
 The ORM's compilers of inserts, updates and deletes write the SQL, and the schema defines the JSON, as in
 ops/postgres/compiled.py: a command's row is the same bytes as a query's. Each is one statement in one round trip, and
-a transaction of its own. A field with an alias `category.slug` is filled by the related row that its value names.
+its own transaction unless one is under way. The value of a field with an alias `category.slug` names the related row.
 
 An update is one statement for every choice of fields: `SET a = CASE WHEN $1 THEN $2 ELSE a END`. With eight fields
-that takes Postgres a tenth more time than a statement that sets the one field which is given; but no choice, of 255,
-is ever compiled or prepared. To Postgres a column that is set to itself is unchanged: no index is written for it.
+that takes Postgres a tenth more time than a statement that sets the one field which is given; but none of the 255
+choices is compiled or prepared by itself. A column that is set to itself is unchanged to Postgres: it alone causes no
+write to an index.
 
 A command that cannot work is refused when it is declared. It never calls save(), signals or validators.
 """
@@ -327,7 +328,7 @@ class Insert(RowCommand):
     """One new row. `fields` are those of the schema that callers fill, by default all but auto_now and auto_now_add.
 
     `defaults` are for fields that a caller may leave out, or that the schema lacks: expressions, functions, which are
-    called for each row, or values. They go before the model's own defaults.
+    called for each row, or values. They override the model's own defaults.
     """
 
     compares = False
@@ -380,7 +381,7 @@ class Insert(RowCommand):
     def values(
         self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
     ) -> dict[Any, Expression]:
-        """The value of each field of the model, by the value of a column, and whether it is given."""
+        """An expression for each field of the model. `value` makes a column's, `given` tells whether it has one."""
         column_of = {column.field: column for column in self.columns.values()}
         found = {}
         for field, source in self.sources.items():
@@ -388,7 +389,7 @@ class Insert(RowCommand):
             if not column:
                 found[field] = source
             elif isinstance(source, Expression):
-                # Beside a bare 0, Postgres would take any value for an integer.
+                # Beside a bare 0, Postgres would type the parameter as an integer.
                 typed = Func(source, template=f"CAST(%(expressions)s AS {plain_type(field)})")
                 found[field] = IfGiven(given(column.name), value(column), typed)
             else:

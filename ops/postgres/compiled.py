@@ -4,10 +4,10 @@
 
     await get_product(id=7)    # b'{"id":7,...}' or None
 
-The ORM writes the SQL, the schema defines the JSON, and no Python touches a row: Postgres writes the JSON of 100 rows
-in 40 us, and Python decodes them in 166. A query that cannot work (a slice, many rows without an order, a field that
-Postgres cannot write as the schema does) is refused at import. A listing compiles a choice of fields at the first
-request for it.
+The ORM writes the SQL, the schema defines the JSON, and no Python touches a row: Postgres writes 100 rows as JSON in
+40 us; Python would take 166 to decode them. A query that cannot work (a slice, many rows without an order, a field
+that Postgres cannot write as the schema does) is refused at import. A listing compiles a choice of fields at the
+first request for it.
 
 A worker runs it on its native pool. Elsewhere, in a test, a command or a shell, it runs on Django's own connection,
 on any event loop: `asyncio.run(get_product(id=7))`.
@@ -351,6 +351,8 @@ def _object(place: Place, schema: type[BaseModel], fields: Iterable[str]) -> Ite
     if schema.model_computed_fields:
         computed = ", ".join(schema.model_computed_fields)
         raise ImproperlyConfigured(f"{schema.__name__}: Postgres cannot compute {computed}.")
+    if schema.__pydantic_decorators__.model_serializers:
+        raise ImproperlyConfigured(f"{schema.__name__}: Postgres cannot call its model_serializer.")
     if schema in place.within:
         raise ImproperlyConfigured(
             f"{schema.__name__} is within itself: each level needs a schema of its own."
@@ -377,6 +379,8 @@ def _member(
     place: Place, schema: type[BaseModel], name: str, members: Sequence[str]
 ) -> Iterator[str | Column]:
     path = path_of(schema, name)
+    if schema.model_fields[name].exclude_if:
+        raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call its exclude_if.")
     if more := marker_of(schema, name, More):
         path_of(schema, more.of)
         listed = nested(place.model, schema, more.of, place.annotations)
@@ -592,7 +596,7 @@ Members: TypeAlias = dict[str, "Members"]
 def members_of(
     model: type[Model], schema: type[BaseModel], annotations: Mapping[str, Any] | None = None
 ) -> Members:
-    """The fields of a schema, each with the members of the object, or of the objects of the list, that it is."""
+    """The fields of a schema, each with the members of its object or of its list's objects; empty for a column."""
     found: Members = {}
     for name in schema.model_fields:
         inner = nested(model, schema, name, annotations or {})

@@ -95,7 +95,7 @@ class Call:
         self.started = since  # the batches before it were answered; set with the result
         self.alone = not statement.repeatable  # whether it is a batch of its own
         self.is_last_attempt = False  # whether an error ends a transaction: the call is not sent again
-        self.only_proven = False  # whether its connection must have answered since then, or be a new one
+        self.only_proven = False  # whether its connection must have answered since `since`, or be a new one
         self.lease: Any = None  # that gets the connection: a transaction begins
         self.closes_first = False  # whether to close its statement's name before preparing it
         self.error: Exception | None = None  # of its preparation

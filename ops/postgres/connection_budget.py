@@ -12,15 +12,16 @@ from psycopg import Connection
 
 logger = logging.getLogger(__name__)
 
-OTHER_CONNECTIONS = 10  # left for migrations, psql and monitoring, or as many as others hold already
-PSYCOPG_MIN_SIZE = 4  # connections of a pool without sizes; without a max_size the maximum, too
+OTHER_CONNECTIONS = 10  # at least, for migrations, psql and monitoring; more where others hold more already
+PSYCOPG_MIN_SIZE = 4  # psycopg_pool's own min_size, which is also its max_size where none is given
 
 LIMITS_QUERY = """
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true), '0')::int,
        (SELECT count(*) FROM pg_stat_activity
-        WHERE datname IS NOT NULL AND application_name <> current_setting('application_name'))
+        WHERE backend_type = 'client backend'
+              AND (datname <> current_database() OR application_name <> current_setting('application_name')))
 """
 
 
@@ -35,11 +36,11 @@ class ConnectionBudget:
     maximum: int  # max_connections
     superusers: int  # superuser_reserved_connections
     reserved: int  # reserved_connections
-    others: int
+    others: int  # that other programs and databases hold, or OTHER_CONNECTIONS if that is more
 
     @classmethod
     def measure(cls, alias: str) -> Self:
-        """Raises Django's OperationalError where the server cannot be reached."""
+        """By the settings, and what Postgres says. Raises Django's OperationalError where it cannot be reached."""
         with connect_outside_pools(alias) as connection:
             row: Any = connection.execute(LIMITS_QUERY).fetchone()
         maximum, superusers, reserved, others = row

@@ -1,4 +1,4 @@
-"""Rows out of Postgres by COPY, as fast as their reader takes them: no row becomes a Python object.
+"""Rows out of Postgres by COPY, as fast as their reader takes them: no value becomes a Python object.
 
     async with aclosing(copy_out(query, values, CSV)) as batches:
         async for lines in batches:         # some 60 KiB of them
@@ -95,25 +95,25 @@ class Copy:
         await self._result(ExecStatus.COPY_OUT)
 
     async def read(self) -> list[memoryview]:
-        """The next lines; none after the last."""
+        """COPY's next messages; none after the last. Raises psycopg's errors, and ResponseTimeout."""
         get, rows, size = self._pq.get_copy_data, [], 0
-        is_dry = False  # whether libpq has nothing more in its buffer, and the socket has just been read
+        was_read = False  # whether the socket was read since the last row
         while size < BATCH_BYTES and not self._has_ended:
             length, row = get(1)
             if length > 0:
                 rows.append(row)
                 size += length
-                is_dry = False
+                was_read = False
             elif length < 0:
                 await self._result(ExecStatus.COMMAND_OK)
                 self._has_ended = True
-            elif not is_dry:
+            elif not was_read:
                 self._pq.consume_input()
-                is_dry = True
+                was_read = True
             elif rows and not self._has_begun:
                 break
             elif await self._readable(LINGER_SECONDS if rows else self._silence):
-                is_dry = False
+                was_read = False
             elif rows:
                 break
             else:

@@ -79,7 +79,7 @@ class Lines(ABC):
 
     @abstractmethod
     def _end(self, window: bytes) -> int:
-        """Where the last line ends that ends in the next bytes, or 0."""
+        """The end of the last whole line in `window`, or 0. Called once for each window, in order."""
 
     @abstractmethod
     def _fault(self, lines: bytes) -> tuple[str, str] | None:
@@ -124,7 +124,7 @@ class CsvLines(Lines):
         self._is_quoted = False
 
     def _end(self, window: bytes) -> int:
-        """At a line feed outside of quotes."""
+        """Behind the last line feed outside of quotes. Keeps whether the next window begins in quotes."""
         self._is_quoted ^= window.count(b'"') % 2 == 1
         is_quoted, end = self._is_quoted, len(window)
         while end >= 0:
@@ -143,7 +143,7 @@ class CsvLines(Lines):
         if not _is_text(lines):
             return ENCODING
         if END in lines and END_ALONE.search(lines):
-            return "malformed", "is a backslash and a full stop, unquoted"
+            return "malformed", "is a backslash and a full stop alone, which ends a COPY"
         # Sound text has no NUL: here it is a line feed behind a carriage return.
         shape = lines.replace(b"\r\n", b"\0") if b"\r" in lines else lines
         shape = shape.translate(None, NO_SHAPE).replace(b'""', b"")

@@ -2,7 +2,7 @@
 
     load = Load(plan, connection)                              # in a transaction
     read = await load.receive(pieces, is_csv=True)             # the stream as it is, into a temporary table
-    await load.convert()                                       # into rows, and which lines cannot be one
+    await load.convert()                                       # into rows; marks the lines that cannot be one
     wrong = await load.wrong_lines(100)
     inserted = await load.insert(100)                          # in batches
 
@@ -63,7 +63,7 @@ class WrongHeader(Exception):
 
 
 class Conflict(Exception):
-    """Postgres has refused a row: the lines at fault, or none where that cannot be told."""
+    """Postgres has refused a row: the lines at fault, at least one."""
 
     def __init__(self, error: psycopg.Error, lines: Sequence[int]) -> None:
         super().__init__(str(error))
@@ -221,7 +221,7 @@ class Load:
                 if isinstance(error, psycopg.errors.UniqueViolation):
                     lines = await self._repeated(error.diag.constraint_name or "", limit)
                 if not lines:
-                    lines = await self._first_refused(batch)
+                    lines = [await self._first_refused(batch)]
                 raise Conflict(error, [line + (self.header is not None) for line in lines]) from error
             if monotonic() - self._told > PROGRESS_SECONDS:
                 self._told = monotonic()
@@ -259,8 +259,8 @@ class Load:
         )
         return [line for (line,) in found]
 
-    async def _first_refused(self, batch: str) -> list[int]:
-        """The line of the first row of a batch with which those before it cannot be inserted, by halves."""
+    async def _first_refused(self, batch: str) -> int:
+        """The first line of a batch that cannot be inserted with those before it, by halves. Leaves rows inserted."""
         [[low, high]] = await self._rows(
             f'SELECT min("import line"), max("import line") FROM "import rows" WHERE {batch}'
         )
@@ -271,7 +271,7 @@ class Load:
                 low = middle + 1
             except (psycopg.IntegrityError, psycopg.DataError):
                 high = middle
-        return [low]
+        return int(low)
 
     async def _rows(self, query: str | sql.Composed) -> list[Any]:
         with DB:

@@ -1,4 +1,4 @@
-"""Objects and lists in a schema, and how many rows of a list are answered.
+"""Objects and lists in a schema, and how many rows a list has at most.
 
     class OrderOut(Schema):
         id: int
@@ -10,7 +10,7 @@
 ops/postgres/compiled.py has Postgres write them, in the statement of the row itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -89,13 +89,26 @@ def marker_of(schema: type[BaseModel], name: str, kind: type[Marker]) -> Marker 
 
 
 def refuse_conversions(schema: type[BaseModel], name: str) -> None:
-    """Raises ImproperlyConfigured for an object or a list that the schema does not print as it is."""
+    """Raises ImproperlyConfigured if the schema converts, checks or leaves out this object or list."""
     info, decorators = schema.model_fields[name], schema.__pydantic_decorators__
     functions: list[Any] = [*decorators.field_serializers.values(), *decorators.field_validators.values()]
     if (
         hasattr(schema, f"resolve_{name}")
         or info.exclude
         or any(not isinstance(each, Children) for each in info.metadata)
+        or any(_metadata(info.annotation))
         or any({name, "*"} & {*each.info.fields} for each in functions)
     ):
-        raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call what converts it.")
+        raise ImproperlyConfigured(
+            f"{schema.__name__}.{name}: Postgres cannot call what converts or checks it."
+        )
+
+
+def _metadata(annotation: Any) -> Iterator[Any]:
+    """What Annotated says within a type: of a member of a union, or of the items of a list."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        inner = inner[:1]
+        yield from annotation.__metadata__
+    for each in inner:
+        yield from _metadata(each)

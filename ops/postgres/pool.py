@@ -65,8 +65,8 @@ class Pool:
 
     Quick statements share the first connection, up to a depth. While it is full, or held up by a statement that takes
     long, they go to the next ones, but never to the last of those for reads. Any other statement has a connection to
-    itself while it runs: a read that last one or one before it, a write also one after it, neither the first. A pool
-    of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
+    itself while it runs, never the first: a read one of those for reads, the last first; a write also one after them.
+    A pool of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
 
     | the server   | a request without a connection       | next                                                   |
     | ------------ | ------------------------------------ | ------------------------------------------------------ |
@@ -159,12 +159,14 @@ class Pool:
         self, statement: Statement, parameters: Sequence[bytes | None], lease: "Lease | None" = None
     ) -> PGresult:
         began = now = perf_counter()
+        is_retry = False
         while True:
             call = Call(statement, parameters, self._loop.create_future(), now)
-            call.lease = lease
-            call.only_proven = now != began
+            call.lease, call.only_proven = lease, is_retry
             lane = self._lane(call)
-            connection = None if lane.waiting else self._find(lane, now, call)
+            # A call that has lost its connection waits for a better one than others need: they go before it.
+            is_free = not lane.waiting or all(each.only_proven for each in lane.waiting)
+            connection = self._find(lane, now, call) if is_free else None
             expiry, was_away = None, False
             try:
                 with DB:
@@ -176,9 +178,9 @@ class Pool:
                         expiry = self._enqueue(lane, call)
                     return await call.future
             except ConnectionLost:
-                if call.only_proven or not statement.repeatable or not self._source:
+                if is_retry or not statement.repeatable or not self._source:
                     raise
-                now = perf_counter()
+                is_retry, now = True, perf_counter()
                 if now - began > self._options.deadline:
                     raise
             finally:
@@ -312,7 +314,8 @@ class Pool:
         now = perf_counter()
         for lane in self._lanes:
             for call in [*lane.waiting]:
-                if call.future.done():  # its caller is about to take it out of the queue
+                # Its caller is about to take it out of the queue, or a loss under _send has had it served.
+                if call.future.done() or call.connection:
                     continue
                 if connection := self._find(lane, now, call):
                     lane.waiting.remove(call)

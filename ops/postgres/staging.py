@@ -2,16 +2,16 @@
 
     plan = Staging(Insert(Product, ProductOut), ProductOut)    # when the resource is declared
 
-ops/postgres/load.py runs them. What a single row is refused for is refused here: the conditions follow from the
-schema and the columns.
+ops/postgres/load.py runs them. They refuse what is refused in a single row: the conditions follow from the schema and
+the columns.
 
 | temporary table | a row is | its columns |
 | --------------- | -------- | ----------- |
 | "import lines"  | a line as it came | `line`; `doc`, the text of NDJSON, or `c0`, `c1`, ... the cells of CSV |
 | "import rows"   | the same as a row | "import line"; "import fault", null for a good one; the table's own |
 
-The first conversion casts blindly, and fails at the first bad value. The second, for a stream that has one, tests
-each before the cast (docs/decisions/0023-import.md has the figures).
+The first conversion tests no cast, and fails at the first text that a cast refuses. The second, for a stream that has
+one, tests each before the cast (docs/decisions/0023-import.md has the figures).
 """
 
 import datetime
@@ -37,7 +37,7 @@ from ops.postgres.statement import Statement, literal
 
 LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
 MAX_DEPTH = 64  # of a JSON value, as for single rows
-# Brackets of a line. Thousands of levels exceed Postgres's stack, which is an error that names no line.
+# Brackets of a line, or of a cell. Thousands of levels exceed Postgres's stack, which is an error that names no line.
 MAX_BRACKETS = 4000
 
 # Conditions on {t}, the text of a value, and {v}, the value.
@@ -106,7 +106,7 @@ class Cell:
     column: Column
     type: str  # of its value, to which its text is cast; empty if it stays a text
     json: str  # its type in JSON, where the text does not tell it
-    spelling: str  # the condition on other texts
+    spelling: str  # the condition on its text, except in NDJSON where `json` is set
     rules: str  # and on the value
     default: str | None  # the SQL of the value where a line leaves the field out; None: it may not
 
@@ -131,7 +131,7 @@ class Cell:
         return f"({text} IS NULL)" if self.name not in header or not self.column.field.null else "false"
 
     def condition(self, text: str, header: Sequence[str] | None, *, tests_first: bool) -> str:
-        """The SQL of whether the text is a value. With `tests_first`, it does not fail for one that is not."""
+        """The SQL of whether the text is a value. With `tests_first`, no text makes it fail."""
         nothing = (
             "true"
             if self.column.field.null
@@ -145,11 +145,13 @@ class Cell:
         if self.spelling and not (header is None and self.json):
             spelled = self.spelling.replace("{t}", text)
             if not tests_first and (self.type in INTEGER_TYPES or self.type.startswith("numeric")):
-                # As Postgres would write the number itself, which takes half the time of a regular expression.
+                # Most numbers are as Postgres writes them. To compare takes half the time of a regular expression.
                 as_written = f"{self.value(text, tests_first=False)}::text = {text} AND {text} <> 'NaN'"
                 spelled = f"{as_written} OR {spelled}"
             cases.append(f"WHEN NOT ({spelled}) THEN false")
         if header is not None and self.type == "jsonb":
+            if tests_first:
+                cases.append(f"WHEN {_brackets(text)} > {MAX_BRACKETS} THEN false")
             cases.append(f"WHEN {text} IS NOT JSON WITH UNIQUE KEYS THEN false")
         if tests_first and self.type and not (header is None and self.type == "jsonb"):
             is_valid = f"pg_input_is_valid({text}, {literal(self.type)})"
@@ -175,6 +177,11 @@ class Cell:
         if self.type == "jsonb":
             return f"NULLIF({text}::jsonb, 'null')"
         return f"{text}::{self.type}" if self.type else text
+
+
+def _brackets(text: str) -> str:
+    """The SQL of how many brackets a text opens."""
+    return f"octet_length({text}) - octet_length(translate({text}, '[{{', ''))"
 
 
 class Staging:
@@ -208,8 +215,7 @@ class Staging:
         if header is None:
             is_object, document = "doc IS JSON OBJECT WITH UNIQUE KEYS", "doc::jsonb"
             if tests_first:
-                brackets = "octet_length(doc) - octet_length(translate(doc, '[{', ''))"
-                is_object = f"CASE WHEN {brackets} <= {MAX_BRACKETS} THEN {is_object} ELSE false END"
+                is_object = f"CASE WHEN {_brackets('doc')} <= {MAX_BRACKETS} THEN {is_object} ELSE false END"
                 document = "CASE WHEN is_object AND pg_input_is_valid(doc, 'jsonb') THEN doc::jsonb END"
             lines = f"SELECT line, doc, {is_object} AS is_object FROM ({source}) AS l OFFSET 0"
             lines = f"SELECT line, is_object, {document} AS j FROM ({lines}) AS l OFFSET 0"

@@ -8,10 +8,10 @@ from api.cache.conditions import (
     UNCONDITIONAL,
     Conditions,
     Rare,
+    conditions_of,
     fails_precondition,
     http_date,
     is_unchanged,
-    read,
 )
 
 ETAG = b'"abc-gzip"'
@@ -95,20 +95,20 @@ def test_any_list_is_read(listed: bytes) -> None:
 
 
 def test_nothing_said() -> None:
-    assert read([]) is UNCONDITIONAL
-    assert read([(b"host", b"a"), (b"cookie", b"b"), (b"user-agent", b"c")]) is UNCONDITIONAL
+    assert conditions_of([]) is UNCONDITIONAL
+    assert conditions_of([(b"host", b"a"), (b"cookie", b"b"), (b"user-agent", b"c")]) is UNCONDITIONAL
 
 
 @pytest.mark.parametrize("length", [b"0", b"00"])
 def test_no_content_is_no_content(length: bytes) -> None:
-    assert read([(b"accept-encoding", b"gzip"), (b"content-length", length)]) == Conditions(b"gzip")
+    assert conditions_of([(b"accept-encoding", b"gzip"), (b"content-length", length)]) == Conditions(b"gzip")
 
 
 @pytest.mark.parametrize(
     "field", [(b"authorization", b"Bearer x"), (b"authorization", b""), (b"x-api-key", b"x")]
 )
 def test_credentials(field: tuple[bytes, bytes]) -> None:
-    assert read([(b"host", b"a"), (b"accept-encoding", b"gzip"), field]) == Conditions(
+    assert conditions_of([(b"host", b"a"), (b"accept-encoding", b"gzip"), field]) == Conditions(
         b"gzip", rare=Rare(has_credentials=True)
     )
 
@@ -156,7 +156,7 @@ def test_if_unmodified_since(since: str, failed: bool) -> None:  # noqa: FBT001
 def test_lists_on_several_lines() -> None:
     lines = [(b"if-none-match", b'"a"'), (b"accept-encoding", b"gzip"), (b"host", b"x")]
     lines += [(b"if-none-match", b'"b"'), (b"accept-encoding", b"br"), (b"if-modified-since", b"then")]
-    assert read(lines) == Conditions(b"gzip, br", b'"a", "b"', b"then")
+    assert conditions_of(lines) == Conditions(b"gzip, br", b'"a", "b"', b"then")
 
 
 @pytest.mark.parametrize(
@@ -169,4 +169,4 @@ def test_lists_on_several_lines() -> None:
     ],
 )
 def test_requests_that_no_shared_page_answers(field: tuple[bytes, bytes]) -> None:
-    assert read([(b"host", b"a"), (b"accept-encoding", b"gzip"), field]) is None
+    assert conditions_of([(b"host", b"a"), (b"accept-encoding", b"gzip"), field]) is None

@@ -112,3 +112,17 @@ async def test_outdated_flights_are_not_joined(runner: asyncio.Runner) -> None:
     flights.invalidate()
     assert successor.outdated
     assert flights.get(TARGET.key) is None
+
+
+async def test_replaced_flights_are_outdated_by_changes(runner: asyncio.Runner) -> None:
+    """While they are under way: nobody joins them any more, but their results would be kept."""
+    flights = Flights()
+    (first, waiting), (second, others) = [await joined(flights, 1) for _ in range(2)]
+    assert flights.get(TARGET.key) is second
+    assert {*flights.invalidate(["shop.product"])} == {first, second}
+    assert first.outdated
+    for flight, waits in (first, waiting), (second, others):
+        assert await flights.lead(flight, succeed) is await waits[0]
+    ended, successor = flights.begin(TARGET), flights.begin(TARGET)
+    await flights.lead(ended, succeed)
+    assert flights.invalidate() == [successor]

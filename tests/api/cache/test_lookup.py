@@ -207,6 +207,23 @@ async def test_in_grace_without_redis_the_next_is_computed_in_the_background(clo
         assert await one.get(target()) == (b"answer 5", "miss", "none")
 
 
+@override_settings(REDIS_URL="redis://127.0.0.1:1/0")
+async def test_what_is_computed_in_the_background_is_not_computed_for_a_request_too(clock: Clock) -> None:
+    async with worker() as one:
+        await one.get(target())
+        clock.ahead += TRUST_SECONDS + 0.5 * GRACE_SECONDS
+        one.origin.released.clear()
+        one.origin.asked.clear()
+        assert await one.get(target()) == (b"answer 1", "hit", "l1")
+        await one.origin.asked.wait()
+        clock.ahead += 0.6 * GRACE_SECONDS
+        waiting = asyncio.create_task(one.get(target()))
+        await asyncio.sleep(0)
+        one.origin.released.set()
+        assert await waiting == (b"answer 2", "collapsed", "none")
+        assert one.origin.calls == 2
+
+
 async def test_after_grace_redis_is_asked_first(clock: Clock, valkey: "redis.Redis", prefix: str) -> None:
     async with worker() as one:
         await one.get(target())
@@ -531,6 +548,6 @@ async def test_entries_of_another_clock(valkey: "redis.Redis", prefix: str) -> N
         assert (found.outcome, found.tier) == ("stale", "l2")
         assert found.entry
         assert found.entry.stale_until <= held.stale_until
-        assert int(dict(found.entry.cache_status.fields(b"hit; ttl=%d"))[b"age"]) == 0
+        assert int(dict(found.entry.cache_status.fields(b"hit; ttl=%d"))[b"age"]) == 10  # fresh no more
         await two.settle()
         assert two.origin.calls == 1

@@ -1,6 +1,7 @@
 """The worker's memory: its bounds, the order of evictions, the wire's targets."""
 
 import gc
+import re
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -252,4 +253,7 @@ def test_an_entry_of_a_clock_that_is_ahead_is_stale() -> None:
     ahead = entry(policy=POLICY, created=time.time() + 45)
     assert ahead.fresh_until <= time.monotonic()
     assert ahead.stale_until - ahead.fresh_until == POLICY.stale
+    age = dict(ahead.cache_status.fields(b"hit; ttl=%d"))
+    assert abs(int(age[b"age"]) - POLICY.fresh) <= 1
+    assert re.search(rb"ttl=(0|-1|1)$", age[b"cache-status"])
     assert entry(policy=POLICY, created=time.time() + 0.5).fresh_until > now + POLICY.fresh - 1

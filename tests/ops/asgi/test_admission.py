@@ -1,14 +1,17 @@
 """The limit: what it counts, and how it follows the lag."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from pytest_django import Settings
 
 from ops.asgi import admission as module
 from ops.asgi.admission import FIRST, KEPT_SHARE, LEAST, MAX_WAIT_SECONDS, MOST, Admission, Limit
 from ops.asgi.types import Message
 from ops.telemetry.stopwatch import Stopwatch, current
+from tests.loops import until
 
 LATE, IN_TIME = 4 * MAX_WAIT_SECONDS, 0.0
 
@@ -35,6 +38,29 @@ def test_lag_lowers_the_limit_and_its_end_raises_it() -> None:
 def test_one_late_look_is_no_lag() -> None:
     admission = Limit()
     assert look(admission, LATE) == FIRST
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_fixed_limit(settings: Settings) -> None:
+    """It stays, and what has been refused is forgotten as with one that adapts."""
+
+    async def run() -> None:
+        admission = module.admission
+        async with module.control_admission():
+            admission.count_refusal()
+            await until(lambda: not admission._refused and not admission._refused_before)
+            admission.look(LATE)
+            assert admission.limit == 3
+
+    settings.ADMISSION_LIMIT = 3
+    asyncio.run(run())
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    before = vars(module.admission).copy()
+    yield
+    vars(module.admission).update(before)
 
 
 def test_a_place_is_kept_for_writes() -> None:

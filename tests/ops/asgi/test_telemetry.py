@@ -278,7 +278,7 @@ def test_the_access_log_is_a_sample(
     timed: Serving, heard: dict[str, Heard], share: float, lines: range
 ) -> None:
     layer: Any = timed.application
-    layer.sample = share
+    layer.access_log_share = share
     for _ in range(200):
         timed.get("/empty?a=b")
     assert len(heard["access"].lines) in lines

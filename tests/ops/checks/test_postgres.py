@@ -69,9 +69,10 @@ def test_two_releases(settings: Settings, find: Find) -> None:
     assert find("W063", ["default"]) == []
 
 
-def test_sessions_of_others_take_room() -> None:
+@pytest.mark.parametrize("other", [{"application_name": "psql"}, {"dbname": "postgres"}])
+def test_sessions_of_others_take_room(other: dict[str, str]) -> None:
     before = connection_budget.ConnectionBudget.measure("default").others
-    parameters = connections["default"].get_connection_params() | {"application_name": "psql"}
+    parameters = connections["default"].get_connection_params() | other
     others = [psycopg.connect(**parameters) for _ in range(before + 1)]
     try:
         assert connection_budget.ConnectionBudget.measure("default").others >= before + 1

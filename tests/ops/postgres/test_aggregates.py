@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import orjson
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum
+from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum, Window
+from django.db.models.functions import RowNumber
 from ninja import Schema
 from pydantic import Field, PlainSerializer, create_model
 
@@ -211,6 +212,13 @@ GROUPED = ROWS.values("label__key").annotate(x=Count("*"))
         (lambda: Total(GROUPED, one(int), x=Count("*")), "not of a slice"),
         (lambda: Total(ROWS[:5], one(int), x=Count("*")), "not of a slice"),
         (lambda: Total(ROWS.none(), one(int), x=Count("*")), "never has a row"),
+        (lambda: Total(ROWS.select_for_update(), one(int), x=Count("*")), "no window and no lock"),
+        (
+            lambda: Total(
+                ROWS.alias(at=Window(RowNumber(), order_by="pk")).filter(at__lt=3), one(int), x=Count("*")
+            ),
+            "no window and no lock",
+        ),
         (lambda: Groups(ROWS, one(int), limit=1), "values.*and in order"),
         (lambda: Groups(GROUPED, one(int), limit=1), "values.*and in order"),
         (lambda: Groups(GROUPED.order_by("x"), one(int, text=(str, ...)), limit=1), "Some.text is neither"),

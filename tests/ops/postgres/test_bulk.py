@@ -88,6 +88,15 @@ def test_only_keys() -> None:
     assert [*Product.objects.filter(pk__in=ids).values_list("sold_qty", flat=True)] == [9, 9]
 
 
+def test_a_key_that_is_null_names_no_row() -> None:
+    """Beside one that does, which stays as it was."""
+    key = wait(CREATE([GOOD])).keys[0]
+    items: list[dict[str, Any]] = [{"id": int(key), "sold_qty": 1234}, {"id": None, "sold_qty": 1}]
+    assert refusal(CHANGE(items)) == [(1, "id")]
+    assert refusal(REMOVE([{"id": None}, {"id": int(key)}])) == [(0, "id")]
+    assert Product.objects.get(pk=key).sold_qty == GOOD["sold_qty"]
+
+
 def test_rows_of_a_queryset_alone() -> None:
     ids = [int(key) for key in wait(CREATE([GOOD | {"sold_qty": n} for n in range(3)])).keys]
     sold = Product.objects.filter(sold_qty__gt=0, category=None)
@@ -150,6 +159,9 @@ def test_arrays() -> None:
             cursor.execute("SELECT %s::text[]", [array(values).decode()])
             [(read,)] = cursor.fetchall()
         assert read == [None if value is None else str(value) for value in values]
+    for value in ["b\0", '"\0', "\0"]:
+        with pytest.raises(psycopg.DataError, match="NUL"):
+            array([None, value] if value == "\0" else ["a", value])
 
 
 @pytest.mark.usefixtures("tables")

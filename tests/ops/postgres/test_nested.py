@@ -37,7 +37,16 @@ from django.http import HttpRequest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ninja import Schema
-from pydantic import BaseModel, Field, PlainSerializer, computed_field, create_model, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainSerializer,
+    computed_field,
+    create_model,
+    field_validator,
+    model_serializer,
+)
 
 from api.orjson_renderer import OrjsonRenderer
 from ops.postgres import through_django
@@ -472,6 +481,14 @@ class Twice(Schema):
         return 2 * self.slug
 
 
+class Dumped(Schema):
+    slug: str
+
+    @model_serializer
+    def shout(self) -> str:
+        return self.slug.upper()
+
+
 class Resolved(Schema):
     voucher: VoucherInOrder | None
 
@@ -526,10 +543,34 @@ def refused(**fields: Any) -> type[Schema]:
         (Tag, refused(parent=Nothing | None), "Nothing: a row needs a field"),
         (Tag, refused(group=LeafOut | None), "a group of its own columns is never null"),
         (Tag, refused(group=Named), "Tag has no field name"),
-        (Order, Resolved, "Postgres cannot call what converts it"),
-        (Order, Validated, "Postgres cannot call what converts it"),
-        (Order, refused(paid=Annotated[Payment, PlainSerializer(str)]), "cannot call what converts it"),
-        (Order, refused(paid=Annotated[Payment, Field(exclude=True)]), "cannot call what converts it"),
+        (Order, Resolved, "Postgres cannot call what converts or checks it"),
+        (Order, Validated, "Postgres cannot call what converts or checks it"),
+        (
+            Order,
+            refused(paid=Annotated[Payment, PlainSerializer(str)]),
+            "cannot call what converts or checks it",
+        ),
+        (
+            Order,
+            refused(paid=Annotated[Payment, Field(exclude=True)]),
+            "cannot call what converts or checks it",
+        ),
+        (
+            Order,
+            refused(voucher=Annotated[VoucherInOrder, PlainSerializer(str)] | None),
+            "cannot call what converts or checks it",
+        ),
+        (
+            Order,
+            refused(tags=list[Annotated[TagOut, AfterValidator(lambda tag: tag)]]),
+            "cannot call what converts or checks it",
+        ),
+        (Tag, refused(parent=Dumped | None), "Postgres cannot call its model_serializer"),
+        (
+            Tag,
+            refused(slug=Annotated[str, Field(exclude_if=bool)]),
+            "slug: Postgres cannot call its exclude_if",
+        ),
         (
             Order,
             refused(more=Annotated[bool, More("voucher")], voucher=VoucherInOrder | None),

@@ -308,6 +308,26 @@ async def test_a_read_runs_again_where_something_answers(pool: Pool, lock: Admin
         os.kill(silent, signal.SIGCONT)
 
 
+@pytest.mark.parametrize("options", [{"max_size": 3, "timeout": 5}])
+async def test_others_do_not_wait_behind_such_a_read(
+    pool: Pool, lock: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take the idle connection that has not answered since, and no other can be opened."""
+    tasks = start(pool, BLOCKED, 2)
+    await until(lambda: len(blocked(lock)) == 2)
+    unlock(lock)
+    await asyncio.gather(*tasks)
+    lock.execute(f"SELECT pg_advisory_lock({LOCK})")
+    monkeypatch.setattr(pool, "_grow", lambda place: None)
+    (retried,) = start(pool, BLOCKED)
+    await until(lambda: len(blocked(lock)) == 1)
+    lock.execute("SELECT pg_terminate_backend(%s, 5000)", blocked(lock))
+    await until(lambda: pool.waiting and pool.waiting[0].only_proven)
+    assert await value(pool, SLEEP, seconds=0) == b"slept"
+    unlock(lock)
+    assert await retried == b"free"  # on the connection that has just answered
+
+
 @pytest.mark.parametrize("options", [ONE | {"timeout": 5}])
 async def test_lost_under_a_cancelled_caller(pool: Pool, lock: Admin) -> None:
     """Those who wait get another connection, though nobody comes back to ask for it."""

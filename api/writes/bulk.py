@@ -33,15 +33,13 @@ from ops.postgres.bulk import Values, key_of
 from ops.postgres.commands import Column, NotWritten, Rows
 from ops.postgres.pool import fetch
 from ops.postgres.statement import Statement
-from ops.postgres.transactions import Transaction, active, in_transaction, transaction
+from ops.postgres.transactions import IMMEDIATE, Transaction, active, in_transaction, transaction
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 MAX_ITEMS = 1000
 MAX_BYTES = 4 * 1024 * 1024
 SEARCH_SECONDS = 3.0  # for the item that has broken a constraint
-# Django declares foreign keys as deferred: Postgres would look at them with the COMMIT, which does not come.
-IMMEDIATE = Statement("SET CONSTRAINTS ALL IMMEDIATE", ())
 
 
 def bulk(view: View) -> View:
@@ -157,7 +155,7 @@ async def first_fault(
     """
     try:
         async with transaction(deadline=SEARCH_SECONDS) as tx:
-            await fetch(IMMEDIATE, ())
+            await fetch(IMMEDIATE, ())  # the COMMIT does not come
             low, high = 0, len(items)
             while low < high:
                 middle = (low + high + 1) // 2

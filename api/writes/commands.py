@@ -39,7 +39,7 @@ class Invalidating(commands.Command[Values, Written]):
         None for its `on_unknown`, if not even they are known.
         """
         if tx := transactions.active():
-            written = await super().run(values)
+            written = await self.write(values)
             if audit:
                 tx.on_commit(audit(written))
             if written.keys:
@@ -48,19 +48,19 @@ class Invalidating(commands.Command[Values, Written]):
                 if not batch:
                     tx.on_commit(batch := AsyncBatch())
                 batch.add(self.model, written.keys)
-            return written
+            return await self.complete(written)
         if asyncio.get_running_loop() not in pools:  # on Django's connection, maybe in a transaction
-            written = await super().run(values)
+            written = await self.write(values)
             if written.keys:
                 await sync_to_async(invalidate)(self.model, *written.keys)
             if audit:
                 audit(written)()
-            return written
+            return await self.complete(written)
         return await finish(self._finish(values, audit))
 
     async def _finish(self, values: Values, audit: Callable[[Written | None], Audit] | None) -> Written:
         try:
-            written = await super().run(values)
+            written = await self.write(values)
         except OutcomeUnknown:
             if audit:
                 audit(None).on_unknown()
@@ -70,7 +70,7 @@ class Invalidating(commands.Command[Values, Written]):
             audit(written)()
         if written.keys:
             await ainvalidate(self.model, *written.keys)
-        return written
+        return await self.complete(written)
 
 
 class Insert(Invalidating[Mapping[str, Any], Row], commands.Insert):

@@ -14,12 +14,14 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from types import NoneType
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import JSONField
 from django.http import HttpRequest, HttpResponse
+from django.utils.encoding import escape_uri_path
 from pydantic import BaseModel
 
 from api.auth import Identity
@@ -107,7 +109,7 @@ class Writes:
         values = read(self.creation, content.read(request))
         row = await self._run(request, self.insert, values)
         response = self._answer(row, 201)
-        response["Location"] = f"{request.path}/{row.key}"
+        response["Location"] = f"{escape_uri_path(request.path)}/{quote(row.key, safe='')}"
         return response
 
     async def change(self, request: HttpRequest, key: Any) -> HttpResponse:

@@ -24,8 +24,8 @@ two commands do not deadlock over them. The rest is the SQL of the single comman
                                      UNION ALL SELECT at, 'id' FROM "bulk items" WHERE c0 NOT IN (...)),
          "product" AS (UPDATE "product" SET "sold_qty" = CASE WHEN get_bit(given, 5) = 1 THEN c6 ELSE ... FROM
                        "bulk items" WHERE "id" = c0 AND NOT EXISTS (SELECT FROM "bulk faults") RETURNING ...)
-    SELECT string_agg(shown, ... ORDER BY at), ..., (SELECT ... FROM "bulk faults")
-    FROM (SELECT '{"id":' || "product"."id" || ... FROM "product" LEFT JOIN ...) AS written(shown, key, at)
+    SELECT string_agg(shown, ... ORDER BY at), ..., (SELECT ... FROM "bulk faults"), bool_and(is_whole)
+    FROM (SELECT '{"id":' || "product"."id" || ... FROM "product" LEFT JOIN ...) AS written(shown, key, at, is_whole)
 """
 
 import json
@@ -41,7 +41,7 @@ from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
-from django.db.models import BooleanField, Expression, Field, Func, JSONField, Model, QuerySet, TextField
+from django.db.models import BooleanField, Expression, Func, JSONField, Model, QuerySet, TextField
 from django.db.models.sql import DeleteQuery, UpdateQuery
 from psycopg import DataError
 from psycopg.pq.abc import PGresult
@@ -55,7 +55,9 @@ from ops.postgres.commands import (
     Delete,
     Insert,
     NotWritten,
+    RowByKey,
     Rows,
+    Sql,
     Update,
     insertion,
     key_name,
@@ -67,7 +69,7 @@ from ops.postgres.commands import (
     table_of,
     written_as,
 )  # fmt: skip
-from ops.postgres.compiled import Json, compile_queryset, joined_sql, quote, row, value
+from ops.postgres.compiled import SEPARATOR, Json, compile_queryset, joined_sql, quote, row, value
 from ops.postgres.statement import Param, Statement, text_of
 
 Values = Sequence[Mapping[str, Any]]  # of each item, by the names of its fields
@@ -102,20 +104,10 @@ def _quoted(value: Any) -> str:
     return f'"{SPECIAL.sub(ESCAPED, text)}"'
 
 
-class Sql(Expression):
-    """SQL of this module's own: a column of the items, or a condition on one."""
-
-    def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
-        super().__init__(output_field=output_field)
-        self.sql = sql
-
-    def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, Any]:
-        return self.sql, []
-
-
 class Many(Command[Values, Rows]):
     """One compiled statement that changes many rows. Call it with the items."""
 
+    by_key: RowByKey
     required: frozenset[str]
     optional: tuple[str, ...]  # fields that an item may lack; a bit each tells which it has
     key = ""  # the field with the primary key of the row to change or delete; none where rows are inserted
@@ -156,10 +148,19 @@ class Many(Command[Values, Rows]):
         return self.statement, [arrays[name] for name in self.statement.parameters]
 
     def read(self, result: PGresult, _items: Values) -> Rows:
-        text, keys, faults = (result.get_value(0, at) for at in range(3))
+        text, keys, faults, are_whole = (result.get_value(0, at) for at in range(4))
         if faults:
             raise NotWritten(items=[(at - 1, name) for at, name in json.loads(faults)])
-        return Rows(text or b"[]", json.loads(keys or b"[]"))
+        if are_whole == b"f":
+            text = b""
+        return Rows(b"[]" if text is None else text, json.loads(keys or b"[]"))
+
+    async def complete(self, written: Rows) -> Rows:
+        """Raises NotWritten if another one has deleted a row since."""
+        if written.json:
+            return written
+        rows = [await self.by_key.read(key) for key in written.keys]
+        return Rows(b"[%b]" % SEPARATOR.join(rows), written.keys)
 
     def _given(self, name: str) -> Expression:
         """Whether an item has the field."""
@@ -242,8 +243,8 @@ class Many(Command[Values, Rows]):
         faults = f"SELECT at, name FROM {FAULTS} ORDER BY at LIMIT {MAX_FAULTS}"
         return Statement(
             f"WITH {before} SELECT {rows}, json_agg(key::text ORDER BY at),"
-            f" (SELECT json_agg(json_build_array(at, name)) FROM ({faults}) AS named)"
-            f" FROM ({read[0]}) AS written(shown, key, at)",
+            f" (SELECT json_agg(json_build_array(at, name)) FROM ({faults}) AS named), bool_and(is_whole)"
+            f" FROM ({read[0]}) AS written(shown, key, at, is_whole)",
             tuple(bound),
             repeatable=False,
         )
@@ -262,7 +263,7 @@ class InsertMany(Many):
         only_keys: bool = False,
     ) -> None:
         one = Insert(model, schema, fields, defaults=defaults)
-        self.model, self.columns, self.required = model, one.columns, one.required
+        self.model, self.columns, self.required, self.by_key = model, one.columns, one.required, one.by_key
         self.optional = tuple(name for name in one.columns if name in one.optional)
         self.python_defaults = one.python_defaults
         sql, parameters = insertion(model, one.values(self._value, self._given))
@@ -290,7 +291,7 @@ class UpdateMany(Many):
     ) -> None:
         one = Update(rows, schema, fields)
         self.model = model = one.model
-        self.key = key_of(model, schema)
+        self.by_key, self.key = one.by_key, key_of(model, schema)
         self.columns = {self.key: Column(self.key, model._meta.pk), **one.columns}
         self.required, self.optional = frozenset((self.key,)), tuple(one.columns)
         query: Any = QuerySet(model).query.chain(UpdateQuery)

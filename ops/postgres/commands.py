@@ -25,7 +25,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -41,6 +41,7 @@ from django.db.models import (
     Exists,
     Expression,
     F,
+    Field,
     Func,
     JSONField,
     Model,
@@ -54,13 +55,14 @@ from django.db.models.functions import Cast, Now, StrIndex, TruncDate
 from django.db.models.lookups import GreaterThan, IsNull
 from django.db.models.sql import DeleteQuery, InsertQuery, Query, UpdateQuery
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler
+from django.db.models.sql.constants import INNER
 from psycopg import OperationalError
 from psycopg.pq.abc import PGresult
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from ops.postgres.compiled import Json, compile_queryset, nested, path_of, row
+from ops.postgres.compiled import Json, One, nested, path_of, row
 from ops.postgres.connection import OutcomeUnknown, is_lost
 from ops.postgres.digests import Digest
 from ops.postgres.json_sql import target_of
@@ -247,8 +249,16 @@ class Command(Generic[Values, Written]):
         """What it has written of the parameters. Raises NotWritten."""
         raise NotImplementedError
 
+    async def complete(self, written: Written) -> Written:
+        """With the JSON that the statement could not see, if it lacks some: see `read_written`."""
+        raise NotImplementedError
+
     async def run(self, values: Values) -> Written:
         """As a call, for parameters in one object."""
+        return await self.complete(await self.write(values))
+
+    async def write(self, values: Values) -> Written:
+        """Run the statement. The JSON of what it has written may be empty: call `complete`."""
         try:
             result = await fetch(*self.bind(values))
         except CONFLICTS:
@@ -266,6 +276,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
     optional: frozenset[str]  # fields whose column has another source if they are not given
     unknowable: tuple[str, ...]  # fields that name a related row
+    by_key: "RowByKey"
     required: frozenset[str] = frozenset()
     compares = True  # the row that there is: it may be missing, or not the one that was seen
     comparing: Statement  # for calls that say which; its digest takes Postgres a tenth of a change's time
@@ -290,16 +301,21 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         return statement, statement.bind(bound)
 
     def read(self, result: PGresult, values: Mapping[str, Any]) -> Row:
-        if (text := result.get_value(0, 0) if result.ntuples else None) is not None:
-            return Row(text, (result.get_value(0, 1) or b"").decode())
+        if (key := result.get_value(0, 1) if result.ntuples else None) is not None:
+            is_whole = result.get_value(0, 2) == b"t"
+            return Row((is_whole and result.get_value(0, 0)) or b"", key.decode())
         reasons = (
-            [result.get_value(0, at) == b"t" for at in range(2, result.nfields)] if result.ntuples else []
+            [result.get_value(0, at) == b"t" for at in range(3, result.nfields)] if result.ntuples else []
         )
         is_missing = bool(reasons) and self.compares and reasons.pop(0)
         unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
         if self.compares and values.get(SEEN) is None and not unknown:
             is_missing = True  # it was there as the statement began, and another one has deleted it since
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
+
+    async def complete(self, written: Row) -> Row:
+        """Raises NotWritten if another one has deleted the row since."""
+        return written if written.json else Row(await self.by_key.read(written.key), written.key)
 
     def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
         """The statement around the change: the row as JSON with its key, or the reasons of a change that is none.
@@ -316,9 +332,10 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         before = ""
         if compiled:
             before = f'"not written"({names}) AS (SELECT {", ".join(text for text, _ in compiled)}), '
-        after = f"SELECT json::text, key::text{', NULL::boolean' * len(compiled)} FROM ({read}) AS written(json, key)"
+        nulls = ", NULL::boolean" * len(compiled)
+        after = f"SELECT json::text, key::text, is_whole{nulls} FROM ({read}) AS written(json, key, is_whole)"
         if compiled:
-            after += f' UNION ALL SELECT NULL, NULL, {names} FROM "not written"'
+            after += f' UNION ALL SELECT NULL, NULL, NULL, {names} FROM "not written"'
             after += f" WHERE NOT EXISTS (SELECT FROM {written})"
         bound = (*(p for _, more in compiled for p in more), *parameters, *read_parameters)
         return Statement(f"WITH {before}{written} AS ({sql} RETURNING *) {after}", bound, repeatable=False)
@@ -343,6 +360,7 @@ class Insert(RowCommand):
     ) -> None:
         _refuse_parents(model)
         self.model, self.columns = model, _choose(model, schema, fields)
+        self.by_key = RowByKey(model, schema)
         self.defaults = defaults or {}
         self.sources = _sources(model, self.defaults)
         column_of = {column.field: column for column in self.columns.values()}
@@ -413,7 +431,7 @@ class Update(RowCommand):
     ) -> None:
         self.model = model = rows.model
         _refuse_parents(model)
-        rows = rows_of_table(rows)
+        rows, self.by_key = rows_of_table(rows), RowByKey(model, schema)
         self.columns = {
             name: column
             for name, column in _choose(model, schema, fields).items()
@@ -489,6 +507,9 @@ class Delete(RowCommand):
             return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))])
 
         self.statement, self.comparing = compiled(rows), compiled(_seen(rows, answer))
+
+    async def complete(self, written: Row) -> Row:
+        return written  # it is gone
 
 
 def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
@@ -588,12 +609,68 @@ def written_as(model: type[Model]) -> str:
     return table_of(model).replace('"."', ".")
 
 
-def read_written(model: type[Model], columns: Sequence[Json | str]) -> Compiled:
-    """The ORM's own SQL for reading rows, from the changed ones."""
-    sql, parameters = compile_queryset(QuerySet(model).order_by(), columns)
+class RowByKey:
+    """The query of one row by its key, for a command whose own statement could not see all of it."""
+
+    def __init__(self, model: type[Model], schema: type[BaseModel]) -> None:
+        self.model, self.schema = model, schema
+
+    @cached_property
+    def _query(self) -> One:
+        return One(QuerySet(self.model).filter(pk=Param("key")), self.schema)
+
+    async def read(self, key: str) -> bytes:
+        """Its JSON. Raises NotWritten if there is none."""
+        found = await self._query(key=cast("Any", self.model._meta.pk).to_python(key))
+        if found is None:
+            raise NotWritten(is_missing=True)
+        return found
+
+
+class Sql(Expression):
+    """SQL of a command's own: a column of its items, or a condition."""
+
+    def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
+        super().__init__(output_field=output_field)
+        self.sql = sql
+
+    def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, Any]:
+        return self.sql, []
+
+
+def read_written(model: type[Model], columns: Sequence[Json | Expression | str]) -> Compiled:
+    """The ORM's own SQL for reading rows, from the changed ones. The last column tells whether a row is whole.
+
+    A command that has waited for another writer changes the row which that has left; related rows that the other one
+    has made are not in the command's snapshot. So rows are joined to what there is of those, none is left out, and
+    one that lacks a related row is not whole. Raises ImproperlyConfigured for a related row that may be missing.
+    """
+    query: Any = QuerySet(model).order_by().values_list(*columns).query
+    quote = connection.ops.quote_name
+    missing = []
+    for alias, join in query.alias_map.items():
+        if join.join_type is None or not query.alias_refcount[alias]:
+            continue
+        field: Any = join.join_field
+        if join.join_type == INNER and not getattr(field, "db_constraint", True):
+            raise ImproperlyConfigured(
+                f"{model.__name__}: a command cannot answer fields of the row that {field.name} names, which may be "
+                "missing: it has no constraint."
+            )
+        missing += [
+            f"({quote(join.parent_alias)}.{quote(own)} IS NOT NULL AND {quote(alias)}.{quote(other)} IS NULL)"
+            for own, other in join.join_cols
+        ]
+    is_whole = Sql(f"NOT ({' OR '.join(missing)})" if missing else "true", BooleanField())
+    query = QuerySet(model).order_by().values_list(*columns, is_whole).query
+    query.alias_map.update(
+        {alias: join.promote() for alias, join in query.alias_map.items() if join.join_type == INNER}
+    )
+    sql, parameters = query.get_compiler(connection=connection).as_sql()
     table = re.escape(table_of(model))
     # The bare name could also be a column of a table that is named like the schema.
-    return re.sub(rf"(?<=FROM ){table}|{table}(?=\.)", lambda _: written_as(model), sql), parameters
+    written = re.sub(rf"(?<=FROM ){table}|{table}(?=\.)", lambda _: written_as(model), sql)
+    return written, tuple(parameters)
 
 
 def rows_of_table(rows: "QuerySet[Any]") -> "QuerySet[Any]":

@@ -21,6 +21,7 @@ import psycopg
 import structlog
 from django.db import connection as djangos
 from psycopg import AsyncConnection, sql
+from psycopg.errors import Diagnostic
 
 from ops.postgres.lines import (
     ENCODING,
@@ -211,6 +212,7 @@ class Load:
             "SELECT pg_relation_size('\"import rows\"'), current_setting('block_size')::int"
         )
         inserted, pages, step = 0, size // page, BATCH_BYTES // page
+        await self.connection.execute('SAVEPOINT "import"')
         for first in range(0, pages, step):
             batch = f"ctid >= '({first},0)' AND ctid < '({first + step},0)'"
             try:
@@ -219,7 +221,7 @@ class Load:
                 # All lines that break a unique rule, of any other one the first.
                 lines: list[int] = []
                 if isinstance(error, psycopg.errors.UniqueViolation):
-                    lines = await self._repeated(error.diag.constraint_name or "", limit)
+                    lines = await self._repeated(error.diag, limit)
                 if not lines:
                     lines = [await self._first_refused(batch)]
                 raise Conflict(error, [line + (self.header is not None) for line in lines]) from error
@@ -236,15 +238,22 @@ class Load:
             async with self.connection.transaction():
                 return (await self.connection.execute(query)).rowcount
 
-    async def _repeated(self, index: str, limit: int) -> list[int]:
-        """The lines whose row has the values of another one, in the table or in a line before."""
-        [[keys, condition, are_nulls_equal]] = await self._rows(
+    async def _repeated(self, violation: Diagnostic, limit: int) -> list[int]:
+        """The lines whose row has the values of another one, in the table or in a line before; undoes all batches.
+
+        None if it is not the table's own rule, but of one that a trigger writes, say.
+        """
+        found = await self._rows(
             sql.SQL(
                 "SELECT ARRAY(SELECT pg_get_indexdef(indexrelid, n, true) FROM generate_series(1, indnkeyatts) AS n),"
                 " pg_get_expr(indpred, indrelid), indnullsnotdistinct FROM pg_index"
                 " JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {}::regclass AND relname = {}"
-            ).format(self.plan.table, index)
+            ).format(self.plan.table, violation.constraint_name or "")
         )
+        if not found:
+            return []
+        [[keys, condition, are_nulls_equal]] = found
+        await self.connection.execute('ROLLBACK TO SAVEPOINT "import"')  # or each line would find its own row
         where = condition or "true"
         names = [f"k{at}" for at in range(len(keys))]
         equals = "IS NOT DISTINCT FROM" if are_nulls_equal else "="

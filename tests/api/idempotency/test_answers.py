@@ -56,7 +56,7 @@ def test_without_the_field_nothing_is_kept(workers: list[Service], rows: Rows, v
 
 @pytest.mark.lean
 def test_what_it_costs(workers: list[Service], wire: Wiretap, key: str, rows: Rows) -> None:
-    """Each statement is a round trip, but for the second and the third, which are sent together."""
+    """Each statement is a round trip, but for the second to the fourth, which are sent together."""
     client = workers[1].client
 
     def statements(content: dict[str, Any], key: str) -> list[str]:
@@ -68,7 +68,12 @@ def test_what_it_costs(workers: list[Service], wire: Wiretap, key: str, rows: Ro
     known, unknown = voucher(), voucher(category="no-such")
     for content, name in ((voucher(), ""), (voucher(), "a"), (unknown, "b")):  # are prepared
         statements(content, f"{name and key}{name}")
-    claimed = ["BEGIN ISOLATION LEVEL ", "SELECT pg_try_advisory", "SELECT request, status"]
+    claimed = [
+        "BEGIN ISOLATION LEVEL ",
+        "SELECT pg_try_advisory",
+        "SELECT request, status",
+        "SET CONSTRAINTS ALL IM",
+    ]
     create, keep = 'WITH "not written"(c0)', "WITH deleted AS (\n    "
     assert statements(voucher(), "") == [create]
     assert statements(known, f"{key}c") == [*claimed, create, keep, "COMMIT"]
@@ -174,11 +179,14 @@ def test_refusals_of_the_content_and_of_the_database_are_kept(
     for content, said in (
         ({}, (422, "invalid_parameter")),
         (voucher(category="no-such"), (422, "invalid_parameter")),
+        (voucher(partner_id=2**62), (422, "invalid_parameter")),
         (taken | {"percent": 29_999}, (409, "conflict")),
     ):
-        headers = {FIELD: f"{key}-{said[0]}-{len(content)}"}
+        headers = {FIELD: f"{key}-{said[0]}-{'-'.join(content)}-{content.get('category')}"}
         refused, again = (client.post("/api/vouchers", json=content, headers=headers) for _ in range(2))
         assert code_of(refused) == said
+        if "partner_id" in content:
+            assert [fault["parameter"] for fault in refused.json()["errors"]] == ["partner_id"]
         assert (again.content, again.headers[REPLAYED]) == (refused.content, "true")
     rows.execute("DELETE FROM shop_voucher WHERE code = %s", [taken["code"]])
     assert client.post("/api/vouchers", json=content, headers=headers).content == refused.content

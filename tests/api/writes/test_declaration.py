@@ -102,6 +102,27 @@ def test_a_key_that_its_column_cannot_hold_is_not_found(key: Any) -> None:
             send(way, content, key)
 
 
+class LabelOut(Schema):
+    key: str
+    rank: int
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("a-1", "a-1"),
+        ("a b?c#d/50%", "a%20b%3Fc%23d%2F50%25"),
+        ("größe", "gr%C3%B6%C3%9Fe"),
+        ("a\nb", "a%0Ab"),
+    ],
+)
+def test_the_location_of_a_row_whose_key_is_a_text(key: str, path: str) -> None:
+    writes = Writes(Listing("labels", Label.objects.all(), LabelOut, AccessPath("key")).one("key"))
+    response = send(writes.create, {"key": key, "rank": 1})
+    assert response["Location"] == f"//{path}"
+
+
 class Shade(Enum):
     RED = "red"
     BLUE = "blue"

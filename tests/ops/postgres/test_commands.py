@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from django.db.models.functions import Now, Rank
 from ninja import Schema
 from pydantic import Field
 
+from ops.postgres.bulk import UpdateMany
 from ops.postgres.commands import Delete, Insert, NotWritten, Row, RowCommand, Update
 from ops.postgres.compiled import One
 from ops.postgres.connection import OutcomeUnknown
@@ -28,7 +29,7 @@ from ops.postgres.pool import open_pool
 from ops.postgres.statement import Param
 from tests import extra, spare
 from tests.extra import OWN_SESSIONS
-from tests.ops.postgres.models import Everything, Label, Spelled, Sticker
+from tests.ops.postgres.models import Everything, Label, Loose, Spelled, Sticker
 from tests.shop.models import Category, Product
 from tests.shop.schemas import CategoryOut, ProductOut
 
@@ -394,9 +395,10 @@ def beside(
                         if blocked and act(blocked) is None:
                             break
                         await asyncio.sleep(0.01)
-            with pytest.raises((NotWritten, OutcomeUnknown)) as caught:
-                await change
-            return caught.value
+            try:
+                return await change
+            except (NotWritten, OutcomeUnknown) as error:
+                return error
 
     return product, asyncio.run(race())
 
@@ -419,6 +421,72 @@ def test_a_writer_that_waited_sees_the_other_ones_row(
     assert (outcome.is_missing, list(outcome.unknown)) == (False, [])
     row = "SELECT demand_qty, sold_qty FROM shop_product WHERE id = %s"
     assert rows.execute(row, [product]).fetchall() == [(2, 0)]
+
+
+MOVE = """
+    WITH made AS (INSERT INTO shop_category (slug, name) VALUES ('made', 'Made') RETURNING id)
+    UPDATE shop_product SET category_id = made.id FROM made WHERE shop_product.id = %s
+"""
+
+
+class MemberOut(Schema):
+    id: int
+    sold_qty: int
+    category: CategoryOut | None
+
+
+@pytest.mark.lean
+@pytest.mark.parametrize("schema", [ProductOut, MemberOut])
+def test_a_writer_that_waited_answers_the_row_that_there_is(
+    rows: "psycopg.Connection[Any]", schema: type[Schema]
+) -> None:
+    """Though a related row came into being after the command's snapshot."""
+
+    async def read() -> bytes | None:
+        async with open_pool():
+            return await One(BY_ID, schema)(id=product)
+
+    command = Update(BY_ID, schema, ["sold_qty"])
+    try:
+        product, outcome = beside(rows, lambda _: None, other=MOVE, compares=False, command=command)
+        assert outcome == Row(asyncio.run(read()) or b"", str(product))
+        assert b"made" in outcome.json
+    finally:
+        rows.execute("UPDATE shop_product SET category_id = NULL WHERE id = %s", [product])
+        rows.execute("DELETE FROM shop_category WHERE slug = 'made'")
+
+
+@pytest.mark.lean
+def test_many_that_waited_answer_the_rows_that_there_are(rows: "psycopg.Connection[Any]") -> None:
+    change = UpdateMany(Product.objects.all(), ProductOut)
+
+    class Changed(Update):
+        async def run(self, values: Mapping[str, Any]) -> Any:
+            return await change([{"id": values["id"], "sold_qty": 9}])
+
+    try:
+        product, outcome = beside(
+            rows, lambda _: None, other=MOVE, compares=False, command=Changed(BY_ID, ProductOut)
+        )
+        assert outcome.keys == [str(product)]
+        assert [row["category"] for row in orjson.loads(outcome.json)] == ["made"]
+    finally:
+        rows.execute("UPDATE shop_product SET category_id = NULL WHERE id = %s", [product])
+        rows.execute("DELETE FROM shop_category WHERE slug = 'made'")
+
+
+class LooseOut(Schema):
+    id: int
+    label_id: str
+    rank: Annotated[int, Field(alias="label.rank")]
+    own_id: int
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_related_row_that_may_be_missing_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loose._meta.get_field("label"), "null", False)
+    with pytest.raises(ImproperlyConfigured, match="the row that label names, which may be missing"):
+        Insert(Loose, LooseOut)
 
 
 @pytest.mark.lean

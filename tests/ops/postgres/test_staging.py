@@ -23,8 +23,9 @@ from pydantic import AfterValidator, Field
 from api.problems import Problem
 from api.writes import content
 from api.writes.inputs import content_of, read
+from ops.postgres import load as load_module
 from ops.postgres.commands import Insert
-from ops.postgres.load import Load
+from ops.postgres.load import Conflict, Load
 from ops.postgres.long_transaction import long_transaction
 from ops.postgres.staging import Staging
 from tests.ops.postgres.models import Everything, Grade, Label, Spelled
@@ -32,6 +33,11 @@ from tests.shop.models import Voucher
 from tests.shop.schemas import VoucherOut
 
 pytestmark = pytest.mark.django_db
+
+
+class LabelOut(Schema):
+    key: str
+    rank: int
 
 
 def schema(**fields: Any) -> Any:
@@ -208,6 +214,20 @@ def test_rows_that_others_name() -> None:
     lines = [{"label_id": "leaf 1"}, {"label_id": "leaf 7"}, {"label_id": None}, {}, {"label_id": 1}]
     assert load(plan, "\n".join(map(json.dumps, lines)).encode()) == [2, 5]
     assert [row.label_id for row in Everything.objects.order_by("id")] == ["leaf 1", None, None]
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_conflict_behind_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names the lines that repeat a row: those that were inserted before are none of them."""
+    monkeypatch.setattr(load_module, "BATCH_BYTES", 8192)
+    Label.objects.create(key="there", rank=0)
+    plan = Staging(Insert(Label, LabelOut), LabelOut)
+    keys = [f"key {at}" for at in range(1000)]
+    keys[700], keys[900] = keys[10], "there"
+    lines = "\n".join(json.dumps({"key": key, "rank": 1}) for key in keys)
+    with pytest.raises(Conflict) as caught:
+        load(plan, lines.encode())
+    assert caught.value.lines == [701, 901]
 
 
 class Size(Enum):

@@ -248,6 +248,10 @@ class Lookup:
         created, began = time.time(), time.monotonic()
         try:
             answer = await self._render(flight.target)
+        except Unstorable:  # an answer, which the endpoint gives to each request from now on
+            self._unlock(flight, drop=True)
+            self.memory.drop(flight.target.key)
+            raise
         except BaseException as error:
             self._unlock(flight)
             if isinstance(error, Exception) and _is_usable(fallback):

@@ -32,7 +32,6 @@ from ops.asgi.bodies import body_limit
 from ops.postgres.bulk import Values, key_of
 from ops.postgres.commands import Column, NotWritten, Rows
 from ops.postgres.pool import fetch
-from ops.postgres.statement import Statement
 from ops.postgres.transactions import IMMEDIATE, Transaction, active, in_transaction, transaction
 
 View = TypeVar("View", bound=Callable[..., Any])

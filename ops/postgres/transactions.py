@@ -50,8 +50,8 @@ BEGIN: dict[str, Statement] = {
     for level in ("read committed", "repeatable read", "serializable")
 }
 COMMIT = Statement("COMMIT", (), repeatable=False)
-# Django declares foreign keys as deferred, so that Postgres looks at them with the COMMIT. After this it looks with each
-# statement: the error is that statement's own.
+# Django declares foreign keys as deferred: Postgres looks at them with the COMMIT. After this it looks with each
+# statement, which then has the error.
 IMMEDIATE = Statement("SET CONSTRAINTS ALL IMMEDIATE", ())
 # After these, nothing was written, and another attempt may succeed: the last two are prepared statements that a
 # migration has made stale.

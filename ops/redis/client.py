@@ -130,7 +130,8 @@ class Client:
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
             raise failure(str(error)) from error
-        self.breaker.succeeded()
+        if seconds <= TIMEOUT_SECONDS:  # as a request needs it; one that may take longer proves nothing
+            self.breaker.succeeded()
         return replies
 
     async def _open(self) -> Connection:

@@ -33,13 +33,14 @@ def describe(lacking: Sequence[str]) -> str:
 
 async def find_lacking(redis: "Redis") -> list[str]:
     """The commands that are refused. The caller sets a deadline. Raises RedisError or OSError if Redis is unwell."""
-    key, channel = f"{settings.CACHE_PREFIX}:probe", f"{settings.CACHE_PREFIX}:changed"
+    # The name of a key, and of a channel that no worker listens to, and on which none waits for confirmations.
+    key = f"{settings.CACHE_PREFIX}:probe"
     commands: dict[str, Sequence[Any]] = {
         "SET": ("SET", key, 1, "PX", 1000),
         "MGET": ("MGET", key),
         "EXPIRE": ("EXPIRE", key, 1),
         "DEL": ("DEL", key),
-        "PUBLISH": ("PUBLISH", key, "test"),  # a channel that no worker listens to
+        "PUBLISH": ("PUBLISH", key, "test"),
         "INFO": ("INFO", "server"),
     }
     pipeline = redis.pipeline(transaction=False)
@@ -49,7 +50,7 @@ async def find_lacking(redis: "Redis") -> list[str]:
     refused = {name for name, reply in zip(commands, replies, strict=True) if _is_refusal(reply)}
     async with redis.pubsub() as subscribed:
         try:
-            await subscribed.subscribe(channel)
+            await subscribed.subscribe(key)
             await subscribed.get_message(timeout=None)
         except ResponseError as error:
             if not _is_refusal(error):

@@ -13,6 +13,7 @@ from django.test import override_settings
 from api.cache.lookup import GRACE_SECONDS, TRUST_SECONDS
 from api.cache.packing import pack
 from api.cache.policy import POLICIES, Target
+from api.cache.rendering import MAX_BODY_BYTES, Unstorable
 from tests.api.cache.harness import DEADLINE, Clock, Origin, policy, target, worker
 from tests.loops import until
 
@@ -314,6 +315,20 @@ async def test_stale_if_error(clock: Clock, failure: Any) -> None:
         else:
             with pytest.raises(ValueError, match="no"):
                 await one.get(target())
+
+
+async def test_an_answer_that_is_too_large_by_now_replaces_the_old_one(clock: Clock, keys: Keys) -> None:
+    """It is no failure: the endpoint gives it to each request."""
+    async with worker() as one:
+        await one.get(target())
+        await one.settle()
+        clock.ahead += 11
+        one.origin.body = b"x" * (MAX_BODY_BYTES + 1)
+        assert (await one.get(target()))[:2] == (b"answer 1", "stale")
+        await one.settle()
+        assert keys() == TAGS
+        with pytest.raises(Unstorable):
+            await one.get(target())
 
 
 @pytest.mark.parametrize("status", [404, 410])

@@ -79,6 +79,12 @@ async def lacking() -> list[str]:
         return await find_lacking(redis)
 
 
+@pytest.mark.parametrize("rights", [f"resetchannels &{settings.CACHE_PREFIX}:probe"], indirect=True)
+async def test_the_question_is_not_heard_by_workers(rights: str) -> None:
+    """One that publishes a change would wait for a confirmation of this listener, and mark it as silent."""
+    assert await lacking() == []
+
+
 async def ask(each: Worker) -> tuple[str, str, bool]:
     """Outcome, tier, and whether it is said to be stored."""
     if held := each.lookup.in_memory(target()):

@@ -62,6 +62,20 @@ async def test_who_is_slow_is_not_waited_for(
     other.rpush(key, "go on")
 
 
+async def test_what_may_take_longer_does_not_excuse_who_is_slow(
+    client: Client, other: "redis.Redis", key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a server that takes 100 ms would cost each request of a calm service its 50."""
+    monkeypatch.setattr("ops.redis.client.TIMEOUT_SECONDS", 0.02)
+    for _ in range(MAX_FAILURES):
+        await client.insist(("DEL", key))
+        with pytest.raises(Unavailable):
+            await client.run(("BLPOP", key, 10))
+        other.rpush(key, "go on")
+    assert client.breaker.is_open
+    await until(lambda: not client.breaker.is_open)
+
+
 async def test_a_cancelled_command_leaves_no_reply_to_the_next(client: Client) -> None:
     for number in range(32):
         command = asyncio.create_task(client.ask("ECHO", "for who was cancelled"))

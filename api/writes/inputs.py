@@ -66,9 +66,10 @@ CODES = {
     "literal_error": "not_a_choice",
     "enum": "not_a_choice",
 }
-# Most of the moments of RFC 3339: others, such as the 29th of February, need a calendar.
+# Most of the moments of RFC 3339: others, such as the 29th of February, need a calendar. A year from 9000 on may be
+# the year 10000 in UTC.
 MOMENT = (
-    r"^[1-9][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+    r"^[1-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
     r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
 )
 BOUNDED = (

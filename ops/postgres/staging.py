@@ -44,14 +44,23 @@ MAX_BRACKETS = 4000
 INTEGER = "{t} ~ '^-?[0-9]+([.]0+)?$'"
 NUMBER = "{t} ~ '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$'"
 DATE = "{t} ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'"
-TIME = "{t} ~ '^[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?$'"
-# RFC 3339. The expression takes Postgres 6 us, so the usual form of it is looked for first, which takes half of one.
+TIME = "{t} ~ '^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?$'"
+LEAP = f"{'_' * 17}60%"  # the form of a leap second, which ends a month
+# RFC 3339. The expression takes Postgres 2 us, so its usual forms are looked for first, which takes less than half.
+# A form without its digits tells that there are digits in all other places: Postgres reads 1q as a day, too.
 MOMENT = (
-    "CASE WHEN {t} LIKE '____-__-__T__:__:__%' AND substr({t}, 12, 2) <> '24'"
-    " AND ltrim(substr({t}, 20), '.0123456789') IN ('+00:00', 'Z') THEN true ELSE {t} ~"
-    " '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]+)?"
+    "CASE WHEN CASE translate({t}, '0123456789', '')"
+    " WHEN '--T::.+:' THEN {t} LIKE '____-__-__T__:__:__._%+00:00'"
+    " WHEN '--T::+:' THEN {t} LIKE '____-__-__T__:__:__+00:00'"
+    " WHEN '--T::.Z' THEN {t} LIKE '____-__-__T__:__:__._%Z'"
+    " WHEN '--T::Z' THEN {t} LIKE '____-__-__T__:__:__Z' END"
+    f" AND {{t}} NOT LIKE '{'_' * 11}24%' AND {{t}} NOT LIKE '{LEAP}' THEN true ELSE {{t}} ~"
+    " '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)([.][0-9]+)?"
     "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' END"
 )
+# In UTC and rounded, moments of the first and the last year may be in one that Python lacks.
+IN_YEARS = "{t} COLLATE \"C\" BETWEEN '0002' AND '9999' OR {v} >= '0001-01-01Z' AND {v} < '10000-01-01Z'"
+ENDS_MONTH = f"{{t}} NOT LIKE '{LEAP}' OR {{v}} = date_trunc('month', {{v}}, 'UTC')"
 DEPTH = f"""({{v}} @? 'strict $.**{{{MAX_DEPTH - 1}}} ? (@.type() == "object" || @.type() == "array")') IS NOT TRUE"""
 SLUG = "{t} ~ '^[-a-zA-Z0-9_]+$'"
 
@@ -79,6 +88,11 @@ KINDS: Mapping[tuple[str, Any], tuple[str, str]] = {
     ("JSONField", Any): ("", ""),
     **{(name, int): ("number", INTEGER) for name in INTEGERS},
     **{(name, str): ("string", "") for name in TEXTS},
+}
+RULES: Mapping[str, Sequence[str]] = {
+    "DateTimeField": (IN_YEARS, ENDS_MONTH),
+    "TimeField": ("{v} < '24:00'",),  # which 23:59:59.9999999 is rounded to
+    "JSONField": (DEPTH,),
 }
 COMPARISONS: Mapping[type, tuple[str, str]] = {
     annotated_types.Ge: ("ge", "{v} >= "),
@@ -314,6 +328,7 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
 def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -> Iterator[str]:
     """The conditions on a value: by the column, by what the schema and the validators have said, by its choices."""
     internal = field.get_internal_type()
+    yield from RULES.get(internal, ())
     if internal in TEXTS:
         if not (field.blank or field.choices):
             yield "{t} <> ''"
@@ -321,8 +336,6 @@ def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -
             yield f"char_length({{t}}) <= {field.max_length}"
     elif internal == "DecimalField":
         yield f"scale(trim_scale({{t}}::numeric)) <= {field.decimal_places}"
-    elif internal == "JSONField":
-        yield DEPTH
     # What a schema says of a decimal with the column's digits.
     digits = {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
     for each in said:

@@ -5,6 +5,7 @@ import datetime
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from django.http import HttpRequest
 from django.test import Client, RequestFactory
 from django.urls import resolve
 
-from api import BulkWrites, Fault, Problem, transaction
+from api import BulkWrites, Fault, Problem, Timestamp, transaction
 from api.writes.inputs import Items
 from ops.postgres.pool import open_pool
+from tests.api.writes.test_declaration import writes_of
 from tests.api.writes.test_refusals import said
 from tests.extra import OWN_SESSIONS
 from tests.service import Service, serve
@@ -233,6 +235,30 @@ def test_both_readers_read_the_same(body: bytes) -> None:
     creations = VOUCHER_BULK.creations
     assert creations.read(body) == [row]
     assert creations.read_flat(body, 9) in ([row], None)
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_quick", "is_taken"),
+    [
+        ("2020-01-01T00:00:00.5+14:00", True, True),
+        ("8999-12-31T23:59:59-14:59", True, True),
+        ("9999-12-31T23:59:59Z", False, True),
+        ("9999-12-31T23:59:59-01:00", False, False),
+        ("9999-12-31T23:59:60Z", False, False),
+        ("0001-01-01T00:00:00+01:00", False, False),
+        ("2020-01-01T00:00:60Z", False, False),
+    ],
+)
+def test_both_readers_take_the_same_moments(
+    monkeypatch: pytest.MonkeyPatch, moment: str, *, is_quick: bool, is_taken: bool
+) -> None:
+    """The quick one leaves a text to Postgres, which has moments of the year 10000. Python and cursors have none."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    creations = BulkWrites(writes_of("moment", Timestamp | None)).creations
+    body = json.dumps([{"moment": moment}]).encode()
+    assert creations.read_flat(body, 9) == ([{"moment": moment}] if is_quick else None)
+    with nullcontext() if is_taken else pytest.raises(Problem, match="RFC 3339"):
+        assert creations.read(body) == [{"moment": datetime.datetime.fromisoformat(moment)}]
 
 
 def test_white_space_between_items(api: httpx.Client, created: list[Any]) -> None:

@@ -94,8 +94,16 @@ VALUES: dict[str, list[str]] = {
         *('"2020-01-01T00:00:13.37Z"', '"2020-01-01t00:00:13z"', '"2020-01-01T00:00:13.370000+00:00"'),
         *('"2020-01-01T01:00:00+01:30"', '"2020-01-01T00:00:13"', '"2020-01-01 00:00:13Z"', '"2020-01-01T24:00:00Z"'),
         *('"2020-13-01T00:00:13Z"', '"now"', "1577836800", '"2020-01-01T00:00:00+24:00"'),
+        *('"9999-12-31T23:59:59.999999Z"', '"9999-12-31T23:59:59-01:00"', '"9999-12-31T23:59:60Z"'),
+        *('"0001-01-01T00:00:00Z"', '"0001-01-01T00:00:00+01:00"', '"0000-12-31T23:59:59Z"'),
+        *('"2016-12-31T23:59:60Z"', '"2017-01-01T00:59:60+01:00"', '"2020-01-01T00:00:60Z"'),
+        *('"2020-01-01T00:00:001Z"', '"2020-01-01T00:00:1 Z"', '"2020-01-1qT00:00:00Z"', '"2020-01-01T1.:00:00Z"'),
+        *('"2020-01-01T00:00:00.Z"', '"2020-01-01T00:00:0.Z"', '"2020-01-01T00:00:00Z5"', '"2020-01-01T00:60:00Z"'),
     ],
-    "time": ['"13:37:00"', '"13:37:00.5"', '"13:37"', '"25:00:00"', "7", '"noon"'],
+    "time": [
+        *('"13:37:00"', '"13:37:00.5"', '"13:37"', '"25:00:00"', "7", '"noon"'),
+        *('"23:59:59.999999"', '"24:00"', '"23:59:60"', '"13:60:00"'),
+    ],
     "document": [
         *('{"a":[1,"b\'",null,true,1.50]}', "{}", "[]", '"{}"', "1", '{"a":{"a":1,"a":2}}', '{"a":"\\u0000"}'),
         *('{"a":' * 63 + "{}" + "}" * 63, '{"a":' * 62 + "{}" + "}" * 62, '{"a":' + "[" * 62 + "]" * 62 + "}"),
@@ -150,6 +158,20 @@ def test_values_of_every_kind() -> None:
         assert getattr(row, name) == value, name
     assert min(len(stored), len(wrong)) > 50
     assert (stored[0].grade, stored[0].binary, stored[0].shouted, stored[0].colour) == (-1, b"", "", "red")
+
+
+@pytest.mark.usefixtures("tables")
+def test_times_that_are_rounded() -> None:
+    """A time whose fraction is rounded beyond the last one is refused: Python could not read it."""
+    plan = Staging(Insert(Everything, Written, NAMES), Written)
+    times = ("9999-12-31T23:59:59.9999994Z", "9999-12-31T23:59:59.9999999Z", "2020-01-01T00:00:59.9999999Z")
+    lines = [{"moment": each} for each in times]
+    lines += [{"time": each} for each in ("23:59:59.9999994", "23:59:59.9999999")]
+    assert load(plan, "\n".join(map(json.dumps, lines)).encode()) == [2, 5]
+    stored = [row.moment or row.time for row in Everything.objects.order_by("id")]
+    assert [each.isoformat() for each in stored] == [
+        *("9999-12-31T23:59:59.999999+00:00", "2020-01-01T00:01:00+00:00", "23:59:59.999999"),
+    ]
 
 
 @pytest.mark.usefixtures("tables")

@@ -49,7 +49,7 @@ from api.problems import Fault, Problem, invalid
 from api.reads.parameters import MAX_FAULTS, TIMESTAMP, Malformed, type_of
 from api.writes.content import MAX_NAME_CHARACTERS, UNKNOWN
 from ops.postgres.commands import Column
-from ops.postgres.json_sql import target_of
+from ops.postgres.json_sql import choices_of, target_of
 
 # The stable codes of pydantic's errors, by the beginning of their type.
 CODES = {
@@ -337,8 +337,7 @@ def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
         bounds = [Field(min_length=least, max_length=field.max_length, json_schema_extra=extra)]
     if column.related:
         return held, bounds, validators  # which row it names is the database's to say
-    if field.choices:
-        values = [value for value, _ in field.flatchoices]
+    if values := choices_of(field):
         taken = {"enum": [*values, None] if field.null else values}
         validators += [AfterValidator(partial(_one_of, values)), WithJsonSchema(taken)]
     rules = [rule for rule in field.validators if type(rule) not in BOUNDED or rule in field._validators]  # noqa: SLF001
@@ -367,8 +366,8 @@ def _moment(value: Any) -> Any:
 
 def _one_of(values: list[Any], value: Any) -> Any:
     if value is not None and value not in values:
-        expected = f"must be one of {', '.join(map(str, values))}"
-        raise PydanticCustomError("api.not_a_choice", expected)
+        known = ", ".join(str(each) or '""' for each in values)
+        raise PydanticCustomError("api.not_a_choice", f"must be one of {known}")
     return value
 
 

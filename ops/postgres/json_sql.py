@@ -195,6 +195,13 @@ def target_of(field: Any) -> Any:
     return field
 
 
+def choices_of(field: Any) -> list[Any]:
+    """The values that a field with choices may have: of a blank text also the empty one, as Django takes it."""
+    values = [value for value, _ in field.flatchoices or () if value is not None]
+    is_blank = field.blank and isinstance(field, models.CharField | models.TextField)
+    return [*values, ""] if values and is_blank and "" not in values else values
+
+
 def choose(
     candidates: Sequence[JsonSql], samples: Sequence[Any], schema: type[BaseModel], name: str, *, of: str
 ) -> JsonSql:

@@ -32,7 +32,7 @@ from pydantic import BaseModel, PlainSerializer, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from ops.postgres.commands import Column, Insert, sql_of
-from ops.postgres.json_sql import target_of
+from ops.postgres.json_sql import choices_of, target_of
 from ops.postgres.statement import Statement, literal
 
 LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
@@ -294,9 +294,7 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
     info = schema.model_fields[column.name]
     kind, said = _unwrapped(info.annotation)
     # Of a relation, which row it names is all that counts, beside what the schema says.
-    choices: list[Any] = [
-        value for value, _ in field.flatchoices or () if value is not None and not column.related
-    ]
+    choices = [] if column.related else choices_of(field)
     if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         members = get_args(kind) or kind
         choices = [one.value if isinstance(one, enum.Enum) else one for one in members if one is not None]

@@ -181,3 +181,35 @@ def test_a_table_in_another_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(parcels.delete, "DELETE", "", key) is None
     assert ask(many.delete, "DELETE", ids) is None
     assert {*Parcel.objects.values_list("code", flat=True)} == {"d", "e"}
+
+
+class Shirt(Spelled):
+    size = models.CharField(max_length=1, choices=[("s", "Small"), ("l", "Large")], blank=True, default="")
+
+    class Meta:
+        app_label = "spelled"
+
+
+class ShirtOut(Schema):
+    id: int
+    size: str
+
+
+def test_a_choice_that_may_be_blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is taken as it is answered, one by one, in bulk and in an import."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Shirt)
+    shirts = Writes(Listing("shirts", Shirt.objects.all(), ShirtOut, AccessPath("id")).one("shirt"))
+    many, stream = BulkWrites(shirts), Import(shirts)
+    assert shirts.creation.model_json_schema()["properties"]["size"]["enum"] == ["s", "l", ""]
+
+    row = ask(shirts.create, "POST", {})
+    assert row["size"] == ""
+    assert ask(shirts.replace, "PUT", row, row["id"]) == row
+    assert ask(many.change, "PATCH", [row]) == [row]
+    assert ask(stream.respond, "POST", '{"size":""}', kind="application/x-ndjson")["inserted"] == 1
+    assert ask(stream.respond, "POST", 'size\n""\nl\n', kind="text/csv")["inserted"] == 2
+    assert ask(shirts.create, "POST", {"size": "x"}) == [("size", "not_a_choice")]
+    wrong = ask(stream.respond, "POST", '{"size":"x"}', kind="application/x-ndjson")
+    assert wrong == [("lines[1].size", "not_a_choice")]

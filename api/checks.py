@@ -108,17 +108,19 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
             obj=model,
             id="api.E001",
         )
-    sort = target_of(field_of(model, path.sort))
-    if (
-        isinstance(sort, CharField | TextField)
-        and (sort.max_length or MAX_KEY_CHARACTERS + 1) > MAX_KEY_CHARACTERS
-    ):
-        yield Error(
-            f"The access path of {name} has a text sort key of more than {MAX_KEY_CHARACTERS} characters.",
-            hint=f"A cursor holds the key. Give the field a max_length of at most {MAX_KEY_CHARACTERS}.",
-            obj=model,
-            id="api.E004",
-        )
+    for part in path.key(model):
+        field = target_of(field_of(model, part))
+        if (
+            isinstance(field, CharField | TextField)
+            and (field.max_length or MAX_KEY_CHARACTERS + 1) > MAX_KEY_CHARACTERS
+        ):
+            yield Error(
+                f"The access path of {name} has a text of more than {MAX_KEY_CHARACTERS} characters in its key, "
+                f"{part!r}.",
+                hint=f"A cursor holds the key. Give the field a max_length of at most {MAX_KEY_CHARACTERS}.",
+                obj=model,
+                id="api.E004",
+            )
     for filter_name, wanted in path.filters.items():
         if wanted.by and not path.field(model, filter_name).unique:
             yield Error(

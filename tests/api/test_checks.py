@@ -9,15 +9,22 @@ from django.db.models import UniqueConstraint
 from django.db.models.functions import Lower
 from django.http import HttpRequest
 from django.urls import path
-from ninja import Router
+from ninja import Router, Schema
 from pytest_django import Settings
 
 from api import AccessPath, Api, Listing, cached, describe_item, describe_list, describe_stats
 from api.checks import check_lists, check_path
 from ops.tools.embedded.paths import ROOT
+from tests.ops.postgres.models import Badge, Label
 from tests.shop.models import OrderLine, Product
 from tests.shop.queries import ORDERS, PRODUCT, PRODUCT_STATS, PRODUCTS
 from tests.shop.schemas import ProductOut
+
+
+class BadgeOut(Schema):
+    label_id: str
+    rank: int
+
 
 TIMES: dict[str, Any] = {"fresh": 1, "stale": 1}
 router = Router()
@@ -92,6 +99,20 @@ def test_an_index_by_unique_together(monkeypatch: pytest.MonkeyPatch) -> None:
     for together, ids in (((("sold_qty", "id"),), []), ((("id", "sold_qty"),), ["api.E003"])):
         monkeypatch.setattr(Product._meta, "unique_together", together)
         assert [message.id for message in check_path(listing, path)] == ids
+
+
+@pytest.mark.parametrize("sort", ["rank", "label"])
+def test_each_text_of_a_key_fits_into_a_cursor(monkeypatch: pytest.MonkeyPatch, sort: str) -> None:
+    """The primary key, too, which is here a relation to a row with a text."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    path = AccessPath(sort)
+    listing = Listing("badges", Badge.objects.all(), BadgeOut, path)
+    assert [*check_path(listing, path)] == []
+    for most in (256, None):
+        monkeypatch.setattr(Label._meta.pk, "max_length", most)
+        (found,) = check_path(listing, path)
+        assert (found.id, found.obj) == ("api.E004", Badge)
+        assert "'label_id'" in found.msg
 
 
 def test_a_list_needs_an_index(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.reads import cursors
-from api.reads.cursors import MAX_CHARACTERS, Cursor, sign, unsign
+from api.reads.cursors import MAX_CHARACTERS, MAX_KEY_CHARACTERS, Cursor, sign, unsign
 from api.reads.parameters import Malformed
 
 KEYS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), min_size=1, max_size=3).map(tuple)
@@ -28,6 +28,13 @@ def test_round_trip(cursor: Cursor, continues: bytes) -> None:
     assert signed.isascii()
     assert signed.replace("-", "").replace("_", "").isalnum()  # needs no escape in a URL
     assert unsign(signed, continues) == cursor
+
+
+@pytest.mark.parametrize("character", ["\x01", "😀"])
+def test_the_longest_key(character: str) -> None:
+    """A sort key and a primary key that are texts, of as many characters as the system check allows."""
+    cursor = Cursor(before=False, key=(character * MAX_KEY_CHARACTERS,) * 2)
+    assert unsign(sign(cursor, b""), b"") == cursor
 
 
 @given(CURSORS, st.binary(max_size=40), st.data())

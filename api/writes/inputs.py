@@ -331,7 +331,8 @@ def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
     elif isinstance(field, models.CharField | models.TextField):
         least = 0 if field.blank or field.choices else 1
         shape = type_of(field).schema if isinstance(field, models.SlugField) and not column.related else {}
-        extra = {"pattern": shape.get("pattern", r"^[^\x00]*$")}
+        pattern = shape.get("pattern", r"^[^\x00]*$")
+        extra = {"pattern": f"^$|{pattern}" if shape and field.blank else pattern}
         extra |= {"maxLength": field.max_length} if field.max_length else {}
         held = str
         bounds = [Field(min_length=least, max_length=field.max_length, json_schema_extra=extra)]
@@ -372,8 +373,8 @@ def _one_of(values: list[Any], value: Any) -> Any:
 
 
 def _kept(rules: list[Any], value: Any) -> Any:
-    """The validators of the model's field, which Postgres does not have."""
-    if value is not None:
+    """The validators of the model's field, which Postgres does not have. As Django, they leave an empty text alone."""
+    if value not in (None, ""):  # which may be a dict, and then is in no set
         for rule in rules:
             try:
                 rule(value)

@@ -347,7 +347,7 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
     """The condition that one annotation or validator means. Raises ImproperlyConfigured if Postgres cannot know."""
     attribute, condition = COMPARISONS.get(type(said), ("", ""))
     if said is validators.validate_slug:
-        yield SLUG
+        yield f"{SLUG} OR {{t}} = ''" if field.blank else SLUG
     elif not condition or callable(bound := getattr(said, attribute)):
         raise ImproperlyConfigured(
             f"{name}: an import cannot ask {said!r}, which only Python knows. A CheckConstraint in its place holds "

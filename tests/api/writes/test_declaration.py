@@ -102,6 +102,21 @@ def test_a_key_that_its_column_cannot_hold_is_not_found(key: Any) -> None:
             send(way, content, key)
 
 
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("name", ["slug", "url"])
+def test_a_blank_text_is_not_validated(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As Django does it: what POST stores where the field is left out, PUT takes."""
+    monkeypatch.setattr(Everything._meta.get_field(name), "blank", True)
+    writes = writes_of(name, str)
+    created = orjson.loads(send(writes.create, {}).content)
+    assert created[name] == ""
+    assert orjson.loads(send(writes.replace, created, created["id"]).content) == created
+    [again] = orjson.loads(send(BulkWrites(writes).change, [created]).content)
+    assert again == created
+    with pytest.raises(Problem, match=name):
+        send(writes.replace, {name: "a b"}, created["id"])
+
+
 class LabelOut(Schema):
     key: str
     rank: int

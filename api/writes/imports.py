@@ -106,7 +106,12 @@ class Import:
             await load.convert()
             wrong = await load.wrong_lines(MAX_FAULTS)
             if wrong or load.broken:
-                named = [fault for each in wrong for fault in self._explain(each)]
+                named: list[Fault] = []
+                for each in wrong:
+                    if len(named) >= MAX_FAULTS:
+                        break
+                    named += self._explain(each)
+                    await asyncio.sleep(0)  # a line may hold the event loop for some milliseconds
                 if last := load.broken:
                     named.append(self._fault(last.line, "", last.code, last.detail))
                 raise _refused(422, named)
@@ -161,9 +166,11 @@ class Import:
         said: list[Fault] = []
         has_fields = False
         try:
-            body = content.check((line if isinstance(line, str) else self._json_of(line)).encode())
+            text = line if isinstance(line, str) else self._json_of(line)
+            creation = self.writes.creation
+            body = content.check(text.encode(), creation.model_fields)
             has_fields = True
-            read(self.writes.creation, body)
+            read(creation, body)
         except Problem as problem:
             said = problem.errors or [Fault(parameter="", code="malformed", detail=problem.detail)]
         # Postgres refuses some spellings that this reader takes, and takes some in a cell that are none in JSON: 007.

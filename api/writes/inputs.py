@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired, Union, get_args, get_origin
 from uuid import UUID
@@ -31,7 +31,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    FailFast,
     Field,
     GetCoreSchemaHandler,
     NaiveDatetime,
@@ -42,7 +41,14 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )  # fmt: skip
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema, to_jsonable_python
+from pydantic_core import (
+    CoreConfig,
+    CoreSchema,
+    PydanticCustomError,
+    SchemaValidator,
+    core_schema,
+    to_jsonable_python,
+)  # fmt: skip
 from typing_extensions import TypedDict
 
 from api.problems import Fault, Problem, invalid
@@ -79,6 +85,10 @@ BOUNDED = (
     MinValueValidator,
     ProhibitNullCharactersValidator,
 )
+# pydantic makes all errors, of a quarter of a kB each, and all of `errors()`, of a kB each.
+MAX_VALUES = 10_000  # of content in which each fault is looked for
+MAX_ERRORS = 50_000  # that are named: as many as 1,000 items of 50 fields have
+COLLECTIONS = ("list", "tuple", "set", "frozenset", "dict", "deque")
 # Types of values that psycopg writes as Postgres reads them.
 PLAIN = (str, int, float, Decimal, datetime.date, datetime.time, UUID)
 # Types that answers may have, and content not: what WHOLE and _moment make of it is never of theirs.
@@ -234,8 +244,9 @@ def _refuse(name: str, field: Any, held: Any, types: list[Any]) -> None:
 
 def read(content: type[Content], body: bytes) -> dict[str, Any]:
     """The values of the members that the content has. Raises Problem 422 with a fault for each that is wrong."""
+    validator = _hasty_of(content) if _is_long(body) else content.__pydantic_validator__
     try:
-        return _values(content.__pydantic_validator__.validate_json(body))
+        return _values(validator.validate_json(body))
     except ValidationError as error:
         raise _problem(error, lambda place: ".".join(map(str, place))) from None
 
@@ -247,11 +258,12 @@ class Items:
     """
 
     def __init__(self, kind: Any, quick: Any) -> None:
+        self.kind = kind
         is_model = isinstance(kind, type) and issubclass(kind, Content)
         self.names = frozenset(kind.model_fields if is_model else ())
         config = None if is_model else ConfigDict(strict=True)
         self.exact: TypeAdapter[list[Any]] = TypeAdapter(list[kind], config=config)
-        self.quick: TypeAdapter[list[Any]] = TypeAdapter(Annotated[list[quick], FailFast()], config=config)
+        self.quick = _built(_stopping(TypeAdapter(list[quick], config=config).core_schema))
 
     def read_flat(self, body: bytes, most: int) -> list[Any] | None:
         """The values of each item by name, or the value that it is; None of content that has to be read strictly.
@@ -266,7 +278,7 @@ class Items:
         if members > most * len(self.names):
             return None
         try:
-            found = self.quick.validator.validate_json(body)
+            found = self.quick.validate_json(body)
         except ValidationError:
             return None
         known = sum(map(len, found)) if found and isinstance(found[0], dict) else 0
@@ -275,13 +287,42 @@ class Items:
 
     def read(self, body: bytes) -> list[Any]:
         """The same of all content. Raises Problem 422 with a fault for each value that is wrong."""
+        is_long = self.names and _is_long(body)
+        validator = _hasty_of(self.kind, is_array=True) if is_long else self.exact.validator
         try:
-            found = self.exact.validator.validate_json(body)
+            found = validator.validate_json(body)
         except ValidationError as error:
             raise _problem(
                 error, lambda place: ".".join((f"items[{place[0]}]", *map(str, place[1:])))
             ) from None
         return [_values(each) if isinstance(each, Content) else each for each in found]
+
+
+def _is_long(body: bytes) -> bool:
+    return body.count(b",") > MAX_VALUES
+
+
+@cache
+def _hasty_of(content: type[Content], *, is_array: bool = False) -> SchemaValidator:
+    """Reads long content, or a long array of it: of each list and dictionary in a field, the first fault is named."""
+    schema = _stopping(TypeAdapter(content).core_schema)
+    return _built(core_schema.list_schema(schema) if is_array else schema)
+
+
+def _built(schema: CoreSchema) -> SchemaValidator:
+    """Without the validators that classes within it have already, whose lists go on."""
+    return SchemaValidator(schema, CoreConfig(strict=True), _use_prebuilt=False)
+
+
+def _stopping(part: Any) -> Any:
+    """A part of a schema of pydantic's, whose lists and dictionaries end at their first wrong value."""
+    if isinstance(part, list):
+        return [*map(_stopping, part)]
+    if not isinstance(part, dict):
+        return part
+    ends = {"fail_fast": True} if part.get("type") in COLLECTIONS else {}
+    # A default is a value, maybe a dictionary, too.
+    return {name: each if name == "default" else _stopping(each) for name, each in part.items()} | ends
 
 
 def _values(found: Content) -> dict[str, Any]:
@@ -290,6 +331,8 @@ def _values(found: Content) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError, place_of: Callable[[Sequence[Any]], str]) -> Problem:
+    if (number := error.error_count()) > MAX_ERRORS:
+        return invalid([Fault(parameter="", code="malformed", detail=f"has {number} faults")])
     found = error.errors(include_url=False, include_context=False)[:MAX_FAULTS]
     if found[0]["type"] == "json_invalid":
         return Problem(400, "The content is not JSON.", code="malformed_json")

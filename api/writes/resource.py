@@ -106,7 +106,7 @@ class Writes:
         """POST: 201 with the new row and its Location, which is the request's path and the key."""
         parameters.refuse(request)
         preconditions.refuse(request)
-        values = read(self.creation, content.read(request))
+        values = read(self.creation, content.read(request, self.creation.model_fields))
         row = await self._run(request, self.insert, values)
         response = self._answer(row, 201)
         response["Location"] = f"{escape_uri_path(request.path)}/{quote(row.key, safe='')}"
@@ -151,7 +151,7 @@ class Writes:
     def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:
         """The values of the content, without the key."""
         parameters.refuse(request)
-        values = read(model, content.read(request, types))
+        values = read(model, content.read(request, model.model_fields, types))
         if self.ignored in values and str(values.pop(self.key_name)) != str(key):
             raise invalid([Fault(parameter=self.key_name, code="read_only", detail="is the row's for good")])
         return values

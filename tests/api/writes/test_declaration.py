@@ -15,7 +15,17 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.test import RequestFactory
 from ninja import Schema
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import Field, HttpUrl, IPvAnyAddress, NaiveDatetime, PastDate, PastDatetime, create_model
+from pydantic import (
+    ConfigDict,
+    Field,
+    HttpUrl,
+    IPvAnyAddress,
+    NaiveDatetime,
+    PastDate,
+    PastDatetime,
+    ValidationError,
+    create_model,
+)  # fmt: skip
 
 from api import (
     AccessPath,
@@ -32,6 +42,8 @@ from api import (
     describe_delete,
     describe_delete_many,
 )
+from api.writes import inputs
+from api.writes.inputs import MAX_ERRORS, MAX_VALUES
 from tests.ops.postgres.conftest import tables
 from tests.ops.postgres.models import Badge, Everything, Label
 from tests.shop.commands import CATEGORY_WRITES
@@ -223,6 +235,80 @@ def test_what_a_schema_refuses(name: str, kind: Any, sent: Any, code: str) -> No
         with pytest.raises(Problem) as refused:
             send(way, content)
         assert (refused.value.status, [fault.code for fault in refused.value.errors or ()]) == (422, [code])
+
+
+class Tagged(Schema):
+    tags: list[int]
+    kind: Annotated[dict[str, Any], Field({"type": "list"})]
+
+
+class Exact(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+
+LONG = [""] * (MAX_VALUES + 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "places", "errors"),
+    [
+        (list[int], LONG, [".0"], 1),
+        (list[int], ["", 1, ""], [".0", ".2"], 2),
+        (list[int], LONG[:5000], [f".{at}" for at in range(10)], 5000),
+        (dict[str, int], {f"{at:05}": "" for at in range(MAX_VALUES + 2)}, [".00000"], 1),
+        (Tagged, {"tags": LONG}, [".tags.0"], 1),
+        (list[Tagged] | None, [{"tags": LONG}] * 2, [".0.tags.0"], 1),
+        (tuple[int, ...], LONG, [".0"], 1),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_faults_of_a_long_list(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, sent: Any, places: list[str], errors: int
+) -> None:
+    """Its first one is named, since each would take memory; of a list that is not long, all are."""
+    counted: list[int] = []
+    problem = inputs._problem
+
+    def count(error: ValidationError, place_of: Callable[..., str]) -> Problem:
+        counted.append(error.error_count())
+        return problem(error, place_of)
+
+    monkeypatch.setattr("api.writes.inputs._problem", count)
+    writes = writes_of("document", kind)
+    bulk = BulkWrites(writes)
+    for way, content, place in (
+        (writes.create, {"document": sent}, "document"),
+        (bulk.create, [{"document": sent}, {"x": 1}], "items[0].document"),
+    ):
+        with pytest.raises(Problem) as refused:
+            send(way, content)
+        found = [fault.parameter for fault in refused.value.errors or ()]
+        other = ["items[1].x"] if way == bulk.create else []
+        assert found == [*(place + each for each in places), *other][:10]
+        assert counted.pop() == errors + len(other)
+    body = orjson.dumps([{"document": sent}])
+    with pytest.raises(ValidationError) as failed:
+        bulk.creations.quick.validate_json(body)
+    assert failed.value.error_count() == 1
+
+
+def test_more_faults_than_are_named() -> None:
+    """An object that takes no other members than its own has a fault for each."""
+    content = {"document": {f"m{at}": 1 for at in range(MAX_ERRORS + 1)}}
+    writes = writes_of("document", Exact)
+    for way, sent in ((writes.create, content), (BulkWrites(writes).create, [content])):
+        with pytest.raises(Problem, match=f"has {MAX_ERRORS + 1} faults") as refused:
+            send(way, sent)
+        assert [fault.code for fault in refused.value.errors or ()] == ["malformed"]
+
+
+def test_a_long_list_is_read_as_others_are() -> None:
+    """Whatever the default beside it looks like."""
+    creation = writes_of("document", Tagged).creation
+    for number in (1, MAX_VALUES + 2):
+        body = orjson.dumps({"document": {"tags": [7] * number}})
+        [found] = inputs.read(creation, body).values()
+        assert (found.tags, found.kind) == ([7] * number, {"type": "list"})
 
 
 @pytest.mark.usefixtures("tables")

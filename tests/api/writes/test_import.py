@@ -1,5 +1,6 @@
 """A stream of rows: all of them, or none and the lines at fault; whatever the client, Postgres or the server does."""
 
+import asyncio
 import json
 import secrets
 import signal
@@ -18,7 +19,10 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
+from api import Import
+from api.problems import Fault
 from ops.postgres.lines import MAX_LINE_BYTES
+from ops.postgres.load import WrongLine
 from tests.api.writes.test_refusals import BY_EDGE, GOOD, said
 from tests.extra import OWN_SESSIONS
 from tests.service import PATIENCE, Service, serve
@@ -566,6 +570,25 @@ def test_memory(service: Service, database: "psycopg.Connection[Any]") -> None:
         answer = send(service.client, (lines_of([row]) for row in rows))
         assert answer.status_code == (422 if fault else 200)
     assert memory_of(service) - before < 32
+
+
+@pytest.mark.django_db
+def test_others_have_their_turn_between_lines_at_fault(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no line is read again once as many faults are known as are named."""
+    explain, turns = Import._explain, list[Any]()
+
+    def noted(self: Import, wrong: WrongLine) -> Iterator[Fault]:
+        turns.append(wrong.line)
+        asyncio.get_running_loop().call_soon(turns.append, "others")
+        return explain(self, wrong)
+
+    monkeypatch.setattr(Import, "_explain", noted)
+    rows = [{f"m{at}": 1 for at in range(20)}] * 100
+    refused = client.post(URL, lines_of(rows), content_type="application/x-ndjson")
+    assert len(refused.json()["errors"]) == 100
+    assert turns == [turn for line in range(1, 11) for turn in (line, "others")]
 
 
 @pytest.mark.django_db

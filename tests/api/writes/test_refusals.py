@@ -1,5 +1,6 @@
 """Bad content and broken rules: one code each, the field by its name, and nothing half written."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +29,7 @@ def said(response: httpx.Response) -> tuple[int, str, list[tuple[str, str]]]:
 BY_EDGE: list[tuple[bytes | dict[str, Any], list[tuple[str, str]]]] = [
     ({}, [("code", "missing"), ("percent", "missing"), ("category", "missing")]),
     ({"nothing": 1, "id": 7, "created": None}, [("nothing", "unknown"), ("id", "unknown"), ("created", "unknown")]),
+    (json.dumps({f"m{at:03}": 1 for at in range(1000)}).encode(), [(f"m{at:03}", "unknown") for at in range(10)]),
     ({"code": "a b"}, [("code", "invalid")]),
     ({"code": ""}, [("code", "empty")]),
     ({"code": "x" * 21}, [("code", "too_long")]),

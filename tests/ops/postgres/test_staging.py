@@ -145,7 +145,7 @@ def test_values_of_every_kind() -> None:
         for value in values:
             lines.append(f'{{"{name}":{value}}}')
             try:
-                expected.append(read(model, content.check(lines[-1].encode())))
+                expected.append(read(model, content.check(lines[-1].encode(), model.model_fields)))
             except Problem:
                 expected.append(None)
     wrong = load(Staging(insert, Written), "\n".join(lines).encode())

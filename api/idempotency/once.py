@@ -43,6 +43,7 @@ from api.cache.policy import ANY
 from api.idempotency.answers import Answer, Asked, claim, keep, look
 from api.problems import SAFE, Fault, Problem
 from ops.asgi import problems
+from ops.asgi.bodies import streams
 from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.pool import pools
 from ops.postgres.transactions import TRY_AGAIN, Transaction, in_transaction
@@ -114,6 +115,8 @@ class Once:
             wrong = "is sync: its writes would be on another connection than the answer's"
         elif {*SAFE} & {*operation.methods}:
             wrong = "answers GET, which has no effect"
+        elif streams(self.view):
+            wrong = "reads its content itself, which cannot be compared"
         elif isasyncgenfunction(self.view):
             wrong = "answers a stream, which cannot be kept"
         elif {"form", "file"} & sources:

@@ -17,11 +17,12 @@ from django_redis import get_redis_connection  # type: ignore[import-untyped]
 from ninja import File, Form, UploadedFile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api import Api, idempotent
+from api import Api, idempotent, streamed_body
 from api.idempotency.answers import Answer, Asked
 from api.idempotency.models import IdempotencyKey
 from api.idempotency.once import replay
 from ops.asgi import problems
+from ops.asgi.bodies import stream_of
 from tests.api.idempotency.conftest import voucher
 from tests.service import PATIENCE, Service
 from tests.shop.models import Voucher
@@ -37,6 +38,11 @@ async def plain(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+@streamed_body
+async def reading(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(b"".join([piece async for piece in stream_of(request)]))
+
+
 async def of_a_form(request: HttpRequest, name: Annotated[str, Form()]) -> HttpResponse:
     return HttpResponse(name)
 
@@ -50,6 +56,7 @@ async def of_a_file(request: HttpRequest, upload: Annotated[UploadedFile, File()
     [
         (sync, "POST", "sync"),
         (plain, "GET", "no effect"),
+        (reading, "POST", "reads its content itself"),
         (of_a_form, "POST", "a form"),
         (of_a_file, "POST", "a form"),
     ],

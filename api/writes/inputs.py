@@ -416,8 +416,8 @@ def _one_of(values: list[Any], value: Any) -> Any:
 
 
 def _kept(rules: list[Any], value: Any) -> Any:
-    """The validators of the model's field, which Postgres does not have. As Django, they leave an empty text alone."""
-    if value not in (None, ""):  # which may be a dict, and then is in no set
+    """The validators of the model's field, which Postgres does not have. As in Django, none sees an empty text."""
+    if value not in (None, ""):  # no set: it may be a dict
         for rule in rules:
             try:
                 rule(value)

@@ -41,7 +41,7 @@ from asyncio import TimerHandle, Transport
 from fcntl import ioctl
 from socket import SO_LINGER, SOL_SOCKET, socket
 from termios import TIOCOUTQ
-from typing import Any, cast
+from typing import Any, NamedTuple, NoReturn, cast
 from weakref import ref
 
 import httptools
@@ -68,17 +68,23 @@ ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 logger = logging.getLogger("ops.edge")
 
 
-class Refused(Exception):
-    """A request that is answered with a problem, after which the connection closes."""
+class Refused(NamedTuple):
+    """How a request is answered with a problem, after which the connection closes."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail = status, code, detail
+    status: int
+    code: str
+    detail: str
+
+
+class Stop(Exception):
+    """Has the parser stop. Each time a new one: its traceback holds the connection."""
 
 
 # The parser knows some methods. The beginning of another one may be anything, such as TLS.
 MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it, or its method is unknown.")
 FAILED = Refused(500, "internal_error", "The service failed; the error has been logged.")
+NO_PROXY = Refused(501, "not_implemented", "This is no proxy.")
+UNKNOWN_CODING = Refused(501, "unknown_coding", "Content is taken as it is or chunked, in no other coding.")
 LATE = Refused(408, "request_timeout", "The rest of the request did not come in time.")
 
 
@@ -150,6 +156,7 @@ class EdgeProtocol(PipeliningProtocol):
     _unsent_since = 0.0  # when that number last changed
     _watch: TimerHandle
     _refusal = b""  # to be sent after the answers to the requests before it
+    _reason: Refused | None = None  # for which the parser was stopped
     _is_resuming = False  # while a new parser reads a head that the one before it has read
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
@@ -177,20 +184,22 @@ class EdgeProtocol(PipeliningProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade()
-            EdgeProtocol.data_received(self, data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            cause = error.__context__  # the parser keeps the error of a callback there
-            if isinstance(cause, Refused):
-                self._refuse(cause)
-            elif cause is None or isinstance(cause, httptools.HttpParserInvalidURLError | UnicodeError):
-                self._refuse(MALFORMED)
-            else:  # ours, or a layer's that was asked about a hit
+            rest = data[upgrade.args[0] :]
+        except httptools.HttpParserCallbackError as error:
+            if not self._reason:  # an error of ours, or of a layer's that was asked about a hit
+                cause = error.__context__  # unless another error is being handled
                 logger.exception("what is called while a request is parsed failed", exc_info=cause)
-                self._refuse(FAILED)
+            self._refuse(self._reason or FAILED)
+            return
+        except httptools.HttpParserError:
+            self._refuse(MALFORMED)
+            return
         else:
             if self._is_reading:
                 self._count(len(data))
+            return
+        self._ignore_upgrade()
+        EdgeProtocol.data_received(self, rest)
 
     def _read_pieces(self, data: bytes) -> None:
         """Read as far as requests may wait; the rest follows with an answer."""
@@ -232,11 +241,9 @@ class EdgeProtocol(PipeliningProtocol):
             self.expect_100_continue = is_1_1 and value.lower() == b"100-continue"
         elif name == b"transfer-encoding":
             if self.parser.get_http_version() != "1.1":
-                raise MALFORMED  # RFC 9112, 6.1
+                self._stop(MALFORMED)  # RFC 9112, 6.1
             if value.lower().strip() != b"chunked":
-                raise Refused(
-                    501, "unknown_coding", "Content is taken as it is or chunked, in no other coding."
-                )
+                self._stop(UNKNOWN_CODING)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -254,13 +261,16 @@ class EdgeProtocol(PipeliningProtocol):
                 or len(self.headers) > limits.max_fields
                 or len(self.url) > limits.max_target_bytes
             ):
-                raise self._too_large()
+                self._stop(self._too_large())
         if self.url[:1] != b"/":
             if self._is_resuming:
                 self._in_content = True
                 return
             self._find_path()
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserInvalidURLError, UnicodeError):
+            self._stop(MALFORMED)
         if self.parser.get_http_version() != "1.1":
             _end_with_connection(self, self.cycle)
         elif self.parser.get_method() not in (b"GET", b"HEAD"):
@@ -314,7 +324,7 @@ class EdgeProtocol(PipeliningProtocol):
         """A target's other forms than that of a path (3.2.2, 3.2.4). An absolute one's host counts, not Host's."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise Refused(501, "not_implemented", "This is no proxy.")
+            self._stop(NO_PROXY)
         if found := ABSOLUTE.fullmatch(self.url):
             host, path = found.groups()
             self.url = path if path.startswith(b"/") else b"/" + path
@@ -322,7 +332,7 @@ class EdgeProtocol(PipeliningProtocol):
             if len(named) == 1:  # without Host, or with two, it is a bad request as ever
                 self.headers[named[0]] = b"host", host
         elif self.url != b"*" or method != b"OPTIONS":
-            raise MALFORMED
+            self._stop(MALFORMED)
 
     def _ignore_upgrade(self) -> None:
         """Go on to read the request for which httptools has stopped, as if it had offered no upgrade.
@@ -332,7 +342,7 @@ class EdgeProtocol(PipeliningProtocol):
         cycle = self.cycle
         self._is_reading = self._in_content = True
         if cycle.scope["method"] == "CONNECT":
-            self._refuse(Refused(501, "not_implemented", "This is no proxy."))
+            self._refuse(NO_PROXY)
             return
         cycle.more_body = True
         cycle.message_event.clear()
@@ -418,6 +428,11 @@ class EdgeProtocol(PipeliningProtocol):
         return cycle is None or cycle.response_complete
 
     # --- Refusals -------------------------------------------------------------------------------------
+
+    def _stop(self, reason: Refused) -> NoReturn:
+        """Have the parser stop. It forgets a callback's error if another error is being handled."""
+        self._reason = reason
+        raise Stop
 
     def _refuse(self, refused: Refused) -> None:
         """Read no more, and answer with a problem, in the order of the requests."""

@@ -542,6 +542,31 @@ def test_refusals_are_counted(server: Server) -> None:
     assert (answers.value, codes.value) == (before[0] + 1, before[1] + 1)
 
 
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (BAD, 400),
+        (request(b"*"), 400),
+        (request(b"/\xff"), 400),
+        (request(target(8193)), 414),
+        (request(TARGET, *fields(101)), 431),
+        (request(ECHO, b"Transfer-Encoding: gzip", method=b"POST"), 501),
+    ],
+    ids=["garbage", "form of a target", "byte in a target", "target", "fields", "coding"],
+)
+@pytest.mark.parametrize("before", ["upgrade", "error"])
+def test_refusal_while_an_error_is_handled(
+    server: Server, caplog: pytest.LogCaptureFixture, before: str, bad: bytes, status: int
+) -> None:
+    """The parser's, which stops at an upgrade, or an application's, whose answer has what waits behind it read."""
+    data = request(TARGET, *UPGRADES["h2c"])
+    if before == "error":  # 17 requests in the first piece, of which 16 wait
+        data = request(b"/zoo/raise") + request(target(PIECE_BYTES // 17)) * 17
+    *_, refusal = talk(server, data + bad)
+    assert (refusal.status, bool(refusal.problem)) == (status, True)
+    assert "ops.edge" not in {record.name for record in caplog.records}
+
+
 # --- Deadlines ------------------------------------------------------------------------------------
 
 POST = request(ECHO, b"Content-Length: 100000", method=b"POST")

@@ -37,6 +37,7 @@ STATES = {
     "slow request between hits": [GET + SLOW + GET],
     "unread answers": [LARGE * 500],
     "garbage after a hit": [GET, b"\x00"],
+    "target that is refused": [request(b"*")],
 }
 
 

@@ -461,6 +461,7 @@ class EdgeProtocol(PipeliningProtocol):
             if cycle.response_started:
                 answer = b""
             cycle.disconnected = cycle.response_complete = True
+            cycle.waiting_for_100_continue = False  # uvicorn would write that behind the end
             cycle.message_event.set()
         else:
             self._file(refused)

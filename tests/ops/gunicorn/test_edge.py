@@ -514,6 +514,15 @@ def test_content_that_breaks(server: Server) -> None:
     assert not server.server_state.tasks
 
 
+def test_content_that_breaks_before_it_is_asked_for(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """The application reads on after the refusal, which is the last that is written."""
+    head = request(ECHO, CHUNKED, b"Expect: 100-continue", method=b"POST")
+    (refusal,) = talk(server, head + b"ZZ\r\n")
+    assert (refusal.status, refusal.problem) == (400, "bad_request")
+    server.run_there(server.settle())
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
 def test_the_application_is_told_how_content_was_refused(server: Server) -> None:
     """For the metrics: it has a disconnect, as from a client that has left."""
     with server.connect() as connection:

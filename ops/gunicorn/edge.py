@@ -12,7 +12,7 @@ are those of ops/gunicorn/limits.py.
 | the rest of content | less than the least rate came in a span of `patience_seconds` | 408, if no answer has begun |
 | that, after the answer | `patience_seconds` since the answer | it is closed |
 | the application | the application's own deadlines | |
-| the client to read | nothing was read in a span of `patience_seconds` | it is aborted |
+| the client to read | nothing was read in a span of `patience_seconds` | it is reset |
 | the client to close, after a refusal or an early answer | `linger_seconds` since it has read that | aborted |
 
 One timer a connection looks after all of them. It may be late: most waits only note when they began.
@@ -393,7 +393,7 @@ class EdgeProtocol(PipeliningProtocol):
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self.limits.patience_seconds:
-            transport.abort()
+            self.reset()  # or what was cut would look whole
             return
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
@@ -515,5 +515,7 @@ class EdgeProtocol(PipeliningProtocol):
         if unsent and unsent != self._unsent:
             self._unsent = unsent
             self._watch = self.loop.call_later(self.limits.patience_seconds, self._end)
+        elif unsent:
+            self.reset()  # as in `_look`
         else:
             self.transport.abort()

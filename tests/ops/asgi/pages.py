@@ -86,6 +86,8 @@ ODD: dict[str, list[Message]] = {
     "cut": [{**START, "headers": []}, {**END, "more_body": True}],
     "split": [{**START, "headers": [(b"x-test", b"1\r\nx-split: 1")]}],
     "twice": [START, START],
+    "stream": [{**START, "headers": []}, *[{**END, "body": bytes(2**20), "more_body": True}] * 32, END],
+    "unsized": [{**START, "headers": []}, {**END, "body": bytes(2**25)}],
     "on": [START, END, END],
 }
 

@@ -713,13 +713,26 @@ def test_client_that_reads_slowly(server: Server) -> None:
         assert protocol in server.server_state.connections
 
 
-def test_client_that_does_not_read(server: Server) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(b"/zoo/much"),
+        request(b"/zoo/stream", version=b"1.0"),
+        request(b"/zoo/unsized", version=b"1.0"),
+        request(b"/zoo/unsized", b"Content-Length: 9", method=b"POST", version=b"1.0", body=b"abc"),
+    ],
+    ids=["length", "pieces", "closing", "early"],
+)
+def test_client_that_does_not_read(server: Server, data: bytes) -> None:
+    """What it misses is an error: where the end of the connection is the end of the answer, it would look whole."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(server.address)
-        connection.sendall(request(b"/zoo/much"))
+        connection.sendall(data)
         protocol = protocol_of(server)
         until = time.monotonic() + DEADLINE
         while protocol in server.server_state.connections:
             assert time.monotonic() < until
             server.run_there(server.read())
+        with pytest.raises(ConnectionResetError):
+            [*iter(lambda: connection.recv(65536), b"")]

@@ -478,6 +478,8 @@ class EdgeProtocol(PipeliningProtocol):
 
     def reset(self) -> None:
         """End the connection so that the client has an error."""
+        if self not in self.connections:  # it has ended: the number of its socket may be another one's
+            return
         with socket(fileno=os.dup(self._socket)) as connection:
             connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()

@@ -84,6 +84,7 @@ ODD: dict[str, list[Message]] = {
     "nothing": [],
     "raise": [],
     "cut": [{**START, "headers": []}, {**END, "more_body": True}],
+    "held": [{**START, "headers": []}],
     "split": [{**START, "headers": [(b"x-test", b"1\r\nx-split: 1")]}],
     "twice": [START, START],
     "stream": [{**START, "headers": []}, *[{**END, "body": bytes(2**20), "more_body": True}] * 32, END],
@@ -101,18 +102,24 @@ async def zoo(scope: Scope, receive: Receive, send: Send) -> None:
         await _show(scope, receive, send)
     elif rest in (["length"], ["waiting"]):
         if rest == ["waiting"]:
-            started.set()
-            await asyncio.to_thread(released.wait, 10)
+            await _wait()
         await _send(send, b"%d" % len(await _read(receive)))
     elif rest == ["much"]:
         await _send(send, bytes(2**25))
     else:
         for message in ODD[rest[0]]:
             await send(message)
-        if rest in (["raise"], ["cut"]):
+        if rest == ["held"]:
+            await _wait()
+        if rest in (["raise"], ["cut"], ["held"]):
             raise ValueError
         if rest == ["late"]:
             assert (await receive())["type"] == "http.disconnect"
+
+
+async def _wait() -> None:
+    started.set()
+    await asyncio.to_thread(released.wait, 10)
 
 
 async def _show(scope: Scope, receive: Receive, send: Send) -> None:

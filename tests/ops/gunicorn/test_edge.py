@@ -3,10 +3,11 @@
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -386,6 +387,32 @@ def test_what_was_cut_does_not_look_whole(server: Server) -> None:
         connection.sendall(request(b"/zoo/cut", version=b"1.0"))
         with pytest.raises(ConnectionResetError):
             [*iter(lambda: connection.recv(65536), b"")]
+
+
+def test_a_connection_that_has_ended_resets_no_other(server: Server) -> None:
+    """The next one has its socket's number."""
+    pages.started.clear()
+    pages.released.clear()
+    with ExitStack() as clients:
+        # With numbers already, so that those which become free are the server's.
+        others = [clients.enter_context(socket.socket()) for _ in range(64)]
+        with server.connect() as connection:
+            connection.sendall(request(b"/zoo/held", version=b"1.0"))
+            assert pages.started.wait(DEADLINE)
+            ended = protocol_of(server)
+        until = time.monotonic() + DEADLINE
+        while ended in server.server_state.connections:
+            assert time.monotonic() < until
+            server.run_there(server.read())
+        found: list[Any] = []
+        while not found:
+            others.pop().connect(server.address)
+            server.run_there(server.read())
+            found = [each for each in [*server.server_state.connections] if each._socket == ended._socket]
+        pages.released.set()
+        server.run_there(server.settle())
+        served = found[0].transport.get_extra_info("socket")
+        assert struct.unpack("ii", served.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)) == (0, 0)
 
 
 def test_nothing_runs_behind_an_answer_that_closes(server: Server) -> None:

@@ -450,7 +450,8 @@ class EdgeProtocol(PipeliningProtocol):
             *front_of(self.app).defaults[self.scheme or "http"].fields,
         ]
         lines = (b"%b: %b\r\n" % field for field in fields)
-        answer = b"".join((STATUS_LINE[refused.status], *lines, own, b"\r\n", body))
+        content = b"" if self._is_head() else body
+        answer = b"".join((STATUS_LINE[refused.status], *lines, own, b"\r\n", content))
         if self._in_content:  # the application has this request, or is to get it after others
             cycle = self.cycle
             cycle.scope["state"][REFUSED] = refused.status
@@ -470,6 +471,12 @@ class EdgeProtocol(PipeliningProtocol):
             self._leave(answer)
         else:
             self._refusal = answer
+
+    def _is_head(self) -> bool:
+        """Whether the method of the request that is being read has come, and is HEAD."""
+        if self._in_content:  # perhaps by another parser than its head: see `_ignore_upgrade`
+            return self.cycle.scope["method"] == "HEAD"
+        return self._is_reading and self.url != b"" and self.parser.get_method() == b"HEAD"
 
     @staticmethod
     def _file(refused: Refused) -> None:

@@ -121,6 +121,7 @@ class WireProtocol(EdgeProtocol):
                     return
             except Exception:
                 logger.exception("what a layer does to a hit failed")
+                self._is_reading = True  # its method is known: that of the request before
                 self._refuse(FAILED)
                 return
         self._segment = data if len(data) <= MAX_REMEMBERED_BYTES and not self._is_reading else b""

@@ -19,7 +19,7 @@ from ops.asgi.security import SecurityHeaders
 from ops.asgi.telemetry import Telemetry
 from ops.asgi.types import Application, Message, Receive, Scope, Send
 from tests.ops.gunicorn.corpus import TARGET, request
-from tests.ops.gunicorn.twins import Around, Counts, Twins, plain, twins, within
+from tests.ops.gunicorn.twins import Around, Counts, Twins, plain, read_all, twins, within
 
 HIT_WIRE, HIT_L1 = ("hit", "wire"), ("hit", "l1")
 TOKEN = b"X-Token: secret"
@@ -359,6 +359,8 @@ def test_a_prefix(
 class Broken(Declared):
     """Its `fields` are no bytes."""
 
+    works = False
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, send)
 
@@ -366,6 +368,8 @@ class Broken(Declared):
         return True
 
     def fields(self, hit: Hit) -> bytes:
+        if self.works:
+            return super().fields(hit)
         raise ValueError("no bytes")
 
 
@@ -375,3 +379,22 @@ def test_an_error_in_a_layer_is_the_services() -> None:
             answer, _ = pair.wire.exchange([request(TARGET, TOKEN)])
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b'"code":"internal_error"' in answer
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_an_error_in_a_layer_at_a_request_that_comes_again(
+    method: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wire knows it without the parser."""
+    monkeypatch.setattr(Broken, "works", True)
+    with twins(lambda pages: plain(Broken(pages))) as pair:
+        exchange(pair, TOKEN)
+        asked = request(TARGET, TOKEN, method=method)
+        with pair.wire.connect() as connection:
+            connection.sendall(asked)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            monkeypatch.undo()
+            connection.sendall(asked)
+            head, _, content = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert bool(content) is (method == b"GET")

@@ -566,6 +566,38 @@ def test_content_that_breaks_after_its_answer(server: Server) -> None:
     assert answer.body == b"abc"
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(target(8193), method=b"HEAD"), 414),
+        (request(target(40_000), method=b"HEAD"), 414),
+        (request(TARGET, *fields(101), method=b"HEAD"), 431),
+        (request(TARGET, b"Transfer-Encoding: gzip", method=b"HEAD"), 501),
+        (request(TARGET, b"X:\x00", method=b"HEAD"), 400),
+        (request(TARGET, method=b"HEAD")[:-2], 408),
+        (request(ECHO, CHUNKED, method=b"HEAD") + b"x\r\n", 400),
+        (request(ECHO, b"Content-Length: 9", method=b"HEAD") + b"abc", 408),
+    ],
+    ids=["target", "endless", "fields", "coding", "garbage", "late", "chunk", "late content"],
+)
+def test_refusal_of_a_head_request_has_no_content(server: Server, data: bytes, status: int) -> None:
+    """RFC 9110, 9.3.2."""
+    with server.connect() as connection:
+        connection.sendall(data)
+        head, _, content = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+    assert not content
+
+
+@pytest.mark.parametrize("data", [b"HEAX", GET + b"\x00", request(TARGET, method=b"HEAD") + b"\x00"])
+def test_a_refusal_before_a_method_has_content(server: Server, data: bytes) -> None:
+    """Whatever the request before it was."""
+    with server.connect() as connection:
+        connection.sendall(data)
+        assert b'"code":"bad_request"' in read_all(connection)
+
+
 def test_refusals_are_counted(server: Server) -> None:
     request_stats.count()
     answers = request_stats.REQUESTS.labels("unmatched", "other", "414")

@@ -127,6 +127,10 @@ class WireProtocol(EdgeProtocol):
         self._segment = data if len(data) <= MAX_REMEMBERED_BYTES and not self._is_reading else b""
         super().data_received(data)
 
+    def _stop_reading(self) -> None:
+        super()._stop_reading()
+        self._known = b""
+
     # --- The parser's calls -----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:

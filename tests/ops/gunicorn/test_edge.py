@@ -21,7 +21,7 @@ from ops.telemetry import request_stats
 from tests.ops.asgi import pages
 from tests.ops.asgi.views import DEADLINE
 from tests.ops.gunicorn.corpus import CLOSE, GET, HALF, MISS, SLOW, TARGET, UPGRADES, request
-from tests.ops.gunicorn.twins import Server, Twins, read_all, twins
+from tests.ops.gunicorn.twins import Server, Twins, read_all, read_one, twins
 
 LIMITS = Limits(
     max_target_bytes=8192,
@@ -596,6 +596,19 @@ def test_a_refusal_before_a_method_has_content(server: Server, data: bytes) -> N
     with server.connect() as connection:
         connection.sendall(data)
         assert b'"code":"bad_request"' in read_all(connection)
+
+
+def test_a_hit_again_behind_a_refusal_is_dropped(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Blank lines alone are no request that makes the wire forget the one before."""
+    with server.connect() as connection, connection.makefile("rb") as answers:
+        connection.sendall(GET)
+        read_one(answers)
+        connection.sendall(b"\r\n" * (4 * LIMITS.max_head_bytes))
+        (refusal,) = parse(answers.read())
+        connection.sendall(GET)
+        server.run_there(server.settle())
+    assert refusal.status == 431
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_refusals_are_counted(server: Server) -> None:

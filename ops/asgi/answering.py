@@ -19,11 +19,14 @@ UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn acts on th
 class Defaults:
     """Header fields of every answer that has no field of such a name itself; as lines, too, ready to be written."""
 
-    __slots__ = ("fields", "lines", "names")
+    __slots__ = ("fields", "lines", "may_be_added", "names")
 
-    def __init__(self, fields: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Names are in lower case. Raises ValueError for a control character, which is not looked for later."""
-        self.fields = fields
+    def __init__(self, fields: Sequence[tuple[bytes, bytes]] = (), *, may_be_added: bool = False) -> None:
+        """Names are in lower case. Raises ValueError for a control character, which is not looked for later.
+
+        `may_be_added` says that a layer may add such a field to a hit (ops/asgi/hits.py).
+        """
+        self.fields, self.may_be_added = fields, may_be_added
         self.names = frozenset(name for name, _ in fields)
         self.lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         if len(self.lines) - len(self.lines.translate(None, CONTROLS)) != 2 * len(fields):

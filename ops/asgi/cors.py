@@ -64,6 +64,8 @@ class Cors:
 
     admits = always
 
+    field_names = frozenset((b"access-control-allow-origin", b"access-control-expose-headers", b"vary"))
+
     def fields(self, hit: Hit) -> bytes:
         origin = None if self._is_open else next((v for n, v in hit.headers if n == b"origin"), None)
         return self._lines.get(origin, self._lines[None])

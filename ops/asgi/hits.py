@@ -20,7 +20,8 @@ promises is skipped there, a layer says what it does to a hit:
             ...
 
 A layer with an attribute `defaults`, by the request's scheme, adds these fields to every answer that lacks them
-(ops/asgi/security.py).
+(ops/asgi/security.py). Each hit is searched for them if a layer within adds fields, 2 us, unless that layer has an
+attribute `field_names` with all names that it may add, and they are others.
 `admits = always` is for a layer that does nothing to a hit. A layer that defines `__call__` without `admits`, or that
 names the next application otherwise than `application`, switches the wire off: a hit then passes every layer, at two
 thirds of the speed. `manage.py check` names that layer (ops.W070).
@@ -121,7 +122,19 @@ def silent_layer(application: object) -> str:
 
 def _defaults(layers: Sequence[Any]) -> Mapping[str, Defaults]:
     """Those of the layer that has some."""
-    return next((each.defaults for each in layers if hasattr(each, "defaults")), NO_DEFAULTS)
+    index = next((index for index, each in enumerate(layers) if hasattr(each, "defaults")), None)
+    if index is None:
+        return NO_DEFAULTS
+    adding = [each for each in layers[index:] if hasattr(each, "fields")]
+    return {
+        scheme: Defaults(
+            defaults.fields,
+            may_be_added=any(
+                not defaults.names.isdisjoint(getattr(each, "field_names", defaults.names)) for each in adding
+            ),
+        )
+        for scheme, defaults in layers[index].defaults.items()
+    }
 
 
 def _joined(fields: Sequence[Callable[[Hit], bytes]]) -> Callable[[Hit], bytes]:

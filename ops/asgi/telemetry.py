@@ -18,7 +18,7 @@ from ops.asgi.hits import Hit, always
 from ops.asgi.problems import refuse
 from ops.asgi.types import REFUSED, Application, Fields, Message, Receive, Scope, Send
 from ops.telemetry import request_id, request_stats
-from ops.telemetry.headers import headers, hit_block
+from ops.telemetry.headers import FIELD_NAMES, headers, hit_block
 from ops.telemetry.logs import has_room
 from ops.telemetry.readiness import readiness
 from ops.telemetry.stopwatch import STAGES, Stopwatch, current
@@ -74,6 +74,8 @@ class Telemetry:
         )
 
     admits = always
+
+    field_names = FIELD_NAMES
 
     def fields(self, hit: Hit) -> bytes:
         hit.seconds = perf_counter() - hit.began

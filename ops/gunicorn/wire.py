@@ -35,7 +35,10 @@ MAX_REMEMBERED_BYTES = 4096  # of a request that is compared with the next one o
 class Representation:
     """One answer: as fields and body, and as the bytes of HTTP/1.1 that uvicorn would write for them."""
 
-    __slots__ = ("_end", "_head", "_stamp", "body", "changing", "etag", "fields", "not_modified", "status")
+    __slots__ = (
+        "_end", "_head", "_lacking", "_stamp", "_stamp_of_head",
+        "body", "changing", "etag", "fields", "not_modified", "status",
+    )  # fmt: skip
 
     def __init__(
         self, status: int, fields: Fields, body: bytes, etag: bytes, changing: Callable[[], Fields]
@@ -44,6 +47,8 @@ class Representation:
         self.status, self.fields, self.body, self.etag, self.changing = status, fields, body, etag, changing
         self.not_modified: Representation | None = None  # the 304 for a client that has this one
         self._stamp: Fields | None = None
+        self._stamp_of_head: Fields | None = None
+        self._lacking: Fields = []
         self._head = self._end = b""
 
     def write(self, of_server: Fields, own: bytes, defaults: Defaults = NONE, *, head_only: bool) -> bytes:
@@ -53,12 +58,22 @@ class Representation:
         those of the application, the same each time.
         """
         if self._stamp is not of_server:
+            self._renew(of_server, own, defaults)
+        return b"".join((self._head, own, self._end, b"" if head_only else self.body))
+
+    def _renew(self, of_server: Fields, own: bytes, defaults: Defaults) -> None:
+        if self._stamp_of_head is not of_server:
             fields = [b"%b: %b\r\n" % field for field in (*of_server, *self.fields, *self.changing())]
             self._head = b"".join((STATUS_LINE[self.status], *fields))
-            lacking = defaults.of(self.status).missing(self.fields)
-            self._end = Defaults(lacking).lines + b"\r\n"
+            self._lacking = defaults.of(self.status).missing(self.fields)
+            self._stamp_of_head = of_server
+        lacking = self._lacking
+        if defaults.may_be_added:  # to this hit or to another one: the next one is searched, too
+            lines = b"\r\n" + own.lower()
+            lacking = [field for field in lacking if b"\r\n%b:" % field[0] not in lines]
+        else:
             self._stamp = of_server
-        return b"".join((self._head, own, self._end, b"" if head_only else self.body))
+        self._end = b"".join([*[b"%b: %b\r\n" % field for field in lacking], b"\r\n"])
 
 
 def _refusal() -> Representation:

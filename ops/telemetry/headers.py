@@ -10,6 +10,7 @@ BUDGETED = b"middleware;dur=%.3f, auth;dur=%.3f, db;dur=%.3f, serialisation;dur=
 # A request that was nothing but a look into the cache.
 LOOK = BUDGETED.replace(b"%.3f", b"0.000") + b", cache;dur=%.3f"
 HIT = b"x-request-id: %b\r\nx-request-duration: %.6f\r\n"
+FIELD_NAMES = frozenset((b"x-request-id", b"x-request-duration", b"server-timing"))
 TIMED_HIT = HIT + b"server-timing: " + LOOK + b"\r\n"
 
 

@@ -1,5 +1,6 @@
 """What stands in front of the page cache is heard on every hit, whether the wire writes it or not."""
 
+import re
 from collections.abc import Iterator
 from functools import wraps
 from ipaddress import ip_network
@@ -17,7 +18,7 @@ from ops.asgi.problems import refuse
 from ops.asgi.root_path import RootPath
 from ops.asgi.security import SecurityHeaders
 from ops.asgi.telemetry import Telemetry
-from ops.asgi.types import Application, Message, Receive, Scope, Send
+from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
 from tests.ops.gunicorn.corpus import TARGET, request
 from tests.ops.gunicorn.twins import Around, Counts, Twins, plain, read_all, twins, within
 
@@ -354,6 +355,38 @@ def test_a_prefix(
     with twins(lambda pages: RootPath(plain(pages))) as pair:
         exchange(pair)
         assert exchange(pair, *sent)[1] == hits
+
+
+class Framing(Declared):
+    """Says to some clients itself what every answer says."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *self._fields(scope["headers"])]}
+            await send(message)
+
+        await self.application(scope, receive, add)
+
+    def admits(self, hit: Hit) -> bool:
+        return True
+
+    def fields(self, hit: Hit) -> bytes:
+        return b"".join(b"%b: %b\r\n" % field for field in self._fields(hit.headers))
+
+    @staticmethod
+    def _fields(asked: Fields) -> Fields:
+        return [(b"referrer-policy", b"no-referrer")] if (b"x-token", b"secret") in asked else []
+
+
+def test_a_layer_says_itself_what_every_answer_says() -> None:
+    """Each client has the field once, in whatever order they come."""
+    with twins(lambda pages: plain(Framing(pages))) as pair:
+        for sent, policy in ((), b"same-origin"), ((TOKEN,), b"no-referrer"), ((), b"same-origin"):
+            answer, counts = exchange(pair, *sent)
+            assert counts == {HIT_WIRE: 1}
+            head, _, _ = answer.partition(b"\r\n\r\n")
+            assert re.findall(rb"\r\nreferrer-policy: (\S+)", head) == [policy]
 
 
 class Broken(Declared):

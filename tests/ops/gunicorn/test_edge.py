@@ -408,7 +408,8 @@ def test_a_connection_that_has_ended_resets_no_other(server: Server) -> None:
         while not found:
             others.pop().connect(server.address)
             server.run_there(server.read())
-            found = [each for each in [*server.server_state.connections] if each._socket == ended._socket]
+            connections: list[Any] = [*server.server_state.connections]
+            found = [each for each in connections if each._socket == ended._socket]
         pages.released.set()
         server.run_there(server.settle())
         served = found[0].transport.get_extra_info("socket")

@@ -38,6 +38,7 @@ class Flight:
     `asked`: when Redis was last asked for the entry, on the monotonic clock. Changes after that may be missing from
     the result.
     `outdated`: a dependency changed while this ran. Current waiters get the result; it is not kept.
+    `without_redis`: a revalidation that computes the entry, since Redis is away: requests need its result, too.
     `lock`: the token of the lock that it holds in Redis; empty if it holds none.
     `locked_until`: when that lock expires, on the monotonic clock.
     """
@@ -45,7 +46,7 @@ class Flight:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.asked = time.monotonic()
-        self.outdated = False
+        self.outdated = self.without_redis = False
         self.lock, self.locked_until = "", 0.0
         self.result: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
 

@@ -105,7 +105,7 @@ class Lookup:
         Raises Unstorable, Pending, or an error of the application.
         """
         by_age = target.policy.goes_by_age
-        while flight := self._flights.get(target.key) or self._revalidations.get(target.key):
+        while flight := self._flights.get(target.key) or self._revalidation_without_redis(target.key):
             if time.monotonic() >= flight.asked + TRUST_SECONDS + GRACE_SECONDS and not by_age:
                 break  # a change that this request has to see may be missing from its result
             try:
@@ -118,6 +118,11 @@ class Lookup:
             return await self._flights.lead(flight, self._fetch)
         self._spawn(self._flights.lead(flight, self._fetch))
         return await self._join(flight)
+
+    def _revalidation_without_redis(self, key: str) -> Flight | None:
+        """With Redis, a request does not wait for what is computed in the background: it may have the stale entry."""
+        flight = self._revalidations.get(key)
+        return flight if flight and flight.without_redis else None
 
     async def _join(self, flight: Flight) -> Found:
         if flight.target.policy.goes_by_age:
@@ -168,6 +173,7 @@ class Lookup:
         try:
             entry, versions = await self._look_up(flight)
         except Unavailable:
+            flight.without_redis = True
             return await self._compute(flight, None, fallback=self.memory.get(flight.target.key))
         if entry is None:
             self.memory.drop(flight.target.key)

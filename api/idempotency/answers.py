@@ -18,7 +18,6 @@ from psycopg.pq.abc import PGresult
 
 from ops.postgres.pool import fetch
 from ops.postgres.statement import Param, Statement
-from ops.postgres.transactions import IMMEDIATE
 
 TABLE = "api_idempotency_key"
 MOST_EXPIRED = 10  # rows that a request with a key deletes: more than the one that it adds
@@ -77,14 +76,10 @@ async def claim(asked: Asked) -> tuple[Answer | None, bool]:
     Two statements: the second sees all that was committed before the first had the lock. The snapshot of a single one
     would be older than its lock, and lack the answer of a request that has ended in between. The answer counts
     without the lock, too: it is committed, and requests that are only answered hold each other up by no lock.
-
-    A third one has each write tell its own error of a foreign key: the COMMIT's could not be kept as an answer.
     """
     lock, digest = int.from_bytes(asked.digest[:8], signed=True), asked.digest
-    locked, found, _ = await asyncio.gather(
-        fetch(LOCK, LOCK.bind({"lock": lock})),
-        fetch(LOOK, LOOK.bind({"digest": digest})),
-        fetch(IMMEDIATE, ()),
+    locked, found = await asyncio.gather(
+        fetch(LOCK, LOCK.bind({"lock": lock})), fetch(LOOK, LOOK.bind({"digest": digest}))
     )
     return _answer(found), locked.get_value(0, 0) == b"t"
 

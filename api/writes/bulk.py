@@ -122,7 +122,9 @@ class BulkWrites:
         return HttpResponse(rows.json, status=status, content_type=content.JSON, headers=headers)
 
     async def _write(self, request: HttpRequest, command: Invalidating[Values, Rows], items: Values) -> Rows:
-        async def write(_: Transaction | None) -> Rows:
+        async def write(tx: Transaction | None) -> Rows:
+            if tx:
+                await fetch(IMMEDIATE, ())  # or a foreign key's error would be the COMMIT's
             return await command.run(items, partial(Line, request))
 
         try:

@@ -35,7 +35,9 @@ from api.writes.violations import Names, place, problem_of
 from ops.postgres.commands import SEEN, Command, Row, Rows, key_name
 from ops.postgres.compiled import path_of
 from ops.postgres.digests import digest
+from ops.postgres.pool import fetch
 from ops.postgres.statement import Param
+from ops.postgres.transactions import IMMEDIATE, active
 from ops.telemetry import request_stats
 from ops.telemetry.logs import inform
 
@@ -163,6 +165,8 @@ class Writes:
         self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]
     ) -> Row:
         try:
+            if active():
+                await fetch(IMMEDIATE, ())  # or a foreign key's error would be the COMMIT's
             return await command.run(values, partial(Line, request))
         except psycopg.Error as error:
             problem = problem_of(

@@ -68,6 +68,7 @@ from ops.postgres.digests import Digest
 from ops.postgres.json_sql import target_of
 from ops.postgres.pool import current, fetch
 from ops.postgres.statement import Param, Statement
+from ops.postgres.transactions import IMMEDIATE
 
 Compiled = tuple[str, tuple[Any, ...]]  # SQL with Django's placeholders, and its parameters
 
@@ -317,7 +318,9 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         """Raises NotWritten if another one has deleted the row since."""
         return written if written.json else Row(await self.by_key.read(written.key), written.key)
 
-    def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
+    def _complete(
+        self, changed: Compiled, answer: Json, reasons: Sequence[Any], *, is_gone: bool = False
+    ) -> Statement:
         """The statement around the change: the row as JSON with its key, or the reasons of a change that is none.
 
         The changed rows have the name of their table, so the ORM's own SQL for reading them is the rest of it. The
@@ -325,7 +328,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         """
         written = written_as(self.model)
         refuse_own_table(self.model, answer)
-        read, read_parameters = read_written(self.model, [answer, "pk"])
+        read, read_parameters = read_written(self.model, [answer, "pk"], are_gone=is_gone)
         sql, parameters = changed
         compiled = [sql_of(self.model, reason) for reason in reasons]
         names = ", ".join(f"c{at}" for at in range(len(compiled)))
@@ -504,7 +507,7 @@ class Delete(RowCommand):
             query: Any = found.query.chain(DeleteQuery)
             query.clear_ordering(force=True)
             deleted = query.get_compiler(connection=connection).as_sql()
-            return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))])
+            return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))], is_gone=True)
 
         self.statement, self.comparing = compiled(rows), compiled(_seen(rows, answer))
 
@@ -620,9 +623,19 @@ class RowByKey:
         return One(QuerySet(self.model).filter(pk=Param("key")), self.schema)
 
     async def read(self, key: str) -> bytes:
-        """Its JSON. Raises NotWritten if there is none."""
-        found = await self._query(key=cast("Any", self.model._meta.pk).to_python(key))
+        """Its JSON. Raises NotWritten if there is none, OutcomeUnknown where it is committed and cannot be read."""
+        is_committed = current.get() is None
+        try:
+            found = await self._query(key=cast("Any", self.model._meta.pk).to_python(key))
+        except OperationalError as error:
+            if is_committed:
+                raise OutcomeUnknown(str(error)) from error
+            raise
         if found is None:
+            if (
+                not is_committed
+            ):  # it may show a related row that there is not: that is the foreign key's error
+                await fetch(IMMEDIATE, ())
             raise NotWritten(is_missing=True)
         return found
 
@@ -638,27 +651,35 @@ class Sql(Expression):
         return self.sql, []
 
 
-def read_written(model: type[Model], columns: Sequence[Json | Expression | str]) -> Compiled:
+def read_written(
+    model: type[Model], columns: Sequence[Json | Expression | str], *, are_gone: bool = False
+) -> Compiled:
     """The ORM's own SQL for reading rows, from the changed ones. The last column tells whether a row is whole.
 
     A command that has waited for another writer changes the row which that has left; related rows that the other one
     has made are not in the command's snapshot. So rows are joined to what there is of those, none is left out, and
-    one that lacks a related row is not whole. Raises ImproperlyConfigured for a related row that may be missing.
+    one whose foreign key names a row that it lacks is not whole. Raises ImproperlyConfigured for a row that has to
+    have a related one without a constraint, unless the rows are gone.
     """
     query: Any = QuerySet(model).order_by().values_list(*columns).query
+    compiler: Any = query.get_compiler(connection=connection)
     quote = connection.ops.quote_name
+    # Before Django 6.1 the compiler leaves aliases of its own, T3, say, without quotes.
+    quote_alias = getattr(compiler, "quote_name_unless_alias", quote)
     missing = []
     for alias, join in query.alias_map.items():
-        if join.join_type is None or not query.alias_refcount[alias]:
+        if join.join_type is None or not query.alias_refcount[alias] or not join.join_field.concrete:
             continue
-        field: Any = join.join_field
-        if join.join_type == INNER and not getattr(field, "db_constraint", True):
-            raise ImproperlyConfigured(
-                f"{model.__name__}: a command cannot answer fields of the row that {field.name} names, which may be "
-                "missing: it has no constraint."
-            )
+        if not getattr(join.join_field, "db_constraint", True):
+            if join.join_type == INNER and not are_gone:
+                raise ImproperlyConfigured(
+                    f"{model.__name__}: a command cannot answer fields of the row that {join.join_field.name} names, "
+                    "which may be missing: it has no constraint."
+                )
+            continue
+        parent, related = map(quote_alias, (join.parent_alias, alias))
         missing += [
-            f"({quote(join.parent_alias)}.{quote(own)} IS NOT NULL AND {quote(alias)}.{quote(other)} IS NULL)"
+            f"({parent}.{quote(own)} IS NOT NULL AND {related}.{quote(other)} IS NULL)"
             for own, other in join.join_cols
         ]
     is_whole = Sql(f"NOT ({' OR '.join(missing)})" if missing else "true", BooleanField())

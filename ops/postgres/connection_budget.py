@@ -15,12 +15,13 @@ logger = logging.getLogger(__name__)
 OTHER_CONNECTIONS = 10  # at least, for migrations, psql and monitoring; more where others hold more already
 PSYCOPG_MIN_SIZE = 4  # psycopg_pool's own min_size, which is also its max_size where none is given
 
+# The type of another role's backend is null to a role without pg_read_all_stats.
 LIMITS_QUERY = """
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true), '0')::int,
        (SELECT count(*) FROM pg_stat_activity
-        WHERE backend_type = 'client backend'
+        WHERE datname IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend'
               AND (datname <> current_database() OR application_name <> current_setting('application_name')))
 """
 

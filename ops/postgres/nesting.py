@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_ori
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 MAX_CHILDREN = 100  # of a list that has no limit of its own
@@ -109,6 +110,9 @@ def _metadata(annotation: Any) -> Iterator[Any]:
     inner = get_args(annotation)
     if get_origin(annotation) is Annotated:
         inner = inner[:1]
-        yield from annotation.__metadata__
+        for each in annotation.__metadata__:
+            # What a Field without rules has is for the document.
+            if not isinstance(each, FieldInfo) or each.metadata or each.exclude:
+                yield each
     for each in inner:
         yield from _metadata(each)

@@ -251,6 +251,21 @@ async def test_stale_while_revalidate(clock: Clock) -> None:
         assert await one.get(target()) == (b"answer 2", "hit", "l1")
 
 
+@pytest.mark.parametrize("memory", [True, False])
+async def test_stale_while_revalidate_takes_long(clock: Clock, memory: bool) -> None:  # noqa: FBT001
+    """A request that comes meanwhile has Redis confirm the stale entry, and waits for no computation."""
+    async with worker(memory=memory) as one:
+        await one.get(target())
+        await one.settle()
+        clock.ahead += 11
+        one.origin.released.clear()
+        for _ in range(3):
+            async with asyncio.timeout(DEADLINE / 4):
+                assert await one.get(target()) == (b"answer 1", "stale", "l2")
+            clock.ahead += 1.5 * GRACE_SECONDS
+        one.origin.released.set()
+
+
 async def test_one_refresh_among_workers(clock: Clock) -> None:
     origin = Origin()
     async with worker(origin) as one, worker(origin) as two:

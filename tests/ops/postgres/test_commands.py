@@ -21,7 +21,7 @@ from ninja import Schema
 from pydantic import Field
 
 from ops.postgres.bulk import UpdateMany
-from ops.postgres.commands import Delete, Insert, NotWritten, Row, RowCommand, Update
+from ops.postgres.commands import Delete, Insert, NotWritten, Row, RowByKey, RowCommand, Update
 from ops.postgres.compiled import One
 from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.digests import digest
@@ -30,7 +30,7 @@ from ops.postgres.statement import Param
 from tests import extra, spare
 from tests.extra import OWN_SESSIONS
 from tests.ops.postgres.models import Everything, Label, Loose, Spelled, Sticker
-from tests.shop.models import Category, Product
+from tests.shop.models import Category, Product, Voucher
 from tests.shop.schemas import CategoryOut, ProductOut
 
 pytestmark = pytest.mark.django_db
@@ -487,6 +487,36 @@ def test_a_related_row_that_may_be_missing_is_not_answered(monkeypatch: pytest.M
     monkeypatch.setattr(Loose._meta.get_field("label"), "null", False)
     with pytest.raises(ImproperlyConfigured, match="the row that label names, which may be missing"):
         Insert(Loose, LooseOut)
+    Delete(Loose.objects.filter(pk=Param("id")), LooseOut)
+
+
+class TwiceOut(Schema):
+    id: int
+    code: str
+    percent: int
+    category: Annotated[str, Field(alias="category.slug")]
+    partner: Annotated[str | None, Field(alias="partner.slug")] = None
+
+
+def test_two_relations_to_one_table() -> None:
+    by_id = Voucher.objects.filter(pk=Param("id"))
+    created = wait(Insert(Voucher, TwiceOut)(code="twice", percent=7, category="garden", partner="art"))
+    assert created.json == wait(One(by_id, TwiceOut)(id=int(created.key)))
+    changed = wait(Update(by_id, TwiceOut)(id=int(created.key), partner="garden"))
+    assert orjson.loads(changed.json) == orjson.loads(created.json) | {"partner": "garden"}
+    [again] = orjson.loads(wait(UpdateMany(Voucher.objects.all(), TwiceOut)([{"id": int(created.key)}])).json)
+    assert again == orjson.loads(changed.json)
+    assert wait(Delete(by_id, TwiceOut)(id=int(created.key))) == changed
+
+
+def test_a_row_that_is_written_and_cannot_be_read_is_not_said_to_be_unwritten() -> None:
+    async def query(key: Any) -> bytes:
+        raise psycopg.OperationalError(f"lost under the read of {key}")
+
+    by_key = RowByKey(Product, ProductOut)
+    by_key.__dict__["_query"] = query
+    with pytest.raises(OutcomeUnknown, match="lost under the read of 7"):
+        wait(by_key.read("7"))
 
 
 @pytest.mark.lean

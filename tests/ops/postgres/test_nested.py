@@ -599,6 +599,11 @@ def test_refused(model: Any, schema: type[Schema], message: str) -> None:
         One(model.objects.filter(pk=Param("key")), schema)
 
 
+def test_what_is_said_for_the_document_alone() -> None:
+    described = Annotated[TagOut, Field(description="A tag.")]
+    One(Order.objects.filter(pk=Param("key")), refused(tags=list[described], voucher=VoucherInOrder | None))
+
+
 def test_a_limit_is_positive() -> None:
     with pytest.raises(ImproperlyConfigured, match="at least 1, not 0"):
         Children(limit=0)

@@ -1,6 +1,7 @@
 """What the checks ask Postgres: whether the pools fit, and what a session is."""
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.db import OperationalError, connections
 from pytest_django import Settings
 
 from ops.postgres import connection_budget
+from tests import spare
 from tests.ops.checks.conftest import Find
 from tests.service import PATIENCE, serve
 
@@ -73,17 +75,19 @@ def test_two_releases(settings: Settings, find: Find) -> None:
     assert find("W063", ["default"]) == []
 
 
-@pytest.mark.parametrize("other", [{"application_name": "psql"}, {"dbname": "postgres"}])
-def test_sessions_of_others_take_room(other: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["application_name", "dbname"])
+def test_sessions_of_others_take_room(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_budget, "OTHER_CONNECTIONS", 0)
     before = connection_budget.ConnectionBudget.measure("default").others
-    parameters = connections["default"].get_connection_params() | other
-    others = [psycopg.connect(**parameters) for _ in range(before + 1)]
-    try:
-        assert connection_budget.ConnectionBudget.measure("default").others >= before + 1
-    finally:
-        for connection in others:
-            connection.close()
+    with spare.create(f"test_others_{os.getpid()}") as database:
+        other = {name: database.name}
+        parameters = connections["default"].get_connection_params() | other
+        others = [psycopg.connect(**parameters) for _ in range(before + 1)]
+        try:
+            assert connection_budget.ConnectionBudget.measure("default").others >= before + 1
+        finally:
+            for connection in others:
+                connection.close()
 
 
 @pytest.mark.parametrize(

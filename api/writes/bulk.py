@@ -26,13 +26,13 @@ from api.reads.parameters import MAX_FAULTS
 from api.writes import content, preconditions
 from api.writes.commands import DeleteMany, InsertMany, Invalidating, UpdateMany
 from api.writes.inputs import Items, content_of, kind_of, quick_of
-from api.writes.resource import Line, Writes, names_of, no_content
+from api.writes.resource import Writes, names_of, no_content, write
 from api.writes.violations import place, problem_of
 from ops.asgi.bodies import body_limit
 from ops.postgres.bulk import Values, key_of
 from ops.postgres.commands import Column, NotWritten, Rows
 from ops.postgres.pool import fetch
-from ops.postgres.transactions import IMMEDIATE, Transaction, active, in_transaction, transaction
+from ops.postgres.transactions import IMMEDIATE, active, in_transaction, transaction
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -122,18 +122,13 @@ class BulkWrites:
         return HttpResponse(rows.json, status=status, content_type=content.JSON, headers=headers)
 
     async def _write(self, request: HttpRequest, command: Invalidating[Values, Rows], items: Values) -> Rows:
-        async def write(tx: Transaction | None) -> Rows:
-            if tx:
-                await fetch(IMMEDIATE, ())  # or a foreign key's error would be the COMMIT's
-            return await command.run(items, partial(Line, request))
-
         try:
             if not active():
                 try:
-                    return await write(None)
+                    return await write(request, command, items)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
                     pass  # nothing was written
-            return await in_transaction(write)
+            return await in_transaction(lambda _: write(request, command, items))
         except psycopg.Error as error:
             problem = partial(
                 problem_of,

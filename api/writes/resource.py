@@ -32,7 +32,7 @@ from api.writes import content, preconditions
 from api.writes.commands import Delete, Insert, Invalidating, Update
 from api.writes.inputs import content_of, read
 from api.writes.violations import Names, place, problem_of
-from ops.postgres.commands import SEEN, Command, Row, Rows, key_name
+from ops.postgres.commands import SEEN, Command, Row, Rows, Values, Written, key_name
 from ops.postgres.compiled import path_of
 from ops.postgres.digests import digest
 from ops.postgres.pool import fetch
@@ -165,9 +165,7 @@ class Writes:
         self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]
     ) -> Row:
         try:
-            if active():
-                await fetch(IMMEDIATE, ())  # or a foreign key's error would be the COMMIT's
-            return await command.run(values, partial(Line, request))
+            return await write(request, command, values)
         except psycopg.Error as error:
             problem = problem_of(
                 error,
@@ -222,6 +220,13 @@ class Line:
 
     def on_unknown(self) -> None:
         log_write(self._request, **self._what, outcome="unknown")
+
+
+async def write(request: HttpRequest, command: Invalidating[Values, Written], values: Values) -> Written:
+    """Run a command. In a transaction a foreign key's error is its own, too, which would be the COMMIT's."""
+    if active():
+        await fetch(IMMEDIATE, ())
+    return await command.run(values, partial(Line, request))
 
 
 def names_of(command: Command[Any, Any]) -> Names:

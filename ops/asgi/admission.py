@@ -69,8 +69,7 @@ class Limit:
     """How many requests this worker computes at a time, at most, and how many it does."""
 
     def __init__(self) -> None:
-        self.limit = FIRST
-        self.is_fixed = False
+        self.limit, self.least, self.most = FIRST, LEAST, MOST
         self.active = 0  # requests that are being computed
         self.begun = 0  # requests that have been computed, or are being, since the start
         self._coming = 0  # requests that found a place in this turn of the event loop, and are not active yet
@@ -103,14 +102,12 @@ class Limit:
         SHED.value += 1
 
     def look(self, wait: float) -> None:
-        """Adapt the limit to a wait, in seconds, unless it is fixed."""
+        """Adapt the limit to a wait, in seconds."""
         self._wait += SMOOTHING * (wait - self._wait)
-        if self.is_fixed:
-            pass
-        elif self._wait > MAX_WAIT_SECONDS:
-            self.limit = max(LEAST, int(self.limit * max(LEAST_FACTOR, MAX_WAIT_SECONDS / self._wait)))
+        if self._wait > MAX_WAIT_SECONDS:
+            self.limit = max(self.least, int(self.limit * max(LEAST_FACTOR, MAX_WAIT_SECONDS / self._wait)))
         elif self._wait < MAX_WAIT_SECONDS / 2 and self._refused:
-            self.limit = min(MOST, self.limit + 1)
+            self.limit = min(self.most, self.limit + 1)
         self._refused, self._refused_before = 0, self._refused
 
     def sample(self) -> None:
@@ -150,7 +147,7 @@ class Admission:
 async def control_admission() -> AsyncIterator[None]:
     """Look at the wait for the lifespan of a worker; settings.ADMISSION_LIMIT may fix the limit."""
     if settings.ADMISSION_LIMIT:
-        admission.limit, admission.is_fixed = settings.ADMISSION_LIMIT, True
+        admission.limit = admission.least = admission.most = settings.ADMISSION_LIMIT
     looking = asyncio.create_task(_look())
     try:
         yield

@@ -36,7 +36,7 @@ class Representation:
     """One answer: as fields and body, and as the bytes of HTTP/1.1 that uvicorn would write for them."""
 
     __slots__ = (
-        "_end", "_head", "_lacking", "_stamp", "_stamp_of_head",
+        "_end", "_head", "_lacking", "_stamp",
         "body", "changing", "etag", "fields", "not_modified", "status",
     )  # fmt: skip
 
@@ -47,7 +47,6 @@ class Representation:
         self.status, self.fields, self.body, self.etag, self.changing = status, fields, body, etag, changing
         self.not_modified: Representation | None = None  # the 304 for a client that has this one
         self._stamp: Fields | None = None
-        self._stamp_of_head: Fields | None = None
         self._lacking: Fields = []
         self._head = self._end = b""
 
@@ -58,22 +57,17 @@ class Representation:
         those of the application, the same each time.
         """
         if self._stamp is not of_server:
-            self._renew(of_server, own, defaults)
-        return b"".join((self._head, own, self._end, b"" if head_only else self.body))
-
-    def _renew(self, of_server: Fields, own: bytes, defaults: Defaults) -> None:
-        if self._stamp_of_head is not of_server:
             fields = [b"%b: %b\r\n" % field for field in (*of_server, *self.fields, *self.changing())]
             self._head = b"".join((STATUS_LINE[self.status], *fields))
             self._lacking = defaults.of(self.status).missing(self.fields)
-            self._stamp_of_head = of_server
-        lacking = self._lacking
-        if defaults.may_be_added:  # to this hit or to another one: the next one is searched, too
-            lines = b"\r\n" + own.lower()
-            lacking = [field for field in lacking if b"\r\n%b:" % field[0] not in lines]
-        else:
+            self._end = Defaults(self._lacking).lines + b"\r\n"
             self._stamp = of_server
-        self._end = b"".join([*[b"%b: %b\r\n" % field for field in lacking], b"\r\n"])
+        end = self._end
+        if defaults.may_be_added:  # to this hit, or to another one
+            lines = b"\r\n" + own.lower()
+            lacking = [field for field in self._lacking if b"\r\n%b:" % field[0] not in lines]
+            end = Defaults(lacking).lines + b"\r\n"
+        return b"".join((self._head, own, end, b"" if head_only else self.body))
 
 
 def _refusal() -> Representation:

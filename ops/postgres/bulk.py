@@ -107,7 +107,7 @@ def _quoted(value: Any) -> str:
 class Many(Command[Values, Rows]):
     """One compiled statement that changes many rows. Call it with the items."""
 
-    by_key: RowByKey
+    by_key: RowByKey | None = None
     required: frozenset[str]
     optional: tuple[str, ...]  # fields that an item may lack; a bit each tells which it has
     key = ""  # the field with the primary key of the row to change or delete; none where rows are inserted
@@ -157,7 +157,7 @@ class Many(Command[Values, Rows]):
 
     async def complete(self, written: Rows) -> Rows:
         """Raises NotWritten if another one has deleted a row since."""
-        if written.json:
+        if written.json or not self.by_key:
             return written
         rows = [await self.by_key.read(key) for key in written.keys]
         return Rows(b"[%b]" % SEPARATOR.join(rows), written.keys)

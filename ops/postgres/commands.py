@@ -277,7 +277,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
     optional: frozenset[str]  # fields whose column has another source if they are not given
     unknowable: tuple[str, ...]  # fields that name a related row
-    by_key: "RowByKey"
+    by_key: "RowByKey | None" = None  # of a row that is there afterwards
     required: frozenset[str] = frozenset()
     compares = True  # the row that there is: it may be missing, or not the one that was seen
     comparing: Statement  # for calls that say which; its digest takes Postgres a tenth of a change's time
@@ -316,11 +316,11 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
     async def complete(self, written: Row) -> Row:
         """Raises NotWritten if another one has deleted the row since."""
-        return written if written.json else Row(await self.by_key.read(written.key), written.key)
+        if written.json or not self.by_key:
+            return written
+        return Row(await self.by_key.read(written.key), written.key)
 
-    def _complete(
-        self, changed: Compiled, answer: Json, reasons: Sequence[Any], *, is_gone: bool = False
-    ) -> Statement:
+    def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
         """The statement around the change: the row as JSON with its key, or the reasons of a change that is none.
 
         The changed rows have the name of their table, so the ORM's own SQL for reading them is the rest of it. The
@@ -328,7 +328,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         """
         written = written_as(self.model)
         refuse_own_table(self.model, answer)
-        read, read_parameters = read_written(self.model, [answer, "pk"], are_gone=is_gone)
+        read, read_parameters = read_written(self.model, [answer, "pk"], are_gone=not self.by_key)
         sql, parameters = changed
         compiled = [sql_of(self.model, reason) for reason in reasons]
         names = ", ".join(f"c{at}" for at in range(len(compiled)))
@@ -507,12 +507,9 @@ class Delete(RowCommand):
             query: Any = found.query.chain(DeleteQuery)
             query.clear_ordering(force=True)
             deleted = query.get_compiler(connection=connection).as_sql()
-            return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))], is_gone=True)
+            return self._complete(deleted, answer, [~Q(Exists(rows.order_by()))])
 
         self.statement, self.comparing = compiled(rows), compiled(_seen(rows, answer))
-
-    async def complete(self, written: Row) -> Row:
-        return written  # it is gone
 
 
 def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
@@ -632,10 +629,10 @@ class RowByKey:
                 raise OutcomeUnknown(str(error)) from error
             raise
         if found is None:
-            if (
-                not is_committed
-            ):  # it may show a related row that there is not: that is the foreign key's error
-                await fetch(IMMEDIATE, ())
+            if not is_committed:
+                await fetch(
+                    IMMEDIATE, ()
+                )  # raises the foreign key's error, if the row names one that there is not
             raise NotWritten(is_missing=True)
         return found
 

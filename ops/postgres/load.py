@@ -21,7 +21,6 @@ import psycopg
 import structlog
 from django.db import connection as djangos
 from psycopg import AsyncConnection, sql
-from psycopg.errors import Diagnostic
 
 from ops.postgres.lines import (
     ENCODING,
@@ -221,7 +220,7 @@ class Load:
                 # All lines that break a unique rule, of any other one the first.
                 lines: list[int] = []
                 if isinstance(error, psycopg.errors.UniqueViolation):
-                    lines = await self._repeated(error.diag, limit)
+                    lines = await self._repeated(error.diag.constraint_name or "", limit)
                 if not lines:
                     lines = [await self._first_refused(batch)]
                 raise Conflict(error, [line + (self.header is not None) for line in lines]) from error
@@ -238,17 +237,17 @@ class Load:
             async with self.connection.transaction():
                 return (await self.connection.execute(query)).rowcount
 
-    async def _repeated(self, violation: Diagnostic, limit: int) -> list[int]:
+    async def _repeated(self, index: str, limit: int) -> list[int]:
         """The lines whose row has the values of another one, in the table or in a line before; undoes all batches.
 
-        None if it is not the table's own rule, but of one that a trigger writes, say.
+        Empty if it is not the table's own index, but that of one which a trigger writes, say.
         """
         found = await self._rows(
             sql.SQL(
                 "SELECT ARRAY(SELECT pg_get_indexdef(indexrelid, n, true) FROM generate_series(1, indnkeyatts) AS n),"
                 " pg_get_expr(indpred, indrelid), indnullsnotdistinct FROM pg_index"
                 " JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {}::regclass AND relname = {}"
-            ).format(self.plan.table, violation.constraint_name or "")
+            ).format(self.plan.table, index)
         )
         if not found:
             return []

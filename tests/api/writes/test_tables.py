@@ -52,6 +52,18 @@ class Note(Spelled):
         app_label = "spelled"
 
 
+def ways_of(
+    model: type[models.Model], schema: type[Schema], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Writes, BulkWrites, Import]:
+    """All ways to write rows of a model, whose table is made here."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(model)
+    name = model.__name__.lower()
+    writes = Writes(Listing(f"{name}s", model._default_manager.all(), schema, AccessPath("id")).one(name))
+    return writes, BulkWrites(writes), Import(writes)
+
+
 class NoteOut(Schema):
     id: int
     text: str
@@ -60,11 +72,7 @@ class NoteOut(Schema):
 
 
 def test_the_time_of_a_write_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
-    with connection.schema_editor(atomic=False) as editor:
-        editor.create_model(Note)
-    notes = Writes(Listing("notes", Note.objects.all(), NoteOut, AccessPath("id")).one("note"))
-    many, stream = BulkWrites(notes), Import(notes)
+    notes, many, stream = ways_of(Note, NoteOut, monkeypatch)
     for content in (notes.creation, notes.patch, notes.replacement):
         assert content.model_fields.keys() - {"id"} == {"text"}
 
@@ -197,11 +205,7 @@ class ShirtOut(Schema):
 
 def test_a_choice_that_may_be_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is taken as it is answered, one by one, in bulk and in an import."""
-    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
-    with connection.schema_editor(atomic=False) as editor:
-        editor.create_model(Shirt)
-    shirts = Writes(Listing("shirts", Shirt.objects.all(), ShirtOut, AccessPath("id")).one("shirt"))
-    many, stream = BulkWrites(shirts), Import(shirts)
+    shirts, many, stream = ways_of(Shirt, ShirtOut, monkeypatch)
     assert shirts.creation.model_json_schema()["properties"]["size"]["enum"] == ["s", "l", ""]
 
     row = ask(shirts.create, "POST", {})

@@ -41,7 +41,7 @@ from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
-from django.db.models import BooleanField, Expression, Func, JSONField, Model, QuerySet, TextField
+from django.db.models import BooleanField, Expression, Field, Func, JSONField, Model, QuerySet, TextField
 from django.db.models.sql import DeleteQuery, UpdateQuery
 from psycopg import DataError
 from psycopg.pq.abc import PGresult
@@ -57,7 +57,6 @@ from ops.postgres.commands import (
     NotWritten,
     RowByKey,
     Rows,
-    Sql,
     Update,
     insertion,
     key_name,
@@ -102,6 +101,17 @@ def _quoted(value: Any) -> str:
     if "\0" in text:
         raise DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
     return f'"{SPECIAL.sub(ESCAPED, text)}"'
+
+
+class Sql(Expression):
+    """SQL of this module's own: a column of the items, or a condition on one."""
+
+    def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
+        super().__init__(output_field=output_field)
+        self.sql = sql
+
+    def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, Any]:
+        return self.sql, []
 
 
 class Many(Command[Values, Rows]):

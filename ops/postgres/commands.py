@@ -41,7 +41,6 @@ from django.db.models import (
     Exists,
     Expression,
     F,
-    Field,
     Func,
     JSONField,
     Model,
@@ -637,15 +636,29 @@ class RowByKey:
         return found
 
 
-class Sql(Expression):
-    """SQL of a command's own: a column of its items, or a condition."""
+class IsWhole(Expression):
+    """Whether a row of a query has all related rows that its foreign keys name, as far as these have a constraint."""
 
-    def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
-        super().__init__(output_field=output_field)
-        self.sql = sql
+    def __init__(self) -> None:
+        super().__init__(output_field=BooleanField())
 
-    def as_sql(self, _compiler: Any, _connection: Any) -> tuple[str, Any]:
-        return self.sql, []
+    def as_sql(self, compiler: Any, _connection: Any) -> tuple[str, Any]:
+        quote = connection.ops.quote_name
+        # Before Django 6.1 the compiler leaves aliases of its own, T3, say, without quotes.
+        quote_alias = getattr(compiler, "quote_name_unless_alias", quote)
+        missing = [
+            f"({quote_alias(join.parent_alias)}.{quote(own)} IS NOT NULL"
+            f" AND {quote_alias(alias)}.{quote(other)} IS NULL)"
+            for alias, join in compiler.query.alias_map.items()
+            if join.join_type and compiler.query.alias_refcount[alias] and _is_constraint(join.join_field)
+            for own, other in join.join_cols
+        ]
+        return f"NOT ({' OR '.join(missing)})" if missing else "true", []
+
+
+def _is_constraint(field: Any) -> bool:
+    """Whether a foreign key of the table itself names no row that is missing."""
+    return bool(field.concrete and getattr(field, "db_constraint", True))
 
 
 def read_written(
@@ -658,32 +671,16 @@ def read_written(
     one whose foreign key names a row that it lacks is not whole. Raises ImproperlyConfigured for a row that has to
     have a related one without a constraint, unless the rows are gone.
     """
-    query: Any = QuerySet(model).order_by().values_list(*columns).query
-    compiler: Any = query.get_compiler(connection=connection)
-    quote = connection.ops.quote_name
-    # Before Django 6.1 the compiler leaves aliases of its own, T3, say, without quotes.
-    quote_alias = getattr(compiler, "quote_name_unless_alias", quote)
-    missing = []
-    for alias, join in query.alias_map.items():
-        if join.join_type is None or not query.alias_refcount[alias] or not join.join_field.concrete:
+    query: Any = QuerySet(model).order_by().values_list(*columns, IsWhole()).query
+    for alias, join in [*query.alias_map.items()]:
+        if join.join_type != INNER or not query.alias_refcount[alias]:
             continue
-        if not getattr(join.join_field, "db_constraint", True):
-            if join.join_type == INNER and not are_gone:
-                raise ImproperlyConfigured(
-                    f"{model.__name__}: a command cannot answer fields of the row that {join.join_field.name} names, "
-                    "which may be missing: it has no constraint."
-                )
-            continue
-        parent, related = map(quote_alias, (join.parent_alias, alias))
-        missing += [
-            f"({parent}.{quote(own)} IS NOT NULL AND {related}.{quote(other)} IS NULL)"
-            for own, other in join.join_cols
-        ]
-    is_whole = Sql(f"NOT ({' OR '.join(missing)})" if missing else "true", BooleanField())
-    query = QuerySet(model).order_by().values_list(*columns, is_whole).query
-    query.alias_map.update(
-        {alias: join.promote() for alias, join in query.alias_map.items() if join.join_type == INNER}
-    )
+        if not (are_gone or _is_constraint(join.join_field)):
+            raise ImproperlyConfigured(
+                f"{model.__name__}: a command cannot answer fields of the row that {join.join_field.name} names, "
+                "which may be missing: it has no constraint."
+            )
+        query.alias_map[alias] = join.promote()
     sql, parameters = query.get_compiler(connection=connection).as_sql()
     table = re.escape(table_of(model))
     # The bare name could also be a column of a table that is named like the schema.

@@ -1,4 +1,4 @@
-"""How gunicorn runs the service. It reads this file by itself from the directory it starts in.
+"""How gunicorn runs the service. Gunicorn reads this file from the directory that it starts in.
 
 Importing the settings checks the whole environment before anything starts, in the arbiter: a bad value would
 otherwise stop one worker after another.
@@ -21,21 +21,20 @@ worker_class = (
     "ops.gunicorn.worker.Worker" if settings.RUNTIME == "lean" else "ops.gunicorn.worker.StockWorker"
 )
 
-# One import for all workers: five take 88 MB instead of 200 and are up in 0.6 s instead of 1.3 (2 cores), and
-# one that dies is replaced in milliseconds. A new release needs a new arbiter: SIGHUP does not import again.
+# One import for all workers: five workers take 88 MB instead of 200 and are up in 0.6 s instead of 1.3 (2 cores), and
+# a worker that dies is replaced in milliseconds. A new release needs a new arbiter: SIGHUP does not import again.
 # Nothing may connect or start a thread at import; the lifespan's startup is the place for that.
 preload_app = True
 
-# Seconds without a sign of life until a blocked worker is killed; no request takes 10 ms of CPU. A debugger's prompt
-# blocks it for as long as its user thinks.
+# Seconds without a sign of life until a blocked worker is killed; no request takes 10 ms of CPU. With DEBUG there is
+# no limit: a debugger's prompt may block a worker for any time.
 timeout = 0 if settings.DEBUG else 20
 # Seconds to finish requests on a stop, after the drain. Kubernetes kills after 30 in all, unless told otherwise.
 graceful_timeout = settings.DRAIN_SECONDS + 25
 keepalive = settings.KEEPALIVE
-max_requests = 0  # a worker is replaced for its memory, not for its age: WORKER_MEMORY_LIMIT
-worker_tmp_dir = (
-    tmpfs.directory()
-)  # the sign of life is a file's timestamp: on a disk the write can block for seconds
+max_requests = 0  # a worker is replaced for its memory (WORKER_MEMORY_LIMIT), not after so many requests
+# The sign of life is a file's timestamp: on a disk, writing it can block for seconds.
+worker_tmp_dir = tmpfs.directory()
 control_socket_disable = True  # unused, and it needs a writable home
 
 loglevel = settings.LOG_LEVEL.lower()
@@ -43,7 +42,7 @@ logconfig_dict = settings.LOGGING
 
 
 def on_starting(server: Any) -> None:
-    """Before gunicorn listens and forks."""
+    """Prepare the arbiter, before gunicorn listens and forks."""
     files.raise_limit()
     sockets.install(reuse_port=settings.REUSE_PORT)
     concurrency.report(settings.WEB_CONCURRENCY)
@@ -71,9 +70,9 @@ def post_fork(server: object, worker: Any) -> None:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Leave the imported modules to the arbiter's pages: a collection writes into every object that it looks at.
+    """Prepare a fork, and freeze the imported objects: a garbage collection writes into all that are not frozen.
 
-    A worker that has served requests then has 29 MB of its own instead of 39.
+    Workers then keep sharing the arbiter's pages: after some requests, one has 29 MB of its own instead of 39.
     """
     supervisor.before_fork(server, worker)
     outgrown.prepare(worker)
@@ -82,6 +81,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Hold the pools against Postgres's connections, once, in the log: the first worker asks for all."""
+    """Have the first worker log whether the connections of all workers fit into Postgres."""
     if worker.age == 1:
         connection_budget.report()

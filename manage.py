@@ -11,9 +11,10 @@ from django.db import OperationalError
 
 
 def main() -> None:
-    """Run a command. A Postgres that it cannot connect to is one line; every other error keeps its traceback."""
+    """Run a command. If it cannot connect to Postgres, print one line; every other error keeps its traceback."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    # A command connects once. A pool would try again until its time-out, and then not say why. Checks look at POOL.
+    # A command connects without a pool, which would try again until its time-out, and then not say why. Checks read
+    # POOL.
     for database in settings.DATABASES.values():
         database["POOL"] = database.get("OPTIONS", {}).pop("pool", None)
     try:

@@ -1,26 +1,26 @@
-"""All that a resource uses: `from api import Listing, cached`. The modules behind it may change with a release.
+"""All that a resource uses: `from api import Listing, cached`. The modules behind it may change in any release.
 
 | for | |
 | --- | --- |
 | the API itself | Api |
 | a list | Listing, AccessPath, at_least, at_most, below, equals |
-| statistics of it | Stats |
-| all its rows as a file | Export |
-| writes of it | Writes, Import; BulkWrites, bulk |
+| statistics of a list | Stats |
+| all rows of a list as a file | Export |
+| writes of a list | Writes, Import; BulkWrites, bulk |
 | documentation of reads | describe_list, describe_item, describe_stats, describe_export, describe_answer |
 | documentation of writes | describe_create, _change, _replace, _delete, _import |
-| the same of many rows | describe_create_many, _change_many, _delete_many |
+| documentation of writes of many rows | describe_create_many, _change_many, _delete_many |
 | schemas | Timestamp, rounded; Children, More |
 | compiled reads | One, Total, Groups, Param; gather |
 | compiled commands | Insert, Update, Delete; InsertMany, UpdateMany, DeleteMany |
-| what they answer | Row, Rows; NotWritten, OutcomeUnknown; digest |
+| results of commands | Row, Rows; NotWritten, OutcomeUnknown; digest |
 | transactions | transaction, in_transaction; Transaction |
 | caching | cached, one |
 | invalidation | InvalidatingQuerySet, invalidate, ainvalidate |
 | authentication | scope, Identity |
 | errors | Problem, Fault, invalid |
 | request bodies | body_limit, streamed_body, stream_of |
-| requests that come again | idempotent |
+| requests that are sent again | idempotent |
 | rate limits | rate_class |
 | calls to other services | Upstream, Kept; UpstreamUnavailable; together, describe_answer |
 """

@@ -6,11 +6,11 @@ provider. The endpoint finds the identity in `request.auth`.
 
     request                         | answer
     --------------------------------+-----------------------------------------------------------------
-    has no credential, or not one   | 401 unauthenticated; missing, malformed, wrong, expired and
-    that is valid                   | revoked ones are the same to the client
+    has no valid credential         | 401 unauthenticated: a missing, malformed, wrong, expired or
+                                    | revoked credential is the same to the client
     has one without the scopes      | 403 insufficient_scope
     has one that cannot be looked   | 503 database_unavailable
-    up, with the database away      |
+    up, since the database is away  |
 """
 
 import re
@@ -33,12 +33,14 @@ from ops.telemetry.stopwatch import AUTH
 MAX_CREDENTIAL_CHARACTERS = 4096  # a JWT with a few dozen claims; a longer one is not looked at
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,100}")  # scope-token of RFC 6749, section 3.3
 
-# In the scope of a request that a layer has authenticated (api/limits.py): what it has found, as Authenticated.
+# The key in the scope of a request that a layer has authenticated (api/limits.py). Its value is an Authenticated.
 IDENTITY = "identity"
-# Seconds for which an endpoint takes a layer's result. A client may send its content for longer, and lose its key.
+# Seconds for which an endpoint relies on a layer's result. A client may take longer to send its content, and its key
+# may be revoked meanwhile.
 HANDED_ON_SECONDS = 0.5
 
-SCOPES: set[str] = set()  # that endpoints ask for, so that `manage.py apikey` can name a misspelt one
+# all that endpoints ask for: `manage.py apikey` warns of a scope that is not among them
+SCOPES: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +52,42 @@ class Identity:
 
 
 class Authenticated(NamedTuple):
-    """What came of a credential, or the error, and when, on the monotonic clock."""
+    """The result for a credential, None if it is not valid, or the error; and its time, on the monotonic clock."""
 
     result: Identity | Exception | None
     time: float
 
 
-# From a credential of up to MAX_CREDENTIAL_CHARACTERS to its identity, or None if it is not valid. Errors of the
-# database pass.
+# A function from a credential of up to MAX_CREDENTIAL_CHARACTERS to its identity, or to None if the credential is not
+# valid. It lets errors of the database pass.
 Authenticate = Callable[[str], Awaitable[Identity | None]]
 authenticator: Callable[[str], Authenticate] = cache(import_string)
 
 
 def scope(*names: str) -> "Scope":
-    """The `auth` of an endpoint, a router or an Api: a credential with all of these scopes, or, without one, any.
+    """Return the `auth` of an endpoint, a router or an Api: it takes a credential that has all scopes in `names`.
 
-    Raises ImproperlyConfigured for a name that is no scope-token of RFC 6749.
+    Without names, any valid credential will do. Raises ImproperlyConfigured for a name that is no scope-token of
+    RFC 6749.
     """
     return Scope(*names)
 
 
 class Scope:
-    """A Ninja authenticator. api/ninja.py describes it in the OpenAPI document."""
+    """A Ninja authenticator that asks for scopes. api/ninja.py describes it in the OpenAPI document."""
 
     openapi_type, openapi_scheme = "http", "bearer"  # for the challenge of a 401
 
     def __init__(self, *names: str) -> None:
         if wrong := [name for name in names if not SCOPE.fullmatch(name)]:
             raise ImproperlyConfigured(f"{wrong} cannot be scopes (RFC 6749, section 3.3).")
-        markcoroutinefunction(self)  # Ninja asks at each request: 6 us instead of 16
+        markcoroutinefunction(self)  # Ninja asks for it at each request: 6 us instead of 16
         self.names = names
         self.scopes = frozenset(names)
         SCOPES.update(names)
 
     async def __call__(self, request: HttpRequest) -> Identity | None:
-        """Raises Problem 403 if the credential lacks a scope."""
+        """Return the request's identity; None without a valid credential. Raises Problem 403 if it lacks a scope."""
         known: Authenticated | None = getattr(request, "scope", {}).get(IDENTITY)
         identity: Identity | None
         if known and monotonic() < known.time + HANDED_ON_SECONDS:
@@ -110,17 +113,17 @@ class Scope:
 
 
 def authenticate(credential: str) -> Awaitable[Identity | None]:
-    """The identity of a credential, by the function that settings.AUTHENTICATE names."""
+    """Return the credential's identity, or None if it is not valid, by the function in settings.AUTHENTICATE."""
     return authenticator(settings.AUTHENTICATE)(credential)
 
 
 def credential_of(request: HttpRequest) -> str:
-    """The request's credential; empty if there is none, or it is too long."""
+    """Return the request's credential; empty if there is none, or if it is too long."""
     return _credential(request.META.get("HTTP_AUTHORIZATION", ""), request.META.get("HTTP_X_API_KEY", ""))
 
 
 def bearer_of(headers: Fields) -> str:
-    """The same from the header fields of ASGI, where a field that came twice is joined as Django joins it."""
+    """Like `credential_of`, from the header fields of ASGI. It joins a field that came twice as Django does."""
     found: dict[bytes, list[str]] = {b"authorization": [], b"x-api-key": []}
     for name, value in headers:
         if name in found:
@@ -129,9 +132,9 @@ def bearer_of(headers: Fields) -> str:
 
 
 def _credential(authorization: str, api_key: str) -> str:
-    """The bearer token (RFC 6750, section 2.1), else X-API-Key.
+    """Return the bearer token (RFC 6750, section 2.1), or else X-API-Key; empty if that is too long.
 
-    A field that came twice is one with a comma, and no valid credential.
+    A field that came twice contains a comma, and is no valid credential.
     """
     kind, _, credential = authorization.partition(" ")
     if kind.lower() != "bearer":
@@ -141,5 +144,5 @@ def _credential(authorization: str, api_key: str) -> str:
 
 
 def scopes_of(authenticators: Sequence[Any]) -> list[Scope]:
-    """Those of an operation's authenticators that are a `scope(...)`."""
+    """Return those of an operation's authenticators that are made by `scope(...)`."""
     return [one for one in authenticators if isinstance(one, Scope)]

@@ -25,7 +25,7 @@ from ops.postgres.json_sql import target_of
 
 def check_listings(app_configs: Sequence[AppConfig] | None = None, **_kwargs: Any) -> list[CheckMessage]:
     """Check every listing of the URL configuration."""
-    _ = get_resolver().url_patterns  # imports all that declare one
+    _ = get_resolver().url_patterns  # imports the modules that declare listings
     return [
         message
         for listing in LISTINGS
@@ -55,16 +55,16 @@ DESCRIBE: dict[type, str] = {Listing: "describe_list", Item: "describe_item", St
 
 
 def check_documentation(**_kwargs: Any) -> list[CheckMessage]:
-    """Check that the OpenAPI document has the parameters of each listing, and of each row of one, that is cached.
+    """Check that the OpenAPI document has the parameters of each cached listing, row of a listing, and statistics.
 
-    An endpoint without @cached does not tell which listing it answers.
+    Other endpoints are not checked: without @cached, an endpoint does not tell which listing it answers.
     """
     found: list[CheckMessage] = []
     for route, operation in views.operations():
         policy = policy_of(operation.view_func)
         if policy and isinstance(resource := policy.resource, Listing | Item | Stats):
             documented = {each["name"] for each in (operation.openapi_extra or {}).get("parameters", ())}
-            for model in operation.models:  # of its signature
+            for model in operation.models:  # its parameters from the signature
                 documented |= {*getattr(model, "__ninja_flatten_map__", ())}
             missing = {*resource.parameters} - documented
             if missing:
@@ -100,6 +100,7 @@ def check_authenticate(**_kwargs: Any) -> list[CheckMessage]:
 
 
 def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
+    """Yield an error for each index that the access path lacks, and for each field that it cannot use."""
     model, name = listing.model, f"{listing.name!r} sorted by {path.sort!r}"
     if field_of(model, path.sort).null:
         yield Error(
@@ -141,7 +142,7 @@ def check_path(listing: Listing, path: AccessPath) -> Iterator[CheckMessage]:
 
 
 def check_lists(listing: Listing) -> Iterator[CheckMessage]:
-    """Whether each list of related rows in a row has an index by which it is found."""
+    """Yield an error for each list of related rows that has no index by which it is found."""
     for name, model, field in listing.json.contents.lists:
         if not any(index[:1] == (field,) for index in _indexes(model)):
             yield Error(
@@ -153,7 +154,7 @@ def check_lists(listing: Listing) -> Iterator[CheckMessage]:
 
 
 def _indexes(model: type[Model]) -> Iterator[tuple[str, ...]]:
-    """The columns of each B-tree index that covers all rows in one direction; none of one of expressions."""
+    """Yield the columns of each B-tree index that covers all rows in one direction, unless it has expressions."""
     for field in model._meta.concrete_fields:
         if field.unique or getattr(field, "db_index", False):
             yield (field.name,)

@@ -1,6 +1,6 @@
 """The documentation page: Swagger UI from the files that Ninja carries, so that it needs no foreign host.
 
-Four files of a page for developers do not justify a static file server or the middleware that one brings.
+Four files for a page for developers do not justify a static file server or its middleware.
 """
 
 import json
@@ -45,8 +45,8 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-# Swagger UI's own files, its icons, which are data in its style sheet, and requests to this API. It sets styles by
-# script, which a policy does not concern; the script element in the page is data.
+# The policy allows Swagger UI's own files, its icons (data URLs in its style sheet), and requests to this API.
+# Swagger UI sets styles by script, which a policy does not restrict; the script element in the page is data.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -63,7 +63,7 @@ class Docs(DocsBase):
 
 
 def revalidated(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """A view of GET and HEAD that a client may keep, and asks for again by its ETag: a new release changes it."""
+    """Make a view of GET and HEAD. Clients revalidate its answers by ETag, since a new release may change them."""
 
     @wraps(view, assigned=())
     def with_cache_control(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:

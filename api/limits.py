@@ -1,11 +1,11 @@
 """Rate limits as an ASGI layer: by the client's name, or, without a valid credential, by its address.
 
-It stands in front of the page cache and of every endpoint, so that a request which is refused is not even read. The
-class of a request is `read` or `write` by its method, or the one that its endpoint names with @rate_class; its
-limit is in settings.RATE_LIMITS. A class without one costs a request nothing.
+The layer stands in front of the page cache and of every endpoint, so that the content of a refused request is not
+even read. The class of a request is `read` or `write` by its method, or the one that its endpoint names with
+@rate_class. The limit of a class is in settings.RATE_LIMITS; requests of a class without a limit are not counted.
 
-A hit that is written where the request is parsed (ops/gunicorn/wire.py) is not counted: it takes a tenth of the time
-that counting would take.
+A hit that is written where the request is parsed (ops/gunicorn/wire.py) is not counted: such a hit takes a tenth of
+the time that counting would take.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,13 +35,12 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 READ, WRITE = "read", "write"
 READS = frozenset((*SAFE, "OPTIONS"))
-read_classes: set[str] = (
-    set()
-)  # of endpoints that read: without one, no route is looked up for a read without a limit
+# that endpoints for reads name; if neither `read` nor one of these has a limit, no route is looked up for reads
+read_classes: set[str] = set()
 
 
 def rate_class(name: str) -> Callable[[View], View]:
-    """Count the endpoint's requests against settings.RATE_LIMITS[name]. Beside @cached, below the route."""
+    """Count the endpoint's requests against settings.RATE_LIMITS[name]. It stands beside @cached, below the route."""
 
     def mark(view: View) -> View:
         view.rate_class = name  # type: ignore[attr-defined]
@@ -51,7 +50,7 @@ def rate_class(name: str) -> Callable[[View], View]:
 
 
 class RateLimits:
-    """Belongs to one event loop. Passes every request on until `counting` was entered."""
+    """The layer. It belongs to one event loop, and passes every request on unless `counting` is entered."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -62,8 +61,8 @@ class RateLimits:
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
-        """For the lifespan of a worker. A Redis that is down is no error here."""
-        # Whether a request that reads, and another one, may have a limit.
+        """Count requests within the block, the lifespan of a worker. A Redis that is down is no error here."""
+        # Whether reads, and whether other requests, may have a limit.
         self._limits_reads = any(self._limits[name] for name in {READ, *read_classes})
         self._limits_writes = any(self._limits.values())
         async with open_client("Redis, for rate limits,") as client:
@@ -90,6 +89,7 @@ class RateLimits:
     async def _count(
         self, counted: tuple[str, RateLimit], scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """Count a request, and pass it on or refuse it. `counted` is its class with the limit."""
         name, limit = counted
         result: Identity | Exception | None = None
         if credential := bearer_of(scope["headers"]):
@@ -104,7 +104,7 @@ class RateLimits:
         else:
             address = address_of(scope["headers"], scope.get("client"), self._is_trusted)
             who = address and network_of(address)
-        if not who or not self._limiter:  # a peer on a unix socket; a worker that stops
+        if not who or not self._limiter:  # the peer is on a unix socket, or the worker stops
             await self.application(scope, receive, send)
             return
         verdict = await self._limiter.take(
@@ -120,7 +120,7 @@ class RateLimits:
 
 
 def class_of(scope: Scope) -> str:
-    """The class of a request's route and method."""
+    """Return the rate class of a request, by its route and method."""
     method: str = scope["method"]
     try:
         view = routes.match_of(scope, path_info(scope)).func
@@ -131,7 +131,7 @@ def class_of(scope: Scope) -> str:
 
 
 def fields_of(name: str, limit: RateLimit, verdict: Verdict) -> Fields:
-    """RateLimit and RateLimit-Policy, of draft-ietf-httpapi-ratelimit-headers-10."""
+    """Return the fields RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10)."""
     policy = b'"%b";q=%d;w=%d' % (name.encode(), limit.quota, max(1, round(limit.seconds)))
     left = b'"%b";r=%d;t=%d' % (name.encode(), verdict.remaining, verdict.reset)
     return [(b"ratelimit-policy", policy), (b"ratelimit", left)]

@@ -22,8 +22,8 @@ from api.orjson_renderer import CONTENT_TYPE, OrjsonParser, OrjsonRenderer
 from api.writes import violations
 from ops.asgi.bodies import limit_of, streams
 
-PARAMETER = re.compile(r"{(?:\w+:)?(\w+)}")  # of a Ninja path
-MAX_DOCUMENTS = 8  # that an Api keeps: one for each prefix that its proxies take off
+PARAMETER = re.compile(r"{(?:\w+:)?(\w+)}")  # in a Ninja path
+MAX_DOCUMENTS = 8  # OpenAPI documents that an Api keeps, one for each prefix that proxies take off
 
 
 class Api(NinjaAPI):
@@ -43,15 +43,15 @@ class Api(NinjaAPI):
         APIS.append(self)
 
     def get_content_type(self) -> str:
-        """Ninja adds a charset, which JSON has no need of."""
+        """The content type without the charset that Ninja adds: JSON does not need it."""
         return CONTENT_TYPE
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
-        """The response for an endpoint's headers, made only if it sets one: most answer with their own response."""
+        """Return a response for the endpoint to set fields on. It is made at its first use: few endpoints need it."""
         return cast("HttpResponse", SimpleLazyObject(partial(super().create_temporal_response, request)))
 
     def _get_urls(self) -> list[Any]:
-        """Tell the runtime what it may ask of each view: `body_limits`, `challenges`, `page_policy` and so on."""
+        """Give each view the attributes that the runtime reads, such as `body_limits` and `page_policy`."""
         for router in self._get_bound_routers():
             for path, view in router.path_operations.items():
                 body_limits: dict[str, int] = {}
@@ -66,8 +66,8 @@ class Api(NinjaAPI):
         return super()._get_urls() + docs.urls
 
     def _tell(self, function: Any, path: str, operation: Operation) -> None:
-        """What the runtime may ask of one operation; its document follows."""
-        # Of its authenticators, the ones with a scheme of HTTP's (RFC 9110, 11.6.1).
+        """Set the attributes of the view `function` for one operation, and document their effect in OpenAPI."""
+        # Only authenticators with an HTTP scheme have a challenge (RFC 9110, 11.6.1).
         callbacks: Any = operation.auth_callbacks
         schemes = [one.openapi_scheme for one in callbacks if getattr(one, "openapi_type", "") == "http"]
         challenge = ", ".join(f'{scheme.capitalize()} realm="api"' for scheme in schemes)
@@ -75,7 +75,7 @@ class Api(NinjaAPI):
             function.body_limits[method] = limit_of(operation.view_func)
             if streams(operation.view_func):
                 function.streamed_bodies.add(method)
-            function.challenges[method] = challenge  # WWW-Authenticate of its 401
+            function.challenges[method] = challenge  # WWW-Authenticate of a 401
             name = rate_class_of(operation.view_func, method)
             function.rate_classes[method] = name
             if settings.RATE_LIMITS[name]:
@@ -97,7 +97,7 @@ class Api(NinjaAPI):
             operation.view_func = refusing(operation.view_func)
 
     def get_openapi_schema(self, *, path_prefix: Any = None, path_params: Any = None) -> Any:
-        """The document, made once for each prefix: to make it takes 30 ms, in which a worker answers nothing else."""
+        """Return the document, made once for each prefix: that takes 30 ms, in which a worker answers nothing."""
         return self._document(path_prefix or self.get_root_path(path_params or {}))
 
     def _make_document(self, path_prefix: str) -> Any:
@@ -107,7 +107,10 @@ class Api(NinjaAPI):
 
 
 def rate_class_of(view: Any, method: str) -> str:
-    """The class of an operation. Raises ImproperlyConfigured if its @rate_class is not in the settings."""
+    """Return the rate class of an operation for a method. A class that @rate_class gives to reads is remembered.
+
+    Raises ImproperlyConfigured if the class is not in the settings.
+    """
     name: str = getattr(view, "rate_class", "")
     if name and name not in settings.RATE_LIMITS:
         raise ImproperlyConfigured(f"{view.__module__}.{view.__name__}: RATE_LIMITS has no {name!r}.")
@@ -117,9 +120,9 @@ def rate_class_of(view: Any, method: str) -> str:
 
 
 def complete_policy(policy: Policy, path: str, operation: Operation) -> Policy:
-    """The policy with the query parameters of the operation's signature.
+    """Return the policy with the query parameters of the operation's signature.
 
-    Raises ImproperlyConfigured if answers depend on more than the key of their entry.
+    Raises ImproperlyConfigured if answers may depend on more than the key of their entry.
     """
     asked: dict[str, list[str]] = {
         model.__ninja_param_source__: [*getattr(model, "__ninja_flatten_map__", ())]

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a listing, made from the listing itself so that the two cannot differ."""
+"""The parts of the OpenAPI document, made from the declarations of resources so that the two cannot differ."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -51,7 +51,7 @@ PROBLEM = "#/components/schemas/ProblemDetails"
 
 
 def describe_list(listing: Listing) -> dict[str, Any]:
-    """The `response` and `openapi_extra` of an endpoint that answers pages of `listing`."""
+    """Return the `response` and `openapi_extra` of an endpoint that answers pages of `listing`."""
     item = _item(listing)
     arrays: dict[str, Any] = {
         field: (
@@ -61,7 +61,7 @@ def describe_list(listing: Listing) -> dict[str, Any]:
         for field, info in item.model_fields.items()
     }
     table = create_model(f"{item.__name__}Columns", __base__=_Partial, **arrays)
-    # Some generated clients try them in the order of their names, so the default layout's comes first.
+    # Some generated clients try the two schemas in the order of their names, so that of the default layout is first.
     rows = _page(f"{item.__name__}Page", list[item])  # type: ignore[valid-type]
     columns = _page(f"{item.__name__}PageInColumns", table)
     either: Any = rows | columns
@@ -74,7 +74,7 @@ def describe_list(listing: Listing) -> dict[str, Any]:
 
 
 def _describe_values(info: FieldInfo, column: dict[str, Any]) -> None:
-    """Say of a column's values what the field says of one."""
+    """Copy the description, the examples and other keys of a field to the items of its column."""
     said = {"description": info.description, "examples": info.examples}
     column["items"] |= {key: text for key, text in said.items() if text is not None}
     if callable(extra := info.json_schema_extra):
@@ -84,7 +84,7 @@ def _describe_values(info: FieldInfo, column: dict[str, Any]) -> None:
 
 
 def _filters(listing: Listing) -> dict[str, str]:
-    """What each filter means, with each path that serves it."""
+    """Return the description of each filter: its meanings, each with the sorts that serve it."""
     sorts: dict[str, dict[str, list[str]]] = {}  # by filter and meaning
     for path in listing.paths:
         for name, wanted in path.filters.items():
@@ -113,7 +113,7 @@ EXPORT_MEANINGS = {
 
 
 def describe_export(export: Export) -> dict[str, Any]:
-    """The same for the endpoint that answers all rows as a file."""
+    """Like `describe_list`, for the endpoint that answers all rows as a file."""
     item = _item(export.listing)
     rows = create_model(f"{item.__name__}Export", __base__=Schema, results=(list[item], ...))  # type: ignore[valid-type]
     extra = _extra(export.parameter_types, EXPORT_MEANINGS | _filters(export.listing))
@@ -130,12 +130,12 @@ def describe_export(export: Export) -> dict[str, Any]:
 
 
 def describe_item(listing: Listing) -> dict[str, Any]:
-    """The same for an endpoint that answers one resource."""
+    """Like `describe_list`, for an endpoint that answers one row."""
     return {"response": _item(listing), "openapi_extra": _extra(listing.item_parameter_types, MEANINGS)}
 
 
 def describe_stats(stats: Stats) -> dict[str, Any]:
-    """The same for an endpoint that answers statistics."""
+    """Like `describe_list`, for an endpoint that answers statistics."""
     name = stats.schema.__name__.removesuffix("Out")
     total = create_model(name, __base__=stats.schema)
     fields: dict[str, Any] = {
@@ -158,7 +158,7 @@ def describe_stats(stats: Stats) -> dict[str, Any]:
 
 
 def describe_answer(schema: type[Schema], problems: Mapping[int, str]) -> dict[str, Any]:
-    """The same for an endpoint of your own: the schema of its answer, and each status of a problem with its cause."""
+    """Like `describe_list`, for any endpoint, with its answer's schema and the cause of each status in `problems`."""
     responses = {
         status: problem(
             cause, **({"Retry_After": RETRY_AFTER} if status == HTTPStatus.SERVICE_UNAVAILABLE else {})
@@ -178,7 +178,7 @@ TAGGED = {"ETag": {"description": "For If-Match of the next write.", "schema": {
 
 
 def describe_create(writes: Writes) -> dict[str, Any]:
-    """The `response` and `openapi_extra` of the endpoint that creates rows."""
+    """Return the `response` and `openapi_extra` of the endpoint that creates rows."""
     location = {"Location": {"description": "The new row's URL.", "schema": {"type": "string"}}}
     responses = _refusals(415, *_conflicts(writes.model), 422) | {201: {"headers": location | TAGGED}}
     extra = {"requestBody": _content(writes.creation, JSON), "responses": responses}
@@ -186,12 +186,12 @@ def describe_create(writes: Writes) -> dict[str, Any]:
 
 
 def describe_change(writes: Writes) -> dict[str, Any]:
-    """The same for the endpoint that changes a row."""
+    """Like `describe_create`, for the endpoint that changes a row."""
     return _describe_update(writes, writes.patch, MERGE_PATCH, JSON)
 
 
 def describe_replace(writes: Writes) -> dict[str, Any]:
-    """The same for the endpoint that replaces a row."""
+    """Like `describe_create`, for the endpoint that replaces a row."""
     return _describe_update(writes, writes.replacement, JSON)
 
 
@@ -205,7 +205,10 @@ def _describe_update(writes: Writes, model: type[Content], *types: str) -> dict[
 
 
 def describe_delete(writes: Writes) -> dict[str, Any]:
-    """The same for the endpoint that deletes a row. Raises ImproperlyConfigured where that is the ORM's work."""
+    """Like `describe_create`, for the endpoint that deletes a row.
+
+    Raises ImproperlyConfigured if only the ORM can delete such rows (ops/postgres/commands.py).
+    """
     conflicts = [409] * bool(writes.delete_.model._meta.related_objects)
     responses = _refusals(412, *conflicts, 422, *[428] * writes.strict) | {
         204: {"description": "It is deleted."}
@@ -215,17 +218,16 @@ def describe_delete(writes: Writes) -> dict[str, Any]:
 
 
 def _conflicts(model: type[Model]) -> list[int]:
-    """409, if one row may exclude another, beside the key that Postgres makes."""
+    """Return [409] if one row may exclude another, by other rules than a key that Postgres makes; else []."""
     rules = [rule for rule in model._meta.constraints if not isinstance(rule, CheckConstraint)]
     unique = (field.unique and not isinstance(field, AutoField) for field in model._meta.concrete_fields)
     return [409] if rules or model._meta.unique_together or any(unique) else []
 
 
 def describe_import(imports: Import) -> dict[str, Any]:
-    """The same for the endpoint that takes rows without number, as a stream."""
-    content = _content(
-        imports.writes.creation, *NDJSON
-    )  # the schema of one line, until OpenAPI 3.2 has itemSchema
+    """Like `describe_create`, for the endpoint that takes any number of rows as a stream."""
+    # the schema of one line: itemSchema comes only with OpenAPI 3.2
+    content = _content(imports.writes.creation, *NDJSON)
     content["content"][CSV] = {"schema": {"type": "string"}}
     content["description"] = (
         "A row a line: a JSON object as for one row, or a record of CSV after a line with the names."
@@ -260,17 +262,17 @@ APPLIED = {
 
 
 def describe_create_many(bulk: BulkWrites) -> dict[str, Any]:
-    """The same for the endpoint that creates many rows."""
+    """Like `describe_create`, for the endpoint that creates many rows."""
     return _describe_many(bulk, 201, _schema(bulk.writes.creation), JSON)
 
 
 def describe_change_many(bulk: BulkWrites) -> dict[str, Any]:
-    """The same for the endpoint that changes many rows."""
+    """Like `describe_create`, for the endpoint that changes many rows."""
     return _describe_many(bulk, 200, _schema(bulk.patch), MERGE_PATCH, JSON)
 
 
 def describe_delete_many(bulk: BulkWrites) -> dict[str, Any]:
-    """The same for the endpoint that deletes many rows. Refused where the deletion of one is."""
+    """Like `describe_create`, for the endpoint that deletes many rows. Raises errors as `describe_delete` does."""
     conflicts = [409] * bool(bulk.delete_.model._meta.related_objects)
     responses = _refusals(*conflicts, 415, 422) | {204: {"description": "They are deleted."}}
     keys = _items(TypeAdapter(bulk.kind).json_schema(), JSON, uniqueItems=True)
@@ -279,6 +281,7 @@ def describe_delete_many(bulk: BulkWrites) -> dict[str, Any]:
 
 
 def _describe_many(bulk: BulkWrites, status: int, items: dict[str, Any], *types: str) -> dict[str, Any]:
+    """Describe a write of many rows. `items` is the schema of one of them, `types` are its types of content."""
     listing = bulk.writes.item.listing
     item, key = _item(listing), listing.schema.model_fields[bulk.key_name].annotation
     either: Any = list[item] | list[key]  # type: ignore[valid-type]
@@ -310,16 +313,18 @@ def _content(model: type[Content], *types: str, ignored: str = "") -> dict[str, 
 
 
 def _items(schema: dict[str, Any], *types: str, **more: Any) -> dict[str, Any]:
+    """Return the `requestBody` for an array of items in any of `types`. `more` are keys of the array's schema."""
     array = {"type": "array", "items": schema, "minItems": 1, "maxItems": MAX_ITEMS, **more}
     return {"required": True, "content": {each: {"schema": array} for each in types}}
 
 
 def _schema(model: type[Content], ignored: str = "") -> dict[str, Any]:
+    """Return the JSON Schema of a request's content, without the property `ignored`."""
     schema = model.model_json_schema(mode="validation")
-    for member in schema["properties"].values():  # one that may be missing is no null
+    for member in schema["properties"].values():  # a null as default would say that the member may be null
         if member.get("default", "") is None:
             del member["default"]
-    if ignored:  # it is in the path
+    if ignored:  # the key, which is in the path
         del schema["properties"][ignored]
     return schema
 
@@ -330,13 +335,13 @@ def _page(name: str, results: Any) -> type[Schema]:
 
 
 class _OneOf(RootModel[Any]):
-    """One of several objects. Generators understand that, and no property that is an array or an object."""
+    """One of several schemas. Generators understand this, but no property that is either an array or an object."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.update(oneOf=schema.pop("anyOf")))
 
 
 class _Partial(Schema):
-    """Any of its properties may be missing, since `fields` chooses."""
+    """A schema with properties that may all be missing, since the parameter `fields` chooses."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None))
 
@@ -345,9 +350,9 @@ def _item(listing: Listing) -> type[Schema]:
     return _partial(listing.model, listing.schema, tuple(listing.annotations))
 
 
-@cache  # of each schema one class, or their names in the document would differ
+@cache  # one class for each schema: two would get different names in the document
 def _partial(model: type[Model], schema: type[BaseModel], annotations: tuple[str, ...]) -> type[Schema]:
-    """The schema with members that may be missing, in its objects, too."""
+    """Return the schema as a _Partial, and the schemas of the objects in it likewise."""
     objects: dict[str, Any] = {}
     for name, info in schema.model_fields.items():
         if found := nested(model, schema, name, annotations):
@@ -360,6 +365,7 @@ def _partial(model: type[Model], schema: type[BaseModel], annotations: tuple[str
 
 
 def _extra(types: Mapping[str, ParameterType], meanings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the `openapi_extra` of an operation with these query parameters, and with the 422 for them."""
     parameters = []
     for name, known in types.items():
         schema = dict(known.schema)
@@ -371,12 +377,12 @@ def _extra(types: Mapping[str, ParameterType], meanings: Mapping[str, str]) -> d
 
 
 def with_cache(extra: dict[str, Any] | None, policy: Policy) -> dict[str, Any]:
-    """The `openapi_extra` of an operation whose answers are cached: its condition, and its header fields."""
+    """Return the `openapi_extra` of an operation with cached answers: `extra` with condition and header fields."""
     extra = extra or {}
     headers: dict[str, Any] = {
         name: {"description": text, "schema": {"type": "string"}} for name, text in CACHED.items()
     }
-    # An example, not a constant: an answer that was not stored, such as one to If-Match, may not be stored.
+    # Examples, not a constant: an answer that went past the cache may have `no-store`.
     headers["Cache-Control"]["schema"]["examples"] = [policy.cache_control.decode(), "no-store"]
     condition = {
         "in": "header",
@@ -411,9 +417,10 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
 
 
 def with_auth(extra: dict[str, Any] | None, scopes: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The `openapi_extra` of an operation with authenticators: its refusals, and what it takes for each of `scopes`.
+    """Return the `openapi_extra` of an operation with authenticators: `extra` with its refusals and credentials.
 
-    Ninja describes the authenticators of its own.
+    `scopes` has, for each authenticator of `scope()`, the scopes that it asks for. Ninja describes its own kinds of
+    authenticators.
     """
     extra = extra or {}
     challenge = {"description": "How to authenticate (RFC 9110, 11.6.1).", "schema": {"type": "string"}}
@@ -430,7 +437,7 @@ def with_auth(extra: dict[str, Any] | None, scopes: Sequence[Sequence[str]]) -> 
 
 
 def with_limit(extra: dict[str, Any] | None) -> dict[str, Any]:
-    """The `openapi_extra` of an operation whose requests are limited in number."""
+    """Return the `openapi_extra` of an operation with a rate limit: `extra` with its 429."""
     extra = extra or {}
     left = {"description": "The rest of the quota, and when it is whole again.", "schema": {"type": "string"}}
     refusal = problem("There were too many such requests.", Retry_After=RETRY_AFTER, RateLimit=left)
@@ -438,7 +445,7 @@ def with_limit(extra: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def with_idempotency(extra: dict[str, Any] | None, *, is_required: bool) -> dict[str, Any]:
-    """The `openapi_extra` of an operation that is @idempotent: the field, and what there is to say of each status."""
+    """Return the `openapi_extra` of an @idempotent operation: `extra` with the field, and its part in the answers."""
     extra = extra or {}
     parameter = {
         "in": "header",
@@ -465,6 +472,7 @@ def with_idempotency(extra: dict[str, Any] | None, *, is_required: bool) -> dict
 
 
 def problem(description: str, **headers: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of an error answer. In a header's name, `_` stands for `-`."""
     fields = {name.replace("_", "-"): header for name, header in headers.items()}
     content = {CONTENT_TYPE: {"schema": {"$ref": PROBLEM}}}
     return {"description": description, "content": content} | ({"headers": fields} if fields else {})
@@ -476,7 +484,7 @@ RETRY_AFTER = {"description": "Seconds to wait before the next try.", "schema": 
 def complete(document: dict[str, Any]) -> None:
     """Add the parts that all operations share: the schema of problems, and their error answers.
 
-    Integers get their width: without a `format`, generators make 32 bits of them, which ids outgrow.
+    Integers get a `format` with their width: without it, generators assume 32 bits, which ids outgrow.
     """
     schema = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
     document["components"]["schemas"] |= schema.pop("$defs") | {"ProblemDetails": schema}
@@ -488,7 +496,7 @@ def complete(document: dict[str, Any]) -> None:
                 document["components"].setdefault("securitySchemes", {})[name] = CREDENTIALS[name]
             if body := operation.get(
                 "requestBody"
-            ):  # the declaration's own, of which another document is made, too
+            ):  # replaced, since other documents are made of the declaration's own
                 named = {
                     kind: content | {"schema": _named(document["components"]["schemas"], content["schema"])}
                     for kind, content in body["content"].items()
@@ -505,9 +513,10 @@ def complete(document: dict[str, Any]) -> None:
 
 
 def _named(schemas: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the schema, under its title: generators make one class of it for all its types of content.
+    """Put a schema into `schemas` under its title, and return a reference to it; without a title, return the schema.
 
-    The schemas within it, of objects and enumerations, are named as well: a reference is one to the whole document.
+    So generators make one class of it for all its types of content. The schemas in its $defs, of objects and
+    enumerations, are put there as well, since a reference starts at the root of the document.
     """
     if schema.get("type") == "array":
         return schema | {"items": _named(schemas, schema["items"])}
@@ -531,7 +540,7 @@ def _named(schemas: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _referring(node: Any, names: Mapping[str, str]) -> Any:
-    """A part of a schema whose references are to the components of the document, by their names there."""
+    """Return a part of a schema with its references changed to components of the document, named by `names`."""
     if isinstance(node, list):
         return [_referring(child, names) for child in node]
     if not isinstance(node, dict):
@@ -551,6 +560,7 @@ def _renamed(reference: str, names: Mapping[str, str]) -> str:
 
 
 def _say_widths(node: Any) -> None:
+    """Give each integer in a part of the document its `format`."""
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         _say_widths(child)
     if isinstance(node, dict) and node.get("type") == "integer":

@@ -1,7 +1,7 @@
-"""orjson in place of the standard library's json, where Python reads or writes JSON at all.
+"""orjson in place of the standard library's json, for the JSON that Python reads or writes.
 
-It is five times as fast, takes UTF-8 only, refuses NaN and Infinity, which are no JSON, and bounds the depth. An
-integer has no bound in JSON (RFC 8259, section 6), and 64 bits in orjson: longer ones are handled here.
+It is five times as fast, takes UTF-8 only, refuses NaN and Infinity, which are no JSON, and bounds the depth.
+Integers have no bound in JSON (RFC 8259, section 6), and 64 bits in orjson: longer integers are handled here.
 """
 
 import datetime
@@ -19,21 +19,21 @@ from ops.telemetry.stopwatch import SERIALISATION
 
 CONTENT_TYPE = "application/json"  # without a charset: it is UTF-8 always (RFC 8259, sections 8.1 and 11)
 
-# Dates and keys as Ninja's own renderer writes them; moments, times and durations as compiled answers do.
+# Dates and keys are written as by Ninja's own renderer; datetimes, times and durations as in compiled answers.
 OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
-SIGNED, UNSIGNED = -(2**63), 2**64  # orjson writes integers from the one up to below the other
+SIGNED, UNSIGNED = -(2**63), 2**64  # orjson writes integers from SIGNED up to below UNSIGNED
 
-# Maps each digit to "1": to find a long number so takes a twentieth of the time of a regular expression.
+# Maps each digit to "1": finding a long number by that takes a twentieth of the time of a regular expression.
 DIGITS = bytes(ord("1") if code in b"0123456789" else ord(" ") for code in range(256))
-LONG = b"1" * 19  # digits of 2**63
+LONG = b"1" * 19  # as many digits as 2**63 has
 
 
 class OrjsonParser(Parser):
     def parse_body(self, request: HttpRequest) -> Any:
-        """Raises orjson.JSONDecodeError, which Ninja answers with 400."""
+        """Return the JSON in the request's content. Raises orjson.JSONDecodeError, which Ninja answers with 400."""
         body = request.body
         parsed = orjson.loads(body)
-        # orjson makes a float of a longer integer, and of 2**64 + 1 another number.
+        # orjson reads a longer integer as a float, which for 2**64 + 1 is another number.
         return json.loads(body) if LONG in body.translate(DIGITS) else parsed
 
 
@@ -57,7 +57,7 @@ def _encode(value: Any) -> Any:
 
 
 def _written_out(value: Any) -> Any:
-    """The same with each integer that orjson refuses written out."""
+    """Return `value` with each integer that orjson refuses written out in digits."""
     if isinstance(value, dict):
         return {
             str(key) if isinstance(key, int) and not SIGNED <= key < UNSIGNED else key: _written_out(item)

@@ -1,4 +1,4 @@
-"""A bound on work that has connections of its own: so many at a time in a process, and one more is refused."""
+"""A bound on work that takes connections of its own: how much a process runs side by side before it refuses more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,16 @@ from api.problems import Problem
 
 
 class Places:
-    """Those for `kind`: their number is a setting, and the code of a refusal is too_many_`kind`."""
+    """The places for one kind of work in this process; a refusal has the code too_many_`kind`."""
 
     def __init__(self, kind: str, *, setting: str, retry_seconds: int) -> None:
+        """`setting` names the setting with the number of places; `retry_seconds` is the Retry-After of a refusal."""
         self._kind, self._setting, self._retry = kind, setting, retry_seconds
         self._taken = 0
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """One of them, until the block ends. Raises Problem 503 if all are taken."""
+        """Take a place until the block ends. Raises Problem 503 if all are taken."""
         if self._taken >= getattr(settings, self._setting):
             raise Problem(
                 503,

@@ -1,7 +1,8 @@
 """Errors as RFC 9457 problem details.
 
-One exception with a stable code, one place that turns every other error into it. `code` is the contract: clients
-may branch on it, and it does not change when a sentence does. `errors` names each parameter or field at fault.
+There is one exception with a stable code, and one place that turns every other error into it. `code` is the
+contract: clients may branch on it, and it does not change when a sentence does. `errors` names each parameter or
+field at fault.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -93,18 +94,18 @@ class Problem(Exception):
 
 
 def invalid(errors: list[Fault]) -> Problem:
-    """422 for parameters that cannot be understood, each of them named."""
+    """Return a 422 that names each parameter that cannot be understood."""
     return Problem(422, "; ".join(f"{e.parameter}: {e.detail}" for e in errors), errors=errors)
 
 
 def not_allowed(methods: Collection[str]) -> HttpResponse:
-    """405 for a view that has these `methods`."""
+    """Return a 405 for a view that has these `methods`."""
     detail, allowed = problems.not_allowed(methods)
     return Problem(405, detail, headers={"Allow": allowed}).response()
 
 
 def safe_methods(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """A view of GET and HEAD only."""
+    """Restrict a view to GET and HEAD: other methods are answered 405."""
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -127,7 +128,7 @@ def handle_errors(api: NinjaAPI) -> None:
         return Problem(error.status_code, UNAUTHENTICATED, headers=headers).response()
 
     def invalid_by_ninja(error: ValidationError) -> Problem:
-        """Ninja's own validation names a field by where it came from: ["path", "product_id"]."""
+        """Name a field without its place, which Ninja's own validation puts first: ["path", "product_id"]."""
         return invalid([
             Fault(parameter=".".join(map(str, e["loc"][1:])), code=str(e["type"]), detail=str(e["msg"]))
             for e in error.errors
@@ -138,7 +139,8 @@ def handle_errors(api: NinjaAPI) -> None:
         return Problem(status, detail, code=code)
 
     def without_database(error: Exception) -> Problem:
-        is_busy = isinstance(error.__cause__ or error, Busy | TooManyRequests)  # the sync ORM's has a cause
+        # An error of the sync ORM has that of psycopg or the pool as its cause.
+        is_busy = isinstance(error.__cause__ or error, Busy | TooManyRequests)
         return overloaded if is_busy else database_unavailable
 
     database_unavailable = Problem(
@@ -149,7 +151,7 @@ def handle_errors(api: NinjaAPI) -> None:
     )
     # Nothing was sent to the database, which has enough to do.
     overloaded = Problem(503, problems.OVERLOADED, code="overloaded", headers={"Retry-After": "1"})
-    # As during a failover: the old primary is a standby now, or the role is still barred from writing.
+    # During a failover, for example: the old primary is a standby now, or the role is still barred from writing.
     read_only = Problem(
         503,
         "The database takes no writes at the moment: nothing was written. Try again.",
@@ -177,7 +179,7 @@ def handle_errors(api: NinjaAPI) -> None:
 
 
 def upstream_unavailable(error: UpstreamUnavailable) -> Problem:
-    """503 for an answer that needs another service, with that one's name in its code."""
+    """Return a 503 for an answer that needs another service; its code begins with the name of that service."""
     code = f"{error.upstream}_unavailable"
     if error.reason == "unconfigured":
         return Problem(503, f"This service runs without a source of {error.upstream}.", code=code)

@@ -1,9 +1,9 @@
-"""The ASGI application that the server runs: `gunicorn config.asgi:application`. Outermost last."""
+"""The ASGI application that the server runs: `gunicorn config.asgi:application`. The outermost layer is last."""
 
 import os
 from contextlib import suppress
 
-# Before the imports: the pool is chosen by the settings.
+# django.setup(), and the modules imported after it, read the settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
@@ -50,11 +50,11 @@ from api.limits import RateLimits  # noqa: E402
 from api.ninja import APIS  # noqa: E402
 from api.reads.warming import warm_listings  # noqa: E402
 
-# Imported before the workers fork: each one's first request took 24 ms for it, and takes 5 now. The OpenAPI document,
-# which `make up` requests, takes 30 ms to make.
+# Load the routes before the workers fork: without that, the first request of each worker took 24 ms; now it takes 5.
+# Building the OpenAPI document, which `make up` requests, takes 30 ms.
 _ = get_resolver().url_patterns
 for api in APIS:
-    with suppress(NoReverseMatch):  # one that no URL names
+    with suppress(NoReverseMatch):  # an API without a URL
         api.get_openapi_schema()
 
 metrics.register(pool_metrics.sample)
@@ -64,7 +64,7 @@ handler: ASGIHandler = LeanASGIHandler() if settings.RUNTIME == "lean" else Stoc
 if settings.INSTRUMENTED:
     from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 
-    handler = ASGIStaticFilesHandler(handler)  # for their pages
+    handler = ASGIStaticFilesHandler(handler)  # for the instruments' pages
 application: Application = Admission(BodyLimit(handler))
 resources: list[Resource] = [
     startup_parameters,
@@ -83,7 +83,7 @@ if settings.PAGE_CACHE != "off":
 if any(settings.RATE_LIMITS.values()):
     application = limits = RateLimits(application)
     resources.append(limits.counting)
-# Each declares in `admits` its effect on a cached answer. A layer of your own must do so, too (docs/layers.md).
+# Each layer declares in `admits` its effect on a cached answer. A layer of your own must do so, too (docs/layers.md).
 application = AllowedHosts(Head(application))
 if settings.CORS_ORIGINS:
     application = Cors(application)

@@ -1,8 +1,8 @@
 """Typed readers of environment variables that refuse invalid values.
 
-Each reader returns a value of its type, or stops the process with one line that names the variable, the
-error and an example. An empty variable counts as missing. A value that may hold a secret is never quoted; it may as
-well be in a file, which the variable NAME_FILE names, as Docker and Kubernetes mount secrets.
+Each reader returns a value of its type, or stops the process with one line that names the variable, the error and an
+example. An empty variable counts as missing. A value that may hold a secret is never quoted. It can also be in a
+file, as Docker and Kubernetes mount secrets; the variable NAME_FILE then names the file.
 """
 
 import os
@@ -27,12 +27,12 @@ LOCAL_HOST = re.compile(r"[A-Za-z0-9_-]+|127\.[0-9.]+|\[::1\]")
 ORIGIN = re.compile(
     r"(?!http://.*:80\Z|https://.*:443\Z)[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 )
-PUBLISHED = "development-only"  # how each secret begins that this repository holds (compose.yaml)
+PUBLISHED = "development-only"  # each secret in this repository begins so (compose.yaml)
 # Kubernetes sets such a value as NAME_PORT for each service NAME of the namespace, unless the deployment sets
 # the variable itself.
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+")
-# A Host header that Django can match with ALLOWED_HOSTS: Django refuses an underscore, and takes the dot at a
-# name's end off the header only.
+# An entry of ALLOWED_HOSTS that a Host header can match. Django refuses headers with an underscore, and removes a dot
+# at the end from the header, not from the entry.
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 ALLOWED_HOST = re.compile(rf"\*|(?=.{{1,254}}\Z)\.?{LABEL}(?:\.{LABEL})*")
 GREATEST_PORT = 65535
@@ -60,27 +60,27 @@ LIBPQ_PARAMETERS = {
     **dict.fromkeys(["application_name", "passfile", "require_auth"], r".+"),
     **dict.fromkeys(["sslcert", "sslkey", "sslrootcert", "sslcrl"], r".+"),
 }
-# And redis-py's, the same way. It would fail on those of TLS without TLS, at the first command only.
+# The same for redis-py. Without TLS, it would fail on the parameters of TLS, and only at the first command.
 REDIS_PARAMETERS = {"db": r"\d+", "username": r".+", "password": r".+"}
 REDIS_TLS_PARAMETERS = {
     "ssl_cert_reqs": r"none|optional|required",
     **dict.fromkeys(["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"], r".+"),
 }
-# Parameters that name a file. One that is missing would come to light at the first connection, from redis-py without
-# its name.
+# Parameters that name a file. Without a check, a missing file would be noticed only at the first connection, and
+# redis-py would not name it.
 FILES = {"sslcert", "sslkey", "sslrootcert", "sslcrl", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 
 
 class ConfigurationError(SystemExit):
     """A variable is missing or bad.
 
-    A SystemExit, because Python then prints its text as one line to stderr and exits with status 1. Of any
-    other exception manage.py, gunicorn and pytest would print a traceback.
+    It is a SystemExit, because Python then prints its text as one line to stderr and exits with status 1. For any
+    other exception, manage.py, gunicorn and pytest would print a traceback.
     """
 
 
 class BadValueError(Exception):
-    """The error of a value, in words that follow the variable's name. Never holds a secret."""
+    """A value is bad. The text follows the variable's name in the message, and never holds a secret."""
 
 
 def secret(name: str, *, shortest: int, example: str, default: str | None = None) -> str:
@@ -95,7 +95,7 @@ def secret(name: str, *, shortest: int, example: str, default: str | None = None
 
 
 def secrets(name: str, *, shortest: int, example: str) -> list[str]:
-    """Read such texts between commas; none is a list, too."""
+    """Read secrets between commas. A missing variable is an empty list."""
 
     def parse(value: str) -> list[str]:
         found = [each.strip() for each in value.split(",")]
@@ -157,11 +157,11 @@ def choice(name: str, choices: Collection[str], *, default: str) -> str:
 
 
 def rate(name: str, *, default: str) -> RateLimit | None:
-    """Read `100/s`, `600/m` or `5000/h`, or `off` for none."""
+    """Read a rate, such as `100/s`, `600/m` or `5000/h`. None stands for `off`."""
 
     def parse(value: str) -> RateLimit | bool:
         if value.lower() == "off":
-            return False  # None would be a variable that is required
+            return False  # a default of None would make the variable required
         found = re.fullmatch(r"([1-9][0-9]{0,8})/([smh])", value)
         if not found:
             raise BadValueError(
@@ -182,7 +182,7 @@ def switch(name: str, further: Sequence[str], *, default: bool) -> bool | str:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether a package of an optional dependency group is here, without importing it."""
+    """Tell whether a package of an optional dependency group is installed, without importing it."""
     return find_spec(name) is not None
 
 
@@ -199,7 +199,7 @@ def package(name: str, choices: Collection[str], *, lock: str) -> str:
 
 
 def hosts(name: str, *, default: list[str] | None = None) -> list[str]:
-    """Read host names between commas, without scheme or port; `.name` means any subdomain, `*` anything."""
+    """Read host names between commas, without scheme or port. `.name` includes the subdomains, `*` is any host."""
 
     def parse(value: str) -> list[str]:
         found = [host.strip() for host in value.split(",")]
@@ -256,8 +256,9 @@ def address(name: str, *, default: str) -> str:
 def database_url(name: str) -> dict[str, Any]:
     """Read a Postgres URL into an entry of Django's DATABASES.
 
-    As for libpq, there may be several hosts between commas, each with a port or without; `?host=` has them as well,
-    and `/directory` there is a unix socket. OPTIONS has the query's other parameters, if libpq knows them.
+    As in libpq, there may be several hosts between commas, each with a port or without. They may also be in `?host=`,
+    where a `/directory` means the unix socket in it. Other parameters of the query go into OPTIONS; they must be
+    LIBPQ_PARAMETERS.
     """
 
     def parse(value: str) -> dict[str, Any]:
@@ -317,7 +318,7 @@ def redis_url(name: str) -> str:
 def http_url(name: str) -> str:
     """Read the address of a service that this one calls: http:// or https://, without a user; or "" for none.
 
-    It may have a key in its query, so no error repeats it.
+    The query may hold a key, so no error repeats the address.
     """
 
     def parse(value: str) -> str:
@@ -336,7 +337,7 @@ def http_url(name: str) -> str:
 
 
 def refuse_published(hosts: Collection[str], **secrets: str) -> None:
-    """Stop if one of `secrets`, by variable, is one of this repository's and `hosts` are not only this machine."""
+    """Stop if one of `secrets`, by variable, is this repository's, and one of `hosts` is reachable from outside."""
     reachable = [host for host in hosts if not LOCAL_HOST.fullmatch(host)]
     for name, value in secrets.items():
         if reachable and value.startswith(PUBLISHED):
@@ -348,10 +349,10 @@ def refuse_published(hosts: Collection[str], **secrets: str) -> None:
 
 class Url(NamedTuple):
     scheme: str
-    user: str  # percent-encoded, as the password and the path
+    user: str  # percent-encoded, as are the password and the path
     password: str
     hosts: str  # decoded, between commas, without the brackets of IPv6 addresses
-    ports: str  # between commas, one a host, which may be empty
+    ports: str  # between commas, one for each host; each may be empty
     path: str
     query: str
 
@@ -366,7 +367,7 @@ def _read_secret(name: str, parse: Callable[[str], T], example: str, default: T 
     try:
         return parse(_sound(_content(file)))
     except BadValueError as error:
-        # Without the file's name: that may be the secret itself, by mistake.
+        # The message does not name the file: by mistake, the name may be the secret itself.
         raise ConfigurationError(f"{name} {error}. It is read from the file that {name}_FILE names") from None
 
 
@@ -395,7 +396,7 @@ def _read(name: str, parse: Callable[[str], T], example: str, default: T | None)
     problem = "is missing"
     if name.endswith("PORT") and SERVICE_LINK.fullmatch(value):
         sys.stderr.write(f"{name} is {value!r}, which Kubernetes sets for a service of that name: ignored\n")
-        del os.environ[name]  # the processes that this one starts need not say it again
+        del os.environ[name]  # so that child processes do not say it again
         value = ""
     if value:
         try:
@@ -408,7 +409,7 @@ def _read(name: str, parse: Callable[[str], T], example: str, default: T | None)
 
 
 def _sound(value: str) -> str:
-    """Refuse a mistake in any variable: a shell takes quotes away, and the files that Docker reads keep them."""
+    """Refuse a value that is not UTF-8, or in quotes, which a shell removes and the files that Docker reads keep."""
     if re.fullmatch(r"""(['"]).*\1""", value, re.DOTALL):
         raise BadValueError(
             "is in quotes, which are part of it: in a file for Docker's --env-file there are none"
@@ -425,7 +426,7 @@ def _choose(value: str, choices: Collection[str]) -> str:
 
 
 def _is_ipv6(host: str) -> bool:
-    """Tell whether it is an IPv6 address in brackets, as in a URL."""
+    """Tell whether the host is an IPv6 address in brackets, as in a URL."""
     try:
         return bool(re.fullmatch(r"\[[0-9A-Fa-f:.]+\]", host) and IPv6Address(host[1:-1]))
     except ValueError:
@@ -459,7 +460,7 @@ def _split(value: str, schemes: Collection[str]) -> Url:
 
 
 def _query(query: str, known: dict[str, str]) -> dict[str, str]:
-    """Return the query's parameters; each must be known, said once, and match its pattern."""
+    """Return the query's parameters. Each must be in `known`, occur once, and match its pattern."""
     pairs = parse_qsl(query, keep_blank_values=True)
     found = dict(pairs)
     if len(found) < len(pairs):

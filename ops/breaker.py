@@ -10,7 +10,7 @@ from ops.tasks import end
 
 logger = logging.getLogger(__name__)
 
-# Failures in a row that open it, however far apart: a request that comes once a second must not pay each time.
+# Failures in a row that open the breaker, however far apart: else a request each second would always pay.
 MAX_FAILURES = 3
 
 
@@ -26,7 +26,7 @@ class Breaker:
     def __init__(
         self, name: str, probe: Callable[[], Awaitable[None]], *, probe_seconds: float, min_probes: int
     ) -> None:
-        """`probe` raises if the dependency is still not well. It runs each `probe_seconds`, and delays no request."""
+        """`probe` raises if the dependency still fails. It runs every `probe_seconds`, while the breaker is open."""
         self.is_open = False
         self.failures: Counter[str] = Counter()  # by kind, since the start
         self._name, self._probe = name, probe
@@ -38,7 +38,7 @@ class Breaker:
         self._in_a_row = 0
 
     def failed(self, error: Exception) -> None:
-        """Count a failure, and open if it was one too many."""
+        """Count a failure, and open after MAX_FAILURES in a row."""
         name = type(error).__name__  # redis-py has its own TimeoutError and ConnectionError
         kind = "timeout" if "Timeout" in name else "connection" if "Connection" in name else "refused"
         self.failures[kind] += 1
@@ -51,11 +51,11 @@ class Breaker:
             return
         logger.warning("%s is left alone until it answers: %s: %s", self._name, type(error).__name__, error)
         self.is_open = True
-        # In a context of its own: it is no part of the request that has failed, and outlives it.
+        # In a context of its own: the probing is no part of the request that has failed, and outlives it.
         self._probing = asyncio.get_running_loop().create_task(self._recover(), context=Context())
 
     async def close(self) -> None:
-        """End the probing, and stay open for calls that come late."""
+        """End the probing. The breaker stays open, so calls that come late are refused."""
         self.is_open = True
         if self._probing:
             await end(self._probing)

@@ -1,8 +1,8 @@
 """Silk's middleware, for async views.
 
-Its own is sync: a thread waits in it while the view runs on the event loop, and its profile is of that waiting. This
-one goes to the thread only to record, and profiles while the view runs. cProfile sees code on the event loop
-and, since Python 3.12, in the request's thread, too: sync views and the database driver.
+Silk's own is sync: a thread waits in it while the view runs on the event loop, so it profiles only the wait. This
+middleware uses the thread only to record, and profiles while the view runs. cProfile sees code on the event loop and,
+since Python 3.12, in the request's thread, too: sync views and the database driver.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ from silk.middleware import SilkyMiddleware  # type: ignore[import-untyped]
 class SilkMiddleware(SilkyMiddleware):  # type: ignore[misc]  # untyped: it ships no py.typed
     """Records the requests with a path that matches settings.SILK_RECORDS, one after the other.
 
-    A profiler takes in all that runs, and Python has one: with two requests at a time, each would find the other in
-    its profile.
+    Python has one profiler, which sees all code that runs: two requests at once would both be in each profile.
     """
 
     async_capable, sync_capable = True, False

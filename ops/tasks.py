@@ -1,4 +1,4 @@
-"""The end of work that runs beside the requests, or longer than they do."""
+"""Tasks that run beside the requests, or longer than they do: their end and their results."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-AGAIN_SECONDS = 0.2  # seconds until a task that goes on is cancelled again
-GIVE_UP_SECONDS = 1.0  # seconds until it is left to the end of the loop
+AGAIN_SECONDS = 0.2  # seconds until a task that still runs is cancelled again
+GIVE_UP_SECONDS = 1.0  # seconds until `end` gives up: the task is left to the end of the loop
 
-_finishing: set["asyncio.Task[Any]"] = set()  # a loop keeps no reference to a task
+_finishing: set["asyncio.Task[Any]"] = set()  # a loop has only weak references to tasks
 
 
 async def finish(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which goes on to its end if the caller is cancelled: its client has left, say."""
+    """Return the result of `work`. It runs to its end even if the caller is cancelled: its client has left, say."""
     task = asyncio.create_task(work)
     _finishing.add(task)
     task.add_done_callback(_finishing.discard)
@@ -21,10 +21,10 @@ async def finish(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks, and return once they have ended.
+    """Cancel tasks, and return once they have ended, or after GIVE_UP_SECONDS.
 
-    A cancellation can get lost: asyncio.wait_for swallows it before Python 3.12 if its work is done in the same turn,
-    and an error while something is closed takes its place.
+    They are cancelled again and again, since a cancellation can get lost: asyncio.wait_for swallows it before Python
+    3.12 if its work is done in the same turn, and an error while something is closed takes its place.
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + GIVE_UP_SECONDS
@@ -36,9 +36,9 @@ async def end(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def run_together(*work: Coroutine[Any, Any, Result]) -> list[Result]:
-    """The results of pieces of work that run side by side, in their order.
+    """Run pieces of work side by side, and return their results in order.
 
-    The first error ends the others, and is raised as it is, in no ExceptionGroup: handlers of errors know it.
+    The first error cancels the others, and is raised as it is, without an ExceptionGroup, which handlers do not know.
     """
     try:
         async with asyncio.TaskGroup() as group:
@@ -55,6 +55,6 @@ Second = TypeVar("Second")
 async def together(
     first: Coroutine[Any, Any, First], second: Coroutine[Any, Any, Second]
 ) -> tuple[First, Second]:
-    """The same of two pieces, each with a type of its own."""
+    """The same as `run_together`, for two pieces of work with results of different types."""
     one, other = await run_together(first, second)
     return one, other  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The endpoints."""
+"""The endpoints of products and categories."""
 
 from typing import Annotated
 
@@ -50,7 +50,7 @@ async def list_products(request: HttpRequest) -> HttpResponse:
 )
 @cached(PRODUCT_STATS, fresh=60, stale=86400)
 async def get_product_stats(request: HttpRequest) -> HttpResponse:
-    """Exact as of `as_of`, which is a minute ago for a page in demand, and a day at most. `by` adds groups."""
+    """Exact as of `as_of`: about a minute ago if clients ask often, and a day ago at most. `by` adds groups."""
     return await PRODUCT_STATS.respond(request)
 
 
@@ -58,14 +58,14 @@ async def get_product_stats(request: HttpRequest) -> HttpResponse:
     "/products/export", tags=["products"], summary="All products as a file", **describe_export(PRODUCT_EXPORT)
 )
 async def export_products(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    """A stream of any length, of one moment. Rows come in no particular order unless `sort` names one."""
+    """A stream of any length; all rows are of one moment. They have no particular order unless `sort` names one."""
     return await PRODUCT_EXPORT.respond(request)
 
 
 @router.get("/products/{id:product_id}", tags=["products"], summary="One product", **describe_item(PRODUCTS))
 @cached(PRODUCT, fresh=10, stale=60)
 async def get_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
-    """All its fields unless `fields` names some."""
+    """All fields of the product, or those that `fields` names."""
     return await PRODUCT.respond(request, product_id)
 
 
@@ -82,7 +82,7 @@ async def get_product(request: HttpRequest, product_id: ProductId) -> HttpRespon
     ),
 )
 async def quote_product(request: HttpRequest, product_id: ProductId, currency: Currency) -> QuoteOut:
-    """At the exchange rates of the day, or the last known if their source does not answer: `stale` says so."""
+    """Uses the exchange rates of the day, or the last known rates if their source does not answer (`stale`)."""
     return await quote(product_id, currency)
 
 
@@ -109,7 +109,7 @@ async def create_product(request: HttpRequest) -> HttpResponse:
 @rate_class("bulk")
 @streamed_body
 async def import_products(request: HttpRequest) -> HttpResponse:
-    """All or none of them. Each line is as the content of one."""
+    """Creates all products or none. Each line is like the content of a POST of one product."""
     return await PRODUCT_IMPORT.respond(request)
 
 
@@ -121,7 +121,7 @@ async def import_products(request: HttpRequest) -> HttpResponse:
     **describe_change(PRODUCT_WRITES),
 )
 async def change_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
-    """The fields that the content has; all others stay."""
+    """Changes the fields that the content has; all others stay."""
     return await PRODUCT_WRITES.change(request, product_id)
 
 
@@ -133,7 +133,7 @@ async def change_product(request: HttpRequest, product_id: ProductId) -> HttpRes
     **describe_replace(PRODUCT_WRITES),
 )
 async def replace_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
-    """The content has all fields."""
+    """Replaces all fields: the content must have each of them."""
     return await PRODUCT_WRITES.replace(request, product_id)
 
 
@@ -145,7 +145,7 @@ async def replace_product(request: HttpRequest, product_id: ProductId) -> HttpRe
     **describe_delete(PRODUCT_WRITES),
 )
 async def delete_product(request: HttpRequest, product_id: ProductId) -> HttpResponse:
-    """For good."""
+    """Deletes the product for good."""
     return await PRODUCT_WRITES.delete(request, product_id)
 
 
@@ -159,7 +159,7 @@ async def delete_product(request: HttpRequest, product_id: ProductId) -> HttpRes
 @bulk
 @idempotent
 async def create_products(request: HttpRequest) -> HttpResponse:
-    """All or none, in the order of the items."""
+    """Creates all products or none; the answer has them in the order of the items."""
     return await PRODUCT_BULK.create(request)
 
 
@@ -172,7 +172,7 @@ async def create_products(request: HttpRequest) -> HttpResponse:
 )
 @bulk
 async def change_products(request: HttpRequest) -> HttpResponse:
-    """Each item has its `id`, and the fields that change."""
+    """Changes all products or none. Each item has its `id`, and the fields that change."""
     return await PRODUCT_BULK.change(request)
 
 
@@ -185,14 +185,14 @@ async def change_products(request: HttpRequest) -> HttpResponse:
 )
 @bulk
 async def delete_products(request: HttpRequest) -> HttpResponse:
-    """The items are ids. All or none."""
+    """Deletes all products or none. The items are ids."""
     return await PRODUCT_BULK.delete(request)
 
 
 @router.get("/categories", tags=["categories"], summary="A page of categories", **describe_list(CATEGORIES))
 @cached(CATEGORIES, fresh=10, stale=60)
 async def list_categories(request: HttpRequest) -> HttpResponse:
-    """Sorted by their slug."""
+    """Categories, sorted by slug."""
     return await CATEGORIES.respond(request)
 
 
@@ -207,5 +207,5 @@ CategoryId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The category's
 )
 @cached(CATEGORY, fresh=10, stale=60)
 async def get_category(request: HttpRequest, category_id: CategoryId) -> HttpResponse:
-    """With its newest 20 products; all are in /products?category=SLUG."""
+    """The category and its newest 20 products; /products?category=SLUG has all."""
     return await CATEGORY.respond(request, category_id)

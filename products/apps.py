@@ -3,4 +3,4 @@ from django.apps import AppConfig
 
 class ProductsConfig(AppConfig):
     name = "products"
-    seed = "seed_products"  # what `manage.py seed` runs
+    seed = "seed_products"  # the command that `manage.py seed` runs

@@ -1,4 +1,4 @@
-"""What `make lab` asks about products, and what Postgres itself says the answer is."""
+"""The requests of `make lab` about products, and the right answers, which Postgres itself gives."""
 
 import datetime
 import json
@@ -34,10 +34,10 @@ NESTED: LiteralString = """
               ORDER BY time_created DESC, id DESC LIMIT 20) AS newest) AS newest
     FROM products_category AS c ORDER BY id
 """
-DETAILS = 10_000  # different products, so that no cache of one row flatters anyone
-CHECKED = 50
+DETAILS = 10_000  # different products, so that a cache of one row helps no contender
+CHECKED = 50  # products of these with an answer that is compared
 
-# Rows of the lab's own were created from then on: products of the service's users hardly are.
+# The lab's own rows have a time_created from this moment on. Other products hardly do.
 MARK = datetime.datetime(2900, 1, 1, tzinfo=datetime.UTC)
 MAKE: LiteralString = """
     INSERT INTO products_product (low_price, high_price, demand_qty, offers_qty, bought_qty, sold_qty,
@@ -47,8 +47,8 @@ MAKE: LiteralString = """
     FROM generate_series(1, %(count)s) AS i, (SELECT array_agg(id) AS ids FROM products_category) AS categories
     RETURNING id
 """
-MADE = 50_000  # rows, at most, that are changed again and again
-BODIES = 10_000  # different ones
+MADE = 50_000  # rows at most, which are changed again and again
+BODIES = 10_000  # different contents of requests
 LIVES = 200  # requests of a connection in `crud`, on average
 GOOD: Row = {
     "low_price": "1.50",
@@ -122,7 +122,7 @@ def _depth(database: Connection) -> list[Question]:
 
 
 def _page_from(database: Connection, row: int) -> Question:
-    """The second 100 rows from the time of `row` on, at a cursor."""
+    """Ask for the second 100 rows from the time of `row` on, at a cursor."""
     start = database.execute(LISTED, (row, 1)).fetchall()[0]["time_created"].isoformat()
     return Question(
         paths=[f"/api/products?limit=100&created_after={start.replace('+00:00', 'Z')}"],
@@ -137,7 +137,7 @@ def _posts(database: Connection, count: int) -> list[Request]:
 
 
 def _patches(database: Connection, count: int) -> list[Request]:
-    """A price and a quantity: the price has an index."""
+    """Changes of a price, which has an index, and of a quantity."""
     changes = [
         json.dumps({"high_price": f"{20 + number / 100:.2f}", "sold_qty": number}) for number in range(1000)
     ]
@@ -152,7 +152,7 @@ def _deletes(database: Connection, count: int) -> list[Request]:
 
 
 def _crud(database: Connection, count: int) -> list[Request]:
-    """By weight, 75 GETs and 15 PUTs by id, 5 lists, 5 POSTs; each 200th, by chance, ends its connection."""
+    """Random requests: 75 % GET and 15 % PUT by id, 5 % lists, 5 % POST. About one in LIVES ends its connection."""
     draw = random.Random(3)  # noqa: S311
     products = _made(database, min(count, MADE))
     bodies = _bodies(database, BODIES)
@@ -186,7 +186,7 @@ def _reads(database: Connection) -> list[Request]:
 
 
 def _made(database: Connection, count: int) -> list[int]:
-    """The ids of new rows, shuffled."""
+    """Make rows; return their ids, shuffled."""
     rows = database.execute(MAKE, {"mark": MARK, "count": count}).fetchall()
     made = [row["id"] for row in rows]
     random.Random(4).shuffle(made)  # noqa: S311
@@ -216,7 +216,7 @@ def _clear(database: Connection) -> None:
 
 
 def _settle(database: Connection) -> None:
-    """The next id follows the last, and no dead row is left."""
+    """Let the next id follow the last one, and remove dead rows."""
     database.execute(
         "SELECT setval(pg_get_serial_sequence('products_product', 'id'), max(id)) FROM products_product"
     )

@@ -1,7 +1,7 @@
 """The tables.
 
 Rules that must always hold are constraints in the database, and each access path of the API has its index. Category
-gives Product a join.
+is there to give Product a join.
 """
 
 import datetime
@@ -45,7 +45,7 @@ class Product(models.Model):
         null=True,
         blank=True,
         related_name="products",
-        db_index=False,  # product_category_time serves it
+        db_index=False,  # the index product_category_time serves it
     )
 
     objects = InvalidatingQuerySet.as_manager()
@@ -66,7 +66,7 @@ class Product(models.Model):
                 violation_error_code="low_above_high",
                 violation_error_message="low_price may not be greater than high_price",
             ),
-            # numeric has NaN, which is greater than all numbers; low_price cannot be greater than high_price.
+            # NaN of numeric is greater than all numbers. low_price cannot be NaN either: it is at most high_price.
             models.CheckConstraint(condition=Q(high_price__lte=MOST_PRICE), name="product_price_number"),
             # timestamptz has infinity and the years before 1 and after 9999, which RFC 3339 cannot spell.
             models.CheckConstraint(

@@ -1,4 +1,4 @@
-"""All that reads products: the listings with their access paths, the statistics, the prices of one."""
+"""All that reads products: the listings with their access paths, the statistics, the prices of one product."""
 
 from django.db.models import Avg, Count, Max, Min, Sum
 
@@ -43,7 +43,7 @@ PRODUCT_STATS = Stats(
 PRODUCT_EXPORT = Export(PRODUCTS)
 
 CATEGORIES = Listing("categories", Category.objects.all(), CategoryOut, AccessPath("slug"))
-# A listing of its own: with the products, each change of one would drop the cached pages of categories.
+# A listing of its own. If CATEGORIES had products, too, each change of a product would drop its cached pages.
 CATEGORY = Listing("category", Category.objects.all(), CategoryDetail, AccessPath("slug")).one("category_id")
 
 PRICES = One(Product.objects.filter(pk=Param("id")), Prices)

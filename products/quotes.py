@@ -23,9 +23,10 @@ DIGITS = dict.fromkeys(WHOLE + FRANCS, 0) | dict.fromkeys(THOUSANDTHS, 3)
 
 
 async def quote(product_id: int, currency: str) -> QuoteOut:
-    """The prices, rounded half up to the smallest unit of the currency. Row and rates are asked for side by side.
+    """Return a product's prices, rounded half up to the smallest unit of the currency.
 
-    Raises Http404, Problem 422, UpstreamUnavailable or psycopg.OperationalError.
+    The row and the rates are fetched at the same time. Raises Http404, Problem 422, UpstreamUnavailable or
+    psycopg.OperationalError.
     """
     row, (rates, age, is_stale) = await together(PRICES(id=product_id), RATES.get())
     if row is None:

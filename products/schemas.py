@@ -30,7 +30,7 @@ Average = Annotated[Annotated[Decimal, rounded(2)] | None, Field(examples=["249.
 
 
 class ProductStatsOut(Schema):
-    """Null where there are no products."""
+    """Statistics of products; where there are none, all but `count` are null."""
 
     count: Annotated[int, Field(ge=0, examples=[10000])]
     low_price_min: Price

@@ -1,11 +1,11 @@
-"""Invalidation: a change of rows is published, and each worker that hears of it drops what depends on them.
+"""Invalidation: a change of rows is published, and each worker that hears of it drops the entries made of them.
 
     Product.objects.filter(...).update(...)         # invalidates, as save(), delete() and the bulk methods do
-    invalidate(Product)                             # after SQL of one's own: any of its rows may have changed
-    invalidate(Product, 7, 8)                       # or these
+    invalidate(Product)                             # after SQL of one's own: any row may have changed
+    invalidate(Product, 7, 8)                       # the same, if only these rows have changed
     await ainvalidate(Product, 7)                   # in async code, once the change is committed
 
-A model whose managers are InvalidatingQuerySets needs no call after a change by the ORM.
+After a change by the ORM, a model with an InvalidatingQuerySet as manager needs no call.
 """
 
 import asyncio
@@ -37,31 +37,34 @@ from ops.tasks import end
 
 logger = logging.getLogger(__name__)
 
-MAX_KEYS = 100  # rows of one model that are named one by one; if more have changed, any may have
-MAX_UNPUBLISHED_TAGS = 1000  # that wait for Redis to take them; of more, the tags of their models do
-PING_SECONDS = 0.5  # of silence, after which Redis is pinged; after as many more without a reply, it is lost
+MAX_KEYS = 100  # rows of one model that a change names one by one; a larger change names ANY
+MAX_UNPUBLISHED_TAGS = 1000  # that wait for Redis; if more wait, the tags of their models replace them
+PING_SECONDS = (
+    0.5  # of silence until Redis is pinged; after as many more without a reply, the connection is lost
+)
 RETRY_SECONDS = 0.1  # until the next attempt to publish, or to subscribe
 MAX_RETRY_SECONDS = 2.0  # the pause between attempts to subscribe doubles up to this
-# A worker that has published a change waits until the others have dropped their entries, since its client may ask
-# one of them next: without that, 64 of 800 such reads were older than the write before them. A listener that does not
-# confirm, such as a worker of an older release, is not waited for again for SILENT_SECONDS.
+# A worker that has published a change waits until the other workers have dropped their entries, CONFIRM_SECONDS at
+# most, since its client may send the next request to one of them: without the wait, 64 of 800 reads were older than
+# the write before them. A listener that does not confirm, such as a worker of an older release, is left out of the
+# wait in the next SILENT_SECONDS.
 CONFIRM_SECONDS = 0.05
 SILENT_SECONDS = 10.0
-# Begins the last part of a message that asks for a confirmation. An older release takes it for a tag.
+# Begins the last item of a message that asks for a confirmation. An older release takes the item for a tag.
 CONFIRM = "?"
-ASK_SECONDS = 0.5  # between two attempts to hear from Postgres, which was lost under a write
-# From its answer until a write that it had before has ended: statement_timeout is 1 s.
+ASK_SECONDS = 0.5  # between two attempts to reach Postgres after the connection was lost during a write
+# Once Postgres answers again, a write that it got before the loss ends within this time: statement_timeout is 1 s.
 LATE_WRITE_SECONDS = 2.0
-LAST_PUBLISH_SECONDS = 0.2  # for a worker that stops to publish its last changes
+LAST_PUBLISH_SECONDS = 0.2  # that a stopping worker has to publish its last changes
 
-_again: dict[type[Model], "asyncio.Task[None]"] = {}  # the task that invalidates once more, of each model
+_again: dict[type[Model], "asyncio.Task[None]"] = {}  # by model: the task that invalidates it once more
 
-# Called with the tags of each change that this process makes or hears of, in any thread, besides the page cache.
+# Called, besides the page cache, with the tags of each change that this process makes or hears of; in any thread.
 listeners: list[Callable[[Collection[str]], None]] = []
 
 
 class Batch:
-    """The changes of one transaction, or of the part of it that is rolled back as one; called on its commit."""
+    """The changes of a transaction, or of a part of it that can be rolled back alone; a call publishes them."""
 
     def __init__(self) -> None:
         self.keys: dict[type[Model], set[Any]] = {}
@@ -77,20 +80,20 @@ class Batch:
 
 
 class AsyncBatch(Batch):
-    """The same of a transaction of ops/postgres/transactions.py, to be awaited after its commit."""
+    """A batch of a transaction of ops/postgres/transactions.py, which awaits the call after the commit."""
 
     async def __call__(self) -> None:  # type: ignore[override]
         await _apublish(self.tags())
 
     async def on_unknown(self) -> None:
-        """The connection was lost under the commit."""
+        """Invalidate the models after the connection was lost during the COMMIT."""
         await invalidate_unknown(*self.keys)
 
 
 def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
-    """Of the entries that a change of these rows makes invalid: lists (None), and single rows, some or ANY.
+    """Return the tags of the entries that a change of these rows makes invalid: lists (None) and single rows.
 
-    A row of a child is a row of its parents, too: `lineage` has the model and those.
+    Many rows become ANY. A row of a child model is a row of its parents, too: `lineage` has it and its parents.
     """
     changed = [*keys]
     if ANY in changed or len(changed) > MAX_KEYS:
@@ -103,34 +106,34 @@ def _tags(model: type[Model], keys: Iterable[Any]) -> list[str]:
 
 
 def invalidate(model: type[Model], *keys: Any, using: str = DEFAULT_DB_ALIAS) -> None:
-    """Drop the answers that depend on rows of `model`, which have changed: on these primary keys, or on any row.
+    """Drop the answers that depend on changed rows of `model`: those with the primary keys `keys`, or any.
 
-    It takes effect when the transaction is committed, and not if it is rolled back.
+    It takes effect when the transaction is committed, not if the transaction is rolled back; outside of one, at once.
     """
     connection = connections[using]
     newest = connection.run_on_commit[0] if connection.run_on_commit else None
-    # Changes join the newest batch if each savepoint that is open now was open when the batch was made: nothing can
-    # roll back the one without the other then. A savepoint that is rolled back takes its batches with it, so one that
-    # is not open any more was released. None stands for an atomic block without a savepoint.
+    # Changes join the newest batch if each savepoint that is open now was open when the batch was made: then neither
+    # can be rolled back without the other. A savepoint of the batch that is not open now was released, since a
+    # rollback would have removed the batch. None stands for an atomic block without a savepoint.
     if newest and isinstance(newest[1], Batch) and {*connection.savepoint_ids} - {None} <= newest[0]:
         newest[1].add(model, keys or (ANY,))
         return
     batch = Batch()
     batch.add(model, keys or (ANY,))
     transaction.on_commit(batch, using=using)
-    if connection.in_atomic_block:  # before all other hooks, of which one that fails ends the rest
+    if connection.in_atomic_block:  # first of all: a hook that fails ends the rest
         connection.run_on_commit.insert(0, connection.run_on_commit.pop())
 
 
 async def ainvalidate(model: type[Model], *keys: Any) -> None:
-    """The same, at once: the change must be committed."""
+    """Like `invalidate`, but at once and in async code: the change must be committed already."""
     await _apublish(_tags(model, keys or (ANY,)))
 
 
 async def invalidate_unknown(*models: type[Model]) -> None:
-    """Invalidate after a write whose connection was lost: at once, and again when it cannot happen any more.
+    """Invalidate after the connection was lost during a write: at once, and again when the write must have ended.
 
-    A Postgres that was frozen under the write may have it still, and go on with it.
+    A Postgres that froze during the write may still have it, and execute it later.
     """
     for model in models:
         await ainvalidate(model)
@@ -140,6 +143,7 @@ async def invalidate_unknown(*models: type[Model]) -> None:
 
 
 async def _invalidate_again(model: type[Model]) -> None:
+    """Wait until Postgres answers, and until a write that it still had must have ended; then invalidate."""
     is_away = True
     while is_away:
         await asyncio.sleep(ASK_SECONDS)
@@ -151,12 +155,14 @@ async def _invalidate_again(model: type[Model]) -> None:
 
 
 async def _apublish(tags: list[str]) -> None:
+    """Publish from async code, and wait until that is done."""
     _tell(tags)
     if _publisher and _publisher.is_in_loop():
         await _publisher.publish(tags)
     elif asyncio.get_running_loop() not in pools or settings.PAGE_CACHE != "off":
         await asyncio.to_thread(_publish, tags)
-    # A worker without a page cache tells nobody, since all workers on one Redis have one, or none has.
+    # Else this is a worker with PAGE_CACHE=off, which publishes nothing from async code: either all workers on one
+    # Redis have a page cache, or none.
 
 
 def _tell(tags: Collection[str]) -> None:
@@ -167,16 +173,17 @@ def _tell(tags: Collection[str]) -> None:
 def _publish(tags: list[str]) -> None:
     """Publish from code that is not async.
 
-    In the worker's loop it returns at once; in another thread of the worker it waits for a second at most; without a
-    publisher, as in a command, a shell or a worker without a page cache, it asks Redis itself.
+    In the worker's event loop, it starts a task and returns. In another thread of the worker, it waits for that task,
+    one second at most. In a process without a publisher (a command, a shell, a worker with PAGE_CACHE=off), it sends
+    the commands to Redis itself, and logs a warning if Redis fails.
     """
     _tell(tags)
-    publisher = _publisher  # which the loop takes away as the worker stops
+    publisher = _publisher  # read once, since the loop sets it to None when the worker stops
     if publisher and publisher.is_in_loop():
         publisher.publish_soon(tags)
     elif publisher:
         done = asyncio.run_coroutine_threadsafe(publisher.publish(tags), publisher.loop)
-        # The rows are committed, though the loop is stuck, or ends.
+        # A loop that is stuck or ends is no error of the caller: the rows are committed.
         with contextlib.suppress(TimeoutError, CancelledError):
             done.result(timeout=1.0)
     else:
@@ -191,10 +198,10 @@ def _publish(tags: list[str]) -> None:
 
 
 class Confirmations:
-    """Of one change: how many have come, and how many are due, which is known once Redis has replied."""
+    """The confirmations of one change: how many have come, and how many are due once Redis has replied."""
 
     def __init__(self, ended: "asyncio.Future[None]") -> None:
-        self.ended = ended
+        self.ended = ended  # done when all have come, or when their time is over
         self.come, self.due = 0, sys.maxsize
 
     def add(self) -> None:
@@ -210,7 +217,7 @@ class Confirmations:
 class Publisher:
     """A worker's part in invalidation: publishes its changes, and drops entries when others publish theirs.
 
-    It starts to listen as it is made, and belongs to the event loop that runs then.
+    It starts listening when it is made, and belongs to the event loop that runs at that moment.
     """
 
     def __init__(self, lookup: Lookup) -> None:
@@ -219,12 +226,12 @@ class Publisher:
         self.invalidations = 0  # messages received
         self._name = secrets.token_hex(8)
         self._changes = count(1)
-        # Of the changes that this worker is about to publish, by their number.
+        # The confirmations of the changes that this worker is publishing, by the number of the change.
         self._unconfirmed: dict[int, Confirmations] = {}
-        # Listeners that do not confirm, and until when nothing waits for them.
+        # The number of listeners that did not confirm, and until when `_wait_for` does not count on them.
         self._silent, self._silent_until = 0, 0.0
         self._lookup, self._shared = lookup, lookup.shared
-        self._failures = 0  # to publish
+        self._failures = 0  # how many attempts to publish have failed
         self._unpublished: dict[str, int] = {}  # tags, each with the number of the last failure to publish it
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening = self.loop.create_task(self._listen())
@@ -237,16 +244,16 @@ class Publisher:
             return False
 
     async def publish(self, tags: Iterable[str]) -> None:
-        """Invalidate the tags everywhere. If Redis does not take them now, it gets them as soon as it does.
+        """Invalidate the tags in all workers. If Redis is unavailable, a task publishes them once Redis is back.
 
-        When it returns, every worker has dropped its entries, as far as they confirm it within CONFIRM_SECONDS.
+        On return, this worker has dropped its entries, and so have the workers that confirm within CONFIRM_SECONDS.
         """
         self._lookup.invalidate(tags)
         number = next(self._changes)
         confirmations = self._unconfirmed[number] = Confirmations(self.loop.create_future())
         try:
             told = await self._shared.invalidate(tags, request=f"{CONFIRM}{self._name}:{number}")
-            await self._wait_for(confirmations, told - 1)  # one of them is this worker
+            await self._wait_for(confirmations, told - 1)  # without this worker
         except Unavailable:
             if not self._unpublished:
                 self._spawn(self._retry())
@@ -262,7 +269,7 @@ class Publisher:
         self._lookup.invalidate(tags)  # entries that were found in Redis meanwhile
 
     async def _wait_for(self, confirmations: "Confirmations", others: int) -> None:
-        """Until the other listeners have confirmed a change, or CONFIRM_SECONDS have passed."""
+        """Wait until the other listeners, `others` in number, have confirmed a change, CONFIRM_SECONDS at most."""
         silent = self._silent if self.loop.time() < self._silent_until else 0
         confirmations.due = others - silent
         if not self.subscribed or confirmations.come >= confirmations.due:
@@ -277,6 +284,7 @@ class Publisher:
             self._silent_until = self.loop.time() + SILENT_SECONDS
 
     def publish_soon(self, tags: list[str]) -> None:
+        """Drop this worker's entries at once, and publish the tags in the background."""
         self._lookup.invalidate(tags)
         self._spawn(self.publish(tags))
 
@@ -287,12 +295,13 @@ class Publisher:
         await end(*self._tasks)
 
     async def _retry(self) -> None:
+        """Publish the tags that Redis has not taken, until it takes them."""
         while self._unpublished:
             await asyncio.sleep(RETRY_SECONDS)
             published = self._unpublished.copy()
             with contextlib.suppress(Unavailable):
                 await self._shared.invalidate(published, insist=True)
-                # A tag that has failed once more meanwhile waits: its last change may be later than this deletion.
+                # A tag with a newer failure is kept: its last change may be later than this deletion.
                 self._unpublished = {
                     name: failure
                     for name, failure in self._unpublished.items()
@@ -348,19 +357,19 @@ class Publisher:
                 self.subscribed = True
             elif message["type"] == "message" and message["channel"] == self._shared.channel.encode():
                 self.invalidations += 1
-                with contextlib.suppress(orjson.JSONDecodeError):  # no message of ours
+                with contextlib.suppress(orjson.JSONDecodeError):  # a message from elsewhere
                     tags = orjson.loads(message["data"])
                     if isinstance(tags, list):
                         self._hear([name for name in tags if isinstance(name, str)])
             elif message["type"] == "message":
-                with contextlib.suppress(ValueError):  # it is no number
+                with contextlib.suppress(ValueError):  # not a number
                     if confirmations := self._unconfirmed.get(int(message["data"])):
                         confirmations.add()
-                    else:  # it comes late: this listener is slow, not silent
+                    else:  # a late confirmation: its listener is slow, not silent
                         self._silent_until = 0.0
 
     def _hear(self, tags: list[str]) -> None:
-        """Drop the entries of others' changes, and confirm it."""
+        """Drop the entries that depend on the tags of a change. Confirm that to another worker if it asks."""
         _tell(tags)
         self._lookup.invalidate(tags)
         if tags and tags[-1].startswith(CONFIRM):
@@ -369,11 +378,12 @@ class Publisher:
                 self._spawn(self._confirm(name, number))
 
     async def _confirm(self, name: str, number: str) -> None:
+        """Tell the worker `name` that this one has dropped the entries of its change `number`."""
         with contextlib.suppress(Unavailable):
             await self._shared.client.run(("PUBLISH", self._own_channel(name), number))
 
     def _own_channel(self, name: str) -> str:
-        """Where the worker of this name hears that others have dropped what it changed."""
+        """The channel on which the worker `name` receives the confirmations of its changes."""
         return f"{self._shared.channel}:{name}"
 
 
@@ -382,7 +392,7 @@ _publisher: Publisher | None = None  # this process's, while it is a worker with
 
 @contextlib.asynccontextmanager
 async def open_publisher(lookup: Lookup) -> AsyncIterator[Publisher]:
-    """The worker takes part in invalidation until the block ends."""
+    """Make this worker take part in invalidation until the block ends."""
     global _publisher  # noqa: PLW0603  rows change anywhere in a process, and signals pass no worker on
     publisher = _publisher = Publisher(lookup)
     try:

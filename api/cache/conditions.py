@@ -26,6 +26,7 @@ class Rare:
     has_credentials: bool = False
 
     def add(self, name: bytes, value: bytes) -> None:
+        """Note a field of PRECONDITIONS or CREDENTIALS."""
         if name in CREDENTIALS:
             self.has_credentials = True
         elif name == b"if-match":
@@ -37,11 +38,11 @@ class Rare:
 UNCONDITIONAL = Conditions()
 PLACES = {b"accept-encoding": 0, b"if-none-match": 1, b"if-modified-since": 2}
 PRECONDITIONS = frozenset((b"if-match", b"if-unmodified-since"))
-# The answer is the same with them, and yet for the client alone to keep (RFC 9111, section 3.5). Cookies are not in
+# Fields that do not change the answer, but let only the client keep it (RFC 9111, section 3.5). Cookies are not in
 # this set: no authenticator here trusts a field that browsers send by themselves.
 CREDENTIALS = frozenset((b"authorization", b"x-api-key"))
 # A request with content goes past the cache. `Content-Length: 0`, which old clients send with every GET, is no
-# content. Whether chunks have any is known only once they are read, so they are left to the application.
+# content. Whether a chunked request has content is known only once it is read, so it is left to the application.
 CONTENT = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 WATCHED = frozenset((*PLACES, *PRECONDITIONS, *CREDENTIALS, *CONTENT))
 
@@ -49,7 +50,7 @@ ETAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def conditions_of(headers: Iterable[tuple[bytes, bytes]]) -> Conditions | None:
-    """The conditions of a request, or None for one that no entry may answer."""
+    """Return the conditions of a request, or None if it may have content: then no entry may answer it."""
     watched = [pair for pair in headers if pair[0] in WATCHED]
     if not watched:
         return UNCONDITIONAL
@@ -86,7 +87,7 @@ def fails_precondition(wanted: Rare, etag: bytes, modified: int | None) -> bool:
 def is_unchanged(conditions: Conditions, etag: bytes, modified: int | None) -> bool:
     """Whether the client has this representation already: the answer is then 304.
 
-    `etag` and `modified` are as above.
+    `etag` and `modified` are as in `fails_precondition`.
 
     If-None-Match compares weakly and overrides If-Modified-Since (RFC 9110, sections 13.1.2 and 13.2.2).
     """
@@ -98,5 +99,5 @@ def is_unchanged(conditions: Conditions, etag: bytes, modified: int | None) -> b
 
 
 def http_date(text: bytes) -> int | None:
-    """The date of a header field in seconds since the epoch, or None if it is not one (RFC 9110, section 5.6.7)."""
+    """Return the date in a header field in seconds since the epoch, or None if it is no date (RFC 9110, 5.6.7)."""
     return parse_http_date_safe(text.decode("latin-1"))

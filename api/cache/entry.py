@@ -15,13 +15,14 @@ from ops.asgi.types import Fields
 from ops.gunicorn.wire import Representation
 from ops.postgres.digests import digest
 
-MIN_CODED_BYTES = 1024  # of a body: below, the bytes that a coding saves fit the same packet
+MIN_CODED_BYTES = 1024  # of a body that gets codings: a smaller one fits one packet without them
 COMPRESSIBLE = (b"text/", b"application/json")
 WIRE_HIT = "hit", "wire"  # outcome and tier
-CACHE_NAME = project.NAME.encode()  # of this cache, in Cache-Status (RFC 9211)
-OVERHEAD_BYTES = 2900  # Python objects, of a representation and again of the entry (tracemalloc)
+CACHE_NAME = project.NAME.encode()  # the name of this cache in Cache-Status (RFC 9211)
+# The bytes of Python objects, by tracemalloc: for an entry itself, and for each of its representations.
+OVERHEAD_BYTES = 2900
 
-MAX_AHEAD_SECONDS = 1.0  # by which another host's clock may be ahead
+MAX_AHEAD_SECONDS = 1.0  # that the clock of another host may be ahead
 # Fields that a 304 repeats (RFC 9110, section 15.4.5).
 REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"))
 
@@ -29,27 +30,27 @@ REPEATED = frozenset((b"cache-control", b"content-location", b"date", b"etag", b
 class CacheStatus:
     """The header fields Age (RFC 9111, section 5.1) and Cache-Status (RFC 9211) of an entry.
 
-    An object of its own, so that no representation refers to its entry: evicted entries in a reference cycle would
-    wait for a full garbage collection (a worker after 30,000 different pages of 1 kB: 145 MB instead of 97).
+    It is an object of its own, so that no representation refers to its entry: evicted entries in a reference cycle
+    would wait for a full garbage collection (a worker had 145 MB instead of 97 after 30,000 different pages of 1 kB).
     """
 
     __slots__ = ("_created", "_fresh", "_hit_fields", "_second")
 
     def __init__(self, created: float, fresh: float) -> None:
-        """`created` in seconds since the epoch; `fresh` in seconds."""
+        """`created` is in seconds since the epoch; `fresh` is how many seconds the entry is fresh."""
         self._created, self._fresh = created, fresh
         self._second = 0
         self._hit_fields: Fields = []
 
     def on_hit(self) -> Fields:
-        """The fields of a hit in the worker's memory; they change once a second."""
+        """Return the fields of a hit in the worker's memory; they change once a second."""
         second = int(time.time())
         if second != self._second:
             self._hit_fields, self._second = self.fields(b"hit; ttl=%d; detail=l1"), second
         return self._hit_fields
 
     def fields(self, detail: bytes) -> Fields:
-        """`detail` follows the cache's name; `%d` in it becomes the seconds that the entry stays fresh."""
+        """Return both fields. `detail` follows the cache's name; `%d` in it becomes the seconds left until stale."""
         age = max(0, int(time.time()) - int(self._created))
         if b"%d" in detail:
             detail %= int(self._fresh) - age
@@ -67,18 +68,21 @@ class Entry:
     trusted     | `trusted_until`                 | gets it from the wire or from memory; nothing else is done
     in grace    | `trusted_until` + GRACE_SECONDS | gets it from memory; it is revalidated in the background
     unconfirmed | `stale_until`                   | asks Redis for the versions of its tags, and waits for the reply
-    expired     | it is replaced                  | waits until the next one is computed
+    expired     | it is replaced                  | waits for the next entry, from Redis or computed
 
-    Redis confirms an unconfirmed entry if the versions are the same: the request gets it, and it is trusted again. If
-    they differ, or Redis is not available, the request waits until the next one is computed. It gets the old one only
-    if that fails while Redis is not available. The revalidation in the background does the same, but drops an entry
-    whose versions differ.
+    For an unconfirmed entry, there are three cases. If the versions in Redis are those of the entry, the request gets
+    the entry, which is trusted again. If they differ, the request gets the next entry, from Redis or computed, or the
+    error of that computation. If Redis is not available, the next entry is computed; if the computation fails, the
+    request gets the old one.
 
-    Until `fresh_until` it is a hit. From then on it is stale: it is not trusted, and a request for it starts the
-    computation of the next one in the background. If that fails, the stale entry is trusted until the next attempt,
-    in memory but not on the wire.
+    A revalidation in the background asks Redis, too. If the versions differ, and Redis has no newer entry, it drops
+    this one and computes nothing. It computes the next one only if this one is stale or Redis is not available.
 
-    One that goes by its age is trusted until `fresh_until`, and in grace until `stale_until`.
+    Until `fresh_until` the entry is a hit. After that it is stale: it is not trusted, and a request that gets it
+    starts the computation of the next one in the background. If the computation fails, the stale entry is trusted
+    until the next attempt, in memory but not on the wire.
+
+    An entry that goes by its age is trusted until `fresh_until`, and in grace until `stale_until`.
     """
 
     __slots__ = (
@@ -98,9 +102,10 @@ class Entry:
         etag: bytes = b"",
         seconds: float = 0.0,
     ) -> None:
-        """`versions` are None if they were not known: such an entry is not shared.
+        """`versions` are those of the entry's tags, or None if they were not known: such an entry is not shared.
 
-        `seconds`: how long the computation took.
+        `etag` is the ETag with which an entry from Redis was stored; a new entry gets the digest of its body.
+        `seconds` is how long the computation took.
         """
         self.policy, self.key, self.route = target.policy, target.key, target.route
         self.scheme = target.scheme
@@ -112,8 +117,9 @@ class Entry:
             name == b"content-type" and value.startswith(COMPRESSIBLE) for name, value in fields
         )
         self.representations: dict[str, Representation] = {}
-        self.targets: set[bytes] = set()  # request targets under which the wire has it
-        # Another host's clock may be ahead: by a little, the age is 0; by much, it is unknown, and the entry stale.
+        self.targets: set[bytes] = set()  # request targets by which the wire finds it
+        # The clock of another host may be ahead. If it is ahead by more than MAX_AHEAD_SECONDS, the age is unknown,
+        # and the entry counts as stale; if by less, the age counts as 0.
         now, wall = time.monotonic(), time.time()
         if created - wall > MAX_AHEAD_SECONDS:
             created = wall - target.policy.fresh
@@ -125,12 +131,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly: its key, its body, half of that for each coding, and overhead."""
+        """The bytes that the entry takes, roughly: its key, its body, half a body for each coding, and overhead."""
         codings = len(CODERS) if self._has_codings else 0
         return len(self.key) + (2 + codings) * (OVERHEAD_BYTES + len(self.body) // 2)
 
     def select(self, conditions: Conditions) -> Representation:
-        """The representation in the coding that the client prefers, or its 304 if the client has it already.
+        """Return the representation in the coding that the client prefers, or its 304 if the client has it already.
 
         A representation is made when it is first selected, and kept.
         """
@@ -155,9 +161,9 @@ class Entry:
         return chosen
 
     def select_ready(self, fields: Fields) -> Representation | None:
-        """The same for a request with these header fields, counted as a hit of the wire (ops/gunicorn/wire.py).
+        """Like `select`, for a request with these header fields; it counts a hit of the wire (ops/gunicorn/wire.py).
 
-        None for a request with a rare condition, or with content: the ASGI layer answers it.
+        Return None for a request with a rare condition or with content, which the ASGI layer answers.
         """
         conditions = conditions_of(fields)
         if conditions is None or conditions.rare:

@@ -3,8 +3,8 @@
 state    | begins                       | requests for the same key
 ---------+------------------------------+------------------------------------------------------------
 open     | `begin`                      | join it and get its result, its error, or Abandoned
-replaced | `begin` of a younger one     | join that one
-outdated | `invalidate`                 | begin another; the waiters get this one's result, and it is not kept
+replaced | `begin` of a younger one     | join the younger one
+outdated | `invalidate`                 | begin another; those that wait get the result, which is not kept
 ended    | its work has ended           | begin another
 """
 
@@ -19,13 +19,13 @@ from api.cache.rendering import Answer
 
 
 class Found(NamedTuple):
-    """An entry, or an answer that is not stored; and how it came about."""
+    """The result of a flight: an entry, or an answer that is not stored, and how it came about."""
 
     entry: Entry | None
     answer: Answer | None
     outcome: str
     tier: str
-    stored: bool = False  # in Redis, for all workers
+    stored: bool = False  # whether the entry goes to Redis, for all workers
 
 
 class Abandoned(Exception):
@@ -37,9 +37,9 @@ class Flight:
 
     `asked`: when Redis was last asked for the entry, on the monotonic clock. Changes after that may be missing from
     the result.
-    `outdated`: a dependency changed while this ran. Current waiters get the result; it is not kept.
-    `without_redis`: a revalidation that computes the entry, since Redis is away: requests need its result, too.
-    `lock`: the token of the lock that it holds in Redis; empty if it holds none.
+    `outdated`: a dependency has changed, or may have, while this ran. Current waiters get the result; it is not kept.
+    `without_redis`: this revalidation computes the entry, since Redis is away, and requests wait for its result, too.
+    `lock`: the token of the lock that the flight holds in Redis; empty if it holds none.
     `locked_until`: when that lock expires, on the monotonic clock.
     """
 
@@ -51,10 +51,10 @@ class Flight:
         self.result: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
 
     def end_lock(self) -> str:
-        """The token of the lock that it held, which the caller has to delete now; empty if it held none.
+        """Return the token of the lock that the flight held, which the caller has to delete now; empty without one.
 
-        A lock that has expired may be another worker's by now, and is left alone. So the one who deletes it need not
-        compare tokens, which would take a script.
+        An expired lock counts as none, since another worker may have it. So the caller can delete the lock without
+        comparing tokens, which would take a script.
         """
         held, self.lock = self.lock, ""
         return held if time.monotonic() < self.locked_until else ""
@@ -64,7 +64,7 @@ Work = Callable[[Flight], Awaitable[Found]]
 
 
 class Flights:
-    """The flights of a worker that are under way. Of those for a key, requests join the youngest."""
+    """The flights of a worker that are under way. A request joins the youngest one for its key."""
 
     def __init__(self) -> None:
         self._open: dict[str, Flight] = {}
@@ -74,15 +74,15 @@ class Flights:
         return self._open.get(key)
 
     def begin(self, target: Target) -> Flight:
-        """A flight that others can join from now on; the caller has to `lead` it."""
+        """Return a new flight, which others can join from now on; the caller has to `lead` it."""
         if replaced := self._open.get(target.key):
             self._replaced.add(replaced)
         flight = self._open[target.key] = Flight(target)
         return flight
 
     async def join(self, flight: Flight) -> Found:
-        """The result of a flight. Raises the error of its work, or Abandoned."""
-        # To cancel one waiter does not cancel the flight of the others.
+        """Wait for a flight and return its result. Raises the error of its work, or Abandoned."""
+        # Without the shield, a cancellation of one waiter would cancel the flight for all.
         return await asyncio.shield(flight.result)
 
     async def lead(self, flight: Flight, work: Work) -> Found:
@@ -90,9 +90,9 @@ class Flights:
         try:
             found = await work(flight)
         except BaseException as error:
-            # A cancellation is the leader's alone.
+            # A cancellation concerns only the leader: the waiters get Abandoned.
             flight.result.set_exception(error if isinstance(error, Exception) else Abandoned())
-            flight.result.exception()  # the loop reports an exception that is never retrieved
+            flight.result.exception()  # without waiters, the loop would report it as never retrieved
             raise
         finally:
             self._discard(flight)
@@ -100,7 +100,7 @@ class Flights:
         return found
 
     def invalidate(self, tags: Iterable[str] | None = None) -> list[Flight]:
-        """Close the flights that depend on any of `tags` (None: on any at all) to new requests, and return them."""
+        """Close the flights that depend on any of `tags` to new requests, and return them. None means all tags."""
         changed = None if tags is None else frozenset(tags)
         outdated = [
             flight

@@ -37,21 +37,21 @@ from ops.telemetry.stopwatch import CACHE, MIDDLEWARE, current
 
 logger = logging.getLogger(__name__)
 
-MAX_REMEMBERED = 2048  # requests with their entry's key that a worker remembers; to find it takes 40 us
+MAX_REMEMBERED = 2048  # requests that a worker remembers, each with its Target, which takes 40 us to find
 MAX_REMEMBERED_BYTES = 4096  # path and query of such a request
 
-# After an answer that could not be stored, requests with its key pass to the application at once, each for itself:
-# "hit-for-miss" in Varnish, where it lasts as long.
+# How long requests with a key pass to the application, each for itself, after an answer that could not be stored.
+# Varnish calls that "hit-for-miss", with the same default.
 PASS_SECONDS = 120.0
-MAX_PASSING = 4096  # keys that are remembered so, 0.3 kB each
+MAX_PASSING = 4096  # keys of such requests that are remembered, 0.3 kB each
 
 # An argument in a route that path() has made, and the characters that only routes of re_path() have.
 ARGUMENT = re.compile(r"<(?:(\w+):)?(\w+)>")
 REGULAR = frozenset("(^$\\")
 
 BYPASS, PENDING = "bypass", "pending"
-RETRY_SECONDS = 2  # for a client whose answer is being computed
-# Cache-Status (RFC 9211) by outcome and tier.
+RETRY_SECONDS = 2  # Retry-After of an answer that is being computed
+# The detail in Cache-Status (RFC 9211), by outcome and tier.
 STORED = b"fwd=uri-miss; stored"
 DETAILS = {
     (HIT, L2): b"hit; ttl=%d; detail=l2",
@@ -64,7 +64,7 @@ DETAILS = {
 
 
 class PageCache:
-    """Belongs to one event loop. Passes every request on unless `open_tiers` is entered."""
+    """The layer. It belongs to one event loop, and passes every request on unless `open_tiers` is entered."""
 
     def __init__(self, application: Application, *, memory: bool = True) -> None:
         """Without `memory`, there is only the second tier."""
@@ -74,17 +74,17 @@ class PageCache:
         self._remembered = lru_cache(MAX_REMEMBERED)(_target)
         self._release = release()
         self._root_path: str = settings.ROOT_PATH
-        self._passing: dict[str, float] = {}  # by key, until when such requests pass
-        self._logged: set[Policy] = set()  # with answers that cannot be stored
+        self._passing: dict[str, float] = {}  # by key: until then its requests pass, on the monotonic clock
+        self._logged: set[Policy] = set()  # policies with an unstorable answer, each logged once
 
     @property
     def ready(self) -> dict[bytes, wire.Ready]:
-        """The entries that the wire may send; see ops/asgi/hits.py."""
+        """The entries that the wire may send, by request target; see ops/asgi/hits.py."""
         return wire.ready
 
     @asynccontextmanager
     async def open_tiers(self) -> AsyncIterator[None]:
-        """Cache for the lifespan of a worker. A Redis that is down is no error here."""
+        """Answer from the cache within the block, the lifespan of a worker. A Redis that is down is no error here."""
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(open_client())
             shared = Shared(client, settings.CACHE_PREFIX, self._release)
@@ -117,8 +117,8 @@ class PageCache:
         if held := self.lookup.in_memory(target):
             entry, outcome = held
             target.policy.counts[outcome, L1] += 1
-            # From now on the wire answers requests with this raw target and scheme. It knows no prefix but
-            # settings.ROOT_PATH, so it learns only entries whose links begin with that.
+            # From now on the wire answers requests with this raw target and scheme. The only prefix that it knows is
+            # settings.ROOT_PATH, so it learns only entries with links that begin with this prefix.
             if outcome == HIT and root_path == self._root_path and (sent := scope.get("raw_path")):
                 sent = sent + b"?" + query if query else sent
                 if sent not in entry.targets:
@@ -131,7 +131,7 @@ class PageCache:
     async def _find(
         self, target: Target, conditions: Conditions, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer from Redis or the application, and have the endpoint answer itself if that cannot be stored."""
+        """Answer from Redis or the application. If the answer cannot be stored, have the endpoint answer itself."""
         if has_left(scope):
             return
         policy = target.policy
@@ -147,7 +147,7 @@ class PageCache:
         except Unstorable as error:
             obstacle = str(error)
         if obstacle:
-            # From now on the endpoint is called once for such a request, not twice.
+            # From now on the endpoint is called once for a request with this key, not twice.
             self._passing.pop(target.key, None)
             self._passing[target.key] = time.monotonic() + PASS_SECONDS
             if len(self._passing) > MAX_PASSING:
@@ -182,7 +182,7 @@ class PageCache:
 
 
 def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") -> Target | None:
-    """The entry for a request; None for an endpoint that is not cached, and for a request that it refuses."""
+    """Return the entry for a request; None if the endpoint is not cached, or if no entry can answer the request."""
     try:
         path = path.removeprefix(root_path)
         match: Any = routes.resolve(get_resolver(), path)
@@ -198,7 +198,7 @@ def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") 
         own_query = policy.resource.canonical_query(query.decode())  # as Django decodes it
         key = f"{policy.resource.shape}{quote(root_path + path)}?{own_query}"
         tags = () if policy.goes_by_age else (*policy.tags(match.kwargs), EVERYTHING)
-        if scheme != "http":  # the endpoint may answer another link, or a cookie, by what came encrypted
+        if scheme != "http":  # over HTTPS, the endpoint may answer other links
             key = f"{scheme}:{key}"
         return Target(policy, key, tags, match.route, root_path, path, own_query, scheme)
     except (Resolver404, Problem, Uncacheable, UnicodeDecodeError, ValidationError):
@@ -206,11 +206,13 @@ def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") 
 
 
 def _send_entry(send: Send, entry: Entry, conditions: Conditions, cache_status: Fields) -> Awaitable[None]:
+    """Answer 200 or 304 with the entry, or 412. `cache_status` are its fields Age and Cache-Status, in this order."""
     chosen = entry.select(conditions)
     fields = chosen.fields
     if rare := conditions.rare:
         if fails_precondition(rare, chosen.etag, entry.modified):
             detail = "The resource has another representation than If-Match or If-Unmodified-Since asks for."
+            # Without Age, since the 412 itself is made now.
             return refuse(send, 412, "precondition_failed", detail, cache_status[1:])
         if rare.has_credentials:
             fields = [
@@ -221,7 +223,7 @@ def _send_entry(send: Send, entry: Entry, conditions: Conditions, cache_status: 
 
 
 def _unstored(fields: Fields, detail: bytes) -> Fields:
-    """The fields of an answer that was not stored, with Cache-Status, and no-store if it has no Cache-Control."""
+    """Add Cache-Status to the fields of an answer that was not stored, and no-store if there is no Cache-Control."""
     more = [_cache_status(detail)]
     if not any(name.lower() == b"cache-control" for name, _ in fields):
         more.append((b"cache-control", b"no-store"))

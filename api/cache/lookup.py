@@ -1,4 +1,4 @@
-"""Looks an entry up in the tiers, or has it computed.
+"""Looks up an entry in the tiers, or has it computed.
 
     worker's memory  ->  Redis  ->  the application
     (no waiting)         (one round trip)
@@ -9,7 +9,7 @@ The result by outcome and tier, as `PageCache` counts it:
     ----------+-----------+----------------------------------------------------------------------------------
     hit       | wire, l1  | fresh, from the worker's memory
     hit       | l2        | fresh, confirmed by Redis for this request
-    stale     | l1, l2    | stale; the next one is computed in the background, or that has just failed
+    stale     | l1, l2    | stale; the next one is computed in the background, or its computation has just failed
     miss      | none      | computed for this request
     collapsed | none      | computed for another request of this worker (single flight)
     collapsed | l2        | computed by another worker meanwhile
@@ -17,20 +17,21 @@ The result by outcome and tier, as `PageCache` counts it:
 
 Stampedes: within a worker, requests for one key share a flight that asked Redis lately.
 Several workers may compute a cheap entry at the same time. An expensive one (`cost` of its policy) is computed by one
-worker at a time, under a lock. The others wait for it, `cost` seconds at most. Expiry has no jitter:
+worker at a time, under a lock; the others wait for the entry, `cost` seconds at most. Expiry has no jitter:
 stale-while-revalidate hides it from requests.
 
-A lock may outlive its holder, and others then wait in vain:
+A lock may remain without a holder, and other workers then wait in vain:
 
-    it was left because                      | and ends
+    why the lock remained                    | how it ends
     -----------------------------------------+-----------------------------------------------------------------------
-    its holder was killed                    | after 3 times the page's last measured time, `cost` at most (locks.py)
-    Redis's reply came too late, or never    | a task in the background deletes it, if it has this worker's token
-    Redis did not take its release           | the same, as soon as Redis does
+    its holder was killed                    | it expires: `Durations.lock_seconds` (locks.py), `cost` at most
+    Redis's reply came too late, or never    | a task in the background deletes it if it has this worker's token
+    Redis did not take its release           | the same, as soon as Redis takes commands
 
-An answer that goes by its age alone (statistics, say) takes seconds, and no change of rows makes it invalid. So
-memory needs no Redis for it: it sends a fresh one unconfirmed, and a stale one, until its stale time ends, while the
-next is computed. If memory has none, a background task computes it, which goes on if the request gives up.
+An answer that goes by its age alone, such as statistics, takes seconds, and no change of rows makes it invalid. So
+the entry in memory is sent without a confirmation by Redis: while it is fresh, and after that until `stale_until`,
+during which the next one is computed. If memory has none, a background task looks in Redis or computes it, and
+continues even if the request gives up after PATIENCE_SECONDS.
 """
 
 import asyncio
@@ -55,17 +56,17 @@ from ops.tasks import end
 
 logger = logging.getLogger(__name__)
 
-# How long a worker sends an entry after Redis has confirmed it, or after it was computed: first without a check, then
-# while a background task asks Redis again or, without Redis, computes the next one. Requests for a page in demand
-# wait only if that takes longer than the grace. Both times together bound how long a change goes unnoticed if its
-# message is lost.
+# How long a worker sends an entry from memory, counted from the moment at which it last asked Redis for the versions:
+# first without a check (trust), then while a background task asks Redis again or, without Redis, computes the next
+# entry (grace). Requests for a page in demand wait only if that task takes longer than the grace. Both times together
+# bound how long a change goes unnoticed if its message is lost.
 TRUST_SECONDS = 0.5
 GRACE_SECONDS = 0.2
-POLL_SECONDS = 0.002, 0.025  # between two looks whether another worker is done: at first, and at most
+POLL_SECONDS = 0.002, 0.025  # pauses between two looks for another worker's entry: the first, and the longest
 GIVE_BACK_SECONDS = 0.25  # between two attempts to give a lock back
-UNLOCK_SECONDS = 0.2  # for a worker that stops to delete its locks
-MAX_PAUSED = 1024  # entries that are not revalidated for a while, since that has failed
-PATIENCE_SECONDS = 2.0  # that a request waits for an answer that goes by its age
+UNLOCK_SECONDS = 0.2  # that a stopping worker has to delete its locks
+MAX_PAUSED = 1024  # keys of entries that are not revalidated for a while after a failed computation
+PATIENCE_SECONDS = 2.0  # that a request waits, at most, for an answer that goes by its age
 
 HIT, STALE, MISS, COLLAPSED = "hit", "stale", "miss", "collapsed"
 L1, L2, NO_TIER = "l1", "l2", "none"
@@ -76,18 +77,19 @@ class Pending(Exception):
 
 
 class Lookup:
-    """Belongs to one event loop."""
+    """Finds the entry for a request, and keeps the tiers up to date. Belongs to one event loop."""
 
     def __init__(self, render: Callable[[Target], Awaitable[Answer]], memory: Memory, shared: Shared) -> None:
+        """`render` runs the application for an answer."""
         self.memory, self.shared = memory, shared
         self._render = render
         self._flights = Flights()
-        self._revalidations = Flights()  # which no request waits for
+        self._revalidations = Flights()  # in the background; requests join one only without Redis
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._paused: dict[str, float] = {}  # until when, on the monotonic clock
+        self._paused: dict[str, float] = {}  # by key: no revalidation until then, on the monotonic clock
 
     def in_memory(self, target: Target) -> tuple[Entry, str] | None:
-        """The worker's entry and its outcome, if it may be sent at once; in grace, it is revalidated meanwhile."""
+        """Return the entry in memory and its outcome if it may be sent at once; revalidate it if it is in grace."""
         entry = self.memory.get(target.key)
         if entry is None:
             return None
@@ -100,14 +102,14 @@ class Lookup:
         return entry, HIT if now < entry.fresh_until else STALE
 
     async def find(self, target: Target) -> Found:
-        """An entry, confirmed by Redis or computed, or an answer that is not stored.
+        """Return an entry, confirmed by Redis or computed, or an answer that is not stored.
 
         Raises Unstorable, Pending, or an error of the application.
         """
         by_age = target.policy.goes_by_age
         while flight := self._flights.get(target.key) or self._revalidation_without_redis(target.key):
             if time.monotonic() >= flight.asked + TRUST_SECONDS + GRACE_SECONDS and not by_age:
-                break  # a change that this request has to see may be missing from its result
+                break  # the flight's result may lack a change that this request has to see
             try:
                 found = await self._join(flight)
             except Abandoned:
@@ -120,11 +122,15 @@ class Lookup:
         return await self._join(flight)
 
     def _revalidation_without_redis(self, key: str) -> Flight | None:
-        """With Redis, a request does not wait for what is computed in the background: it may have the stale entry."""
+        """Return the revalidation of an entry that is under way without Redis, for requests to join; else None.
+
+        With Redis, a request does not wait for a computation in the background, since it may get the stale entry.
+        """
         flight = self._revalidations.get(key)
         return flight if flight and flight.without_redis else None
 
     async def _join(self, flight: Flight) -> Found:
+        """Wait for the result of a flight. Raises Pending if an answer that goes by its age is not there in time."""
         if flight.target.policy.goes_by_age:
             done, _ = await asyncio.wait([flight.result], timeout=PATIENCE_SECONDS)
             if not done:
@@ -132,13 +138,13 @@ class Lookup:
         return await self._flights.join(flight)
 
     def invalidate(self, tags: Iterable[str]) -> None:
-        """Rows that the tags name have changed: drop all that depends on them."""
+        """Drop the entries and close the flights that depend on any of `tags`, since rows have changed."""
         for flight in (*self._flights.invalidate(tags), *self._revalidations.invalidate(tags)):
             self._unlock(flight)  # later requests, in any worker, need not wait for its result
         self.memory.invalidate(tags)
 
     def distrust(self) -> None:
-        """Changes may have been missed: have Redis confirm every entry before it is sent again."""
+        """Have Redis confirm each entry with tags before it is sent again, since changes may have been missed."""
         self._flights.invalidate()
         self._revalidations.invalidate()
         self.memory.distrust()
@@ -155,7 +161,7 @@ class Lookup:
     # --- Work of a flight -------------------------------------------------------------------------
 
     async def _fetch(self, flight: Flight) -> Found:
-        """Look in Redis, then compute."""
+        """Have Redis confirm the entry in memory, or return the one in Redis; compute it if neither is valid."""
         try:
             entry, versions = await self._look_up(flight)
         except Unavailable:
@@ -169,7 +175,10 @@ class Lookup:
         return Found(entry, None, STALE, L2)
 
     async def _revalidate(self, flight: Flight) -> Found:
-        """In the background: have Redis confirm the entry. Compute the next one if it is stale, or without Redis."""
+        """Have Redis confirm the entry, in the background. Compute the next one if it is stale, or without Redis.
+
+        Raises Abandoned if the entry is not valid any more: it is dropped, and nothing is computed.
+        """
         try:
             entry, versions = await self._look_up(flight)
         except Unavailable:
@@ -184,11 +193,11 @@ class Lookup:
         return await self._compute_once(flight, versions, fallback=entry)
 
     async def _look_up(self, flight: Flight) -> tuple[Entry | None, Versions | None]:
-        """The entry that Redis says is valid, and the versions of its tags. Raises Unavailable.
+        """Return the valid entry or None, and the versions of its tags in Redis or None. Raises Unavailable.
 
-        It is the one in memory, if there is one, which has its representations, or else the one in Redis. One that
-        goes by its age has no tags, and is valid without Redis. One that is cheap and not in memory will probably be
-        computed: its tags are made in the same round trip.
+        The entry in memory has its representations already: it is taken if its versions are current, unless the one
+        in Redis is newer. An entry that goes by its age has no tags, and is valid without Redis, too. A cheap entry
+        that is not in memory will probably be computed: its missing tags are made in the same round trip.
         """
         flight.asked = time.monotonic()
         held = self.memory.get(flight.target.key)
@@ -208,10 +217,10 @@ class Lookup:
     async def _compute_once(
         self, flight: Flight, versions: Versions | None, fallback: Entry | None = None
     ) -> Found:
-        """A new entry, or the one that another worker has stored meanwhile.
+        """Compute the entry, or return the one that another worker has stored meanwhile.
 
-        It asks Redis for the versions of its tags if they are unknown. If the entry is expensive, it also takes the
-        lock, or waits for the worker that has it, `cost` seconds at most.
+        If `versions` is None, Redis is asked for the versions of the tags. If the entry is expensive, the worker also
+        takes its lock, or waits for the worker that has the lock, `cost` seconds at most.
         """
         cost = flight.target.policy.cost
         if versions is None or cost:
@@ -231,13 +240,16 @@ class Lookup:
         return await self._compute(flight, versions, fallback)
 
     async def _reserve(self, flight: Flight) -> Reservation:
-        """What Redis says; without Redis, that this worker may compute."""
+        """Ask Redis whether this worker may compute the entry. Without Redis, it may."""
         token = secrets.token_hex(8)
         try:
             reservation = await self.shared.reserve(flight.target, token)
         except NotSent:
             return WITHOUT_REDIS
-        except (Unavailable, asyncio.CancelledError) as error:  # it may have the lock, without knowing it
+        except (
+            Unavailable,
+            asyncio.CancelledError,
+        ) as error:  # Redis may have set the lock, or may set it later
             if flight.target.policy.cost:
                 self._spawn(self._give_back(flight.target, token))
             if isinstance(error, Unavailable):
@@ -250,11 +262,14 @@ class Lookup:
         return reservation
 
     async def _compute(self, flight: Flight, versions: Versions | None, fallback: Entry | None) -> Found:
-        """The application's answer; `fallback`, while that is allowed, if it fails (stale-if-error, RFC 5861)."""
+        """Have the application answer, and keep the entry. If it fails, return `fallback` (stale-if-error, RFC 5861).
+
+        A `fallback` that is None or expired is not returned. `versions` are None if the entry cannot be shared.
+        """
         created, began = time.time(), time.monotonic()
         try:
             answer = await self._render(flight.target)
-        except Unstorable:  # an answer, which the endpoint gives to each request from now on
+        except Unstorable:  # no failure: the endpoint answers each of these requests itself from now on
             self._unlock(flight, drop=True)
             self.memory.drop(flight.target.key)
             raise
@@ -289,7 +304,7 @@ class Lookup:
     # --- Steps ------------------------------------------------------------------------------------
 
     def _keep(self, entry: Entry, flight: Flight) -> None:
-        """Hold an entry that was confirmed or computed in memory; a stale one is in grace at once."""
+        """Keep a confirmed or computed entry in memory and trust it. A stale one is in grace at once."""
         if flight.outdated:
             return
         if self.memory.get(entry.key) is not entry:
@@ -299,10 +314,13 @@ class Lookup:
         entry.trusted_until = max(flight.asked, min(trusted, entry.fresh_until))
 
     def _serve_stale(self, entry: Entry, flight: Flight) -> Found:
-        """The old entry. Unless it is outdated, it is trusted for a while, in which nobody computes the next one."""
+        """Return the old entry after a failed computation.
+
+        Unless the flight is outdated, the entry is trusted for a pause, in which it is not revalidated.
+        """
         if not flight.outdated:
             self.memory.put(entry, flight.target.tags)  # takes it off the wire, too
-            # What takes long and fails is not tried all the time.
+            # An expensive computation that fails is not repeated all the time.
             pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
             entry.trusted_until = min(time.monotonic() + pause, entry.stale_until)
             self._paused.pop(entry.key, None)
@@ -312,13 +330,13 @@ class Lookup:
         return Found(entry, None, STALE, L1)
 
     def _unlock(self, flight: Flight, *, drop: bool = False) -> None:
-        """Delete the lock in Redis, if the flight holds one; with `drop`, the entry there, too."""
+        """Delete the lock in Redis if the flight holds one, and with `drop` the entry there, in the background."""
         if (lock := flight.end_lock()) or drop:
             release = partial(self.shared.release, flight.target.key, unlock=bool(lock), drop=drop)
             self._spawn(self._release(release, flight.target, lock))
 
     async def _release(self, work: Callable[[], Awaitable[None]], target: Target, lock: str) -> None:
-        """Do what also deletes a lock, or else give that back."""
+        """Do `work`, which also deletes `lock` (empty: none). If Redis is unavailable, keep trying to delete it."""
         try:
             await work()
         except Unavailable:
@@ -328,7 +346,7 @@ class Lookup:
     async def _give_back(self, target: Target, lock: str) -> None:
         """Try to delete a lock until Redis has done it, or the lock has expired.
 
-        The SET that may have taken it was sent before on the same connection, if that still is there.
+        The SET that may have taken the lock comes before, unless the connection on which both are sent was lost.
         """
         expired = time.monotonic() + target.policy.cost  # no lock lives longer
         while time.monotonic() < expired:
@@ -338,13 +356,13 @@ class Lookup:
             await asyncio.sleep(GIVE_BACK_SECONDS)
 
     def _revalidate_soon(self, target: Target) -> None:
-        """Revalidate the entry in the background, unless that is under way or has failed a moment ago."""
+        """Revalidate the entry in the background, unless that is under way or paused after a failed computation."""
         is_paused = time.monotonic() < self._paused.get(target.key, 0.0)
         if not is_paused and self._revalidations.get(target.key) is None:
             self._spawn(self._revalidations.lead(self._revalidations.begin(target), self._revalidate))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do it in the background."""
+        """Start `work` as a task in the background."""
         task = asyncio.get_running_loop().create_task(work, context=Context())  # no part of the request
         self._tasks.add(task)
         task.add_done_callback(self._end)

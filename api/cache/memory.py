@@ -1,6 +1,6 @@
 """The first tier: the worker's own entries, bounded in bytes and in number.
 
-The first out is the one that was looked up least recently. The wire looks up none.
+The entry that was looked up least recently is evicted first. A hit of the wire does not count as a look-up.
 """
 
 from collections import Counter, OrderedDict
@@ -9,19 +9,21 @@ from collections.abc import Iterable, MutableMapping
 from api.cache.entry import Entry
 from ops.gunicorn.wire import Ready
 
-MAX_BYTES = 32 * 1024 * 1024  # a worker's; 700 pages of 100 products with two codings
+MAX_BYTES = 32 * 1024 * 1024  # of one worker: 700 pages of 100 products with two codings
 MAX_ENTRIES = 4096
-MAX_TARGETS = 8  # request targets under which the wire has an entry; a request by another goes through ASGI
+MAX_TARGETS = (
+    8  # request targets of an entry that the wire knows; requests with further targets go through ASGI
+)
 MAX_RECENT_TARGETS = 4096
-MAX_TARGET_BYTES = 512  # of such a target: a client can write as many "&" into one as it likes
+MAX_TARGET_BYTES = 512  # of such a target: a client can write any number of "&" into it
 
 
 class Memory:
     """Entries by their key, and by the tags that they depend on.
 
-    `wire` is where the protocol looks them up by request target. An entry that leaves the memory leaves that, too.
-    `recent` are the targets that it had lately: the wire of an overloaded worker refuses others, not these.
-    With `max_bytes` 0, it holds nothing.
+    In `wire`, the protocol looks them up by request target. An entry that leaves the memory leaves `wire`, too.
+    `recent` are the targets that `wire` had lately: the wire of an overloaded worker refuses only other targets.
+    If `max_bytes` is 0, the memory holds nothing.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Memory:
         return held[0]
 
     def put(self, entry: Entry, tags: tuple[str, ...]) -> None:
-        """Keep an entry in place of the one with its key. The wire has it once it has learned a target of it."""
+        """Keep an entry in place of the one with the same key. The wire has it only after `learn`."""
         self.drop(entry.key)
         size = entry.size
         if size > self._max_bytes // 8:  # it would push out too many others
@@ -62,7 +64,7 @@ class Memory:
         self._make_room()
 
     def learn(self, entry: Entry, target: bytes) -> None:
-        """Have the wire answer the request target `target` with an entry that is in memory."""
+        """Have the wire answer the request target `target` with the entry, if the entry is in memory."""
         targets = entry.targets
         if target in targets or len(targets) == MAX_TARGETS or len(target) > MAX_TARGET_BYTES:
             return
@@ -83,7 +85,7 @@ class Memory:
             self.drop(next(iter(self._entries)))
 
     def drop(self, key: str) -> None:
-        """Remove an entry, from the wire, too. It is not trusted any more, for a request that still holds it."""
+        """Remove an entry from memory and from the wire, and end its trust, since a request may still hold it."""
         held = self._entries.pop(key, None)
         if held is None:
             return
@@ -108,7 +110,7 @@ class Memory:
                 self.drop(key)
 
     def distrust(self) -> None:
-        """Have every entry revalidated before it is sent again."""
+        """Have every entry revalidated: before it is sent again, or in the background if it goes by its age."""
         for entry, _, _ in self._entries.values():
             entry.trusted_until = 0.0
 

@@ -19,9 +19,9 @@ SUBSCRIBED = metrics.gauge("page_cache_subscribed", "1 while the worker hears of
 
 
 def sampler(lookup: Lookup, publisher: Publisher) -> Callable[[], None]:
-    """A function that sets the metrics of one worker's cache."""
+    """Return a function that sets the metrics of one worker's cache."""
     shared, memory = lookup.shared, lookup.memory
-    subscribed = SUBSCRIBED.labels()  # there is none without a page cache
+    subscribed = SUBSCRIBED.labels()  # the metric exists only in a worker with a page cache
 
     def sample() -> None:
         for policy in POLICIES.values():

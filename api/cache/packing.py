@@ -1,6 +1,6 @@
 """An entry as the bytes that Redis holds: a checksum, the metadata as JSON, and the body as it is.
 
-Not pickle, which executes its input. Bytes that are not exactly of this form are no entry.
+The form is not pickle, which executes its input. Bytes that do not have exactly this form are no entry.
 """
 
 import struct
@@ -34,7 +34,7 @@ def pack(entry: Entry) -> bytes:
 
 
 def unpack(data: bytes, target: Target) -> Entry:
-    """The entry in these bytes. Raises Corrupt, also if it is not the target's."""
+    """Return the entry in these bytes. Raises Corrupt if there is none, or if it is not the target's."""
     try:
         magic, expected, length = HEAD.unpack_from(data)
         metadata, body = data[HEAD.size : HEAD.size + length], data[HEAD.size + length :]
@@ -57,5 +57,5 @@ def unpack(data: bytes, target: Target) -> Entry:
 
 
 def checksum(metadata: bytes, body: bytes) -> int:
-    """The CRC-32 of both, which depends on the length of the metadata, too. Takes 3 us for 16 kB."""
+    """Return the CRC-32 of both, which depends on the length of the metadata, too. It takes 3 us for 16 kB."""
     return zlib.crc32(body, zlib.crc32(metadata, len(metadata)))

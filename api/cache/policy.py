@@ -1,13 +1,13 @@
 """How an endpoint's answers are cached: one decorator declares it.
 
     @cached(PRODUCTS, fresh=10, stale=60)                       # pages of a listing
-    @cached(PRODUCTS.one("product_id"), fresh=10, stale=60)     # the row of it that the path names
+    @cached(PRODUCTS.one("product_id"), fresh=10, stale=60)     # the row of the listing that the path names
     @cached("top", fresh=10, stale=60, depends_on=[Product], cost=2)  # anything else; this one is expensive
     @cached(PRODUCT_STATS, fresh=60, stale=86400)               # statistics, which no change of a row makes invalid
 
-An endpoint without it is never cached. One with it answers the canonical request: the path, and the parameters that
-the entry's key has. It sees neither the client's header fields nor other parameters, since its answer is sent to all
-clients.
+An endpoint without the decorator is never cached. An endpoint with it answers the canonical request: the path, and
+the parameters that are in the entry's key. It sees neither the client's header fields nor other parameters, since its
+answer is sent to all clients.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from ops.telemetry.stopwatch import UNMATCHED
 View = TypeVar("View", bound=Callable[..., Any])
 
 MIN_COST_SECONDS = 0.001  # Redis counts the time of a lock in milliseconds
-ANY = "*"  # in the place of a primary key: any rows may have changed
+ANY = "*"  # in place of a primary key: any rows may have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +37,31 @@ class Dependency:
     parameter: str = ""
 
     def tags(self, arguments: Mapping[str, Any]) -> Iterator[str]:
-        """Raises ValidationError for an argument that is no primary key."""
+        """Yield the tags that a change of these rows publishes; `arguments` are the path's, by parameter.
+
+        Raises ValidationError for an argument that is no primary key.
+        """
         for model in lineage(self.model):
             is_row = self.parameter and has_key_of(self.model, model)
             yield from (tag(model, key) for key in ((arguments[self.parameter], ANY) if is_row else (None,)))
 
 
 def one(model: type[Model], parameter: str) -> Dependency:
-    """The row of `model` with the primary key that the path parameter names."""
+    """Return a dependency on the row of `model` with the primary key that the path parameter names."""
     return Dependency(model, parameter)
 
 
 def lineage(model: type[Model]) -> Iterable[type[Model]]:
-    """The models with the tables of a model's rows: itself, or the one that it is a proxy of, and its parents."""
+    """Return the models with a table that holds a part of each row of `model`: itself, and its parents.
+
+    For a proxy, its concrete model takes its place.
+    """
     related = (model, *model._meta.get_parent_list())
     return dict.fromkeys(one._meta.concrete_model or one for one in related)
 
 
 def has_key_of(model: type[Model], parent: type[Model]) -> bool:
-    """Whether a row of the model has the primary key of its row in the table of `parent`, one of its lineage."""
+    """Whether a row has the same primary key in `model` as in the table of `parent`, a model of its lineage."""
     concrete: Any = model._meta.concrete_model
     if concrete is parent:
         return True
@@ -64,13 +70,16 @@ def has_key_of(model: type[Model], parent: type[Model]) -> bool:
 
 
 def models_of(query: Query) -> list[type[Model]]:
-    """The models that a query reads, in joins and subqueries, too; each as many times as it reads their table."""
+    """Return the model of each table that a query reads, in joins and subqueries, too.
+
+    If the query reads a table several times, its model comes as many times.
+    """
     tables: Counter[str] = Counter()
     nodes: list[Any] = [query]
     while nodes:
         node = nodes.pop()
         if isinstance(node, Query):
-            used = node.alias_refcount  # by alias: 0 for a join that is not needed after all
+            used = node.alias_refcount  # the uses of each alias: 0 for a join that is not needed after all
             joined = [join.table_name for alias, join in node.alias_map.items() if used[alias]]
             own = [node.model._meta.db_table] if node.model else []
             tables.update([*joined, *(table for table in own if table not in joined)])
@@ -82,7 +91,10 @@ def models_of(query: Query) -> list[type[Model]]:
 
 
 def tag(model: type[Model], key: Any = None) -> str:
-    """The name under which a change of the model, or of its row `key`, is published. Raises ValidationError."""
+    """Return the tag that each change of `model` publishes; with `key`, the tag of a change of that row, or of ANY.
+
+    Raises ValidationError if `key` is no primary key of the model.
+    """
     label = model._meta.label_lower
     if key is None:
         return label
@@ -90,7 +102,7 @@ def tag(model: type[Model], key: Any = None) -> str:
 
 
 class Uncacheable(Exception):
-    """No entry answers such a request: the endpoint itself does."""
+    """The request cannot be answered by an entry: the endpoint answers it itself."""
 
 
 class Resource(Protocol):
@@ -98,15 +110,15 @@ class Resource(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in metrics."""
+        """The name of the subject in metrics."""
 
     @property
     def depends_on(self) -> Sequence[Dependency] | None:
-        """None: on no row, only its age makes an answer invalid."""
+        """The rows that an answer depends on; None if only its age makes it invalid."""
 
     @property
     def cost(self) -> float:
-        """The longest time that an answer takes, in seconds, if it is expensive; else 0."""
+        """The longest time in seconds that an expensive answer takes; 0 if answers are cheap."""
 
     @property
     def parameters(self) -> Collection[str] | None:
@@ -114,18 +126,18 @@ class Resource(Protocol):
 
     @property
     def shape(self) -> str:
-        """Differs between releases if the form of their answers does."""
+        """A part of the keys of entries. It differs between releases with answers of different forms."""
 
     def canonical_query(self, query: str) -> str:
-        """The query string that the endpoint gets: the same for all requests for the same answer.
+        """Return the query string that the endpoint gets: the same for all requests for the same answer.
 
-        Raises Uncacheable or Problem.
+        Raises Uncacheable or Problem for a query that the endpoint itself has to answer or refuse.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint that depends on the named query parameters. Others are left out."""
+    """The subject of an endpoint that depends on these query parameters. It gets no others."""
 
     name: str
     depends_on: Sequence[Dependency] | None
@@ -137,7 +149,7 @@ class Endpoint:
         return ""
 
     def canonical_query(self, query: str) -> str:
-        """The parameters in their order here, with the values sent. Raises Uncacheable for one that comes twice."""
+        """Return the known parameters of the query, in a fixed order. Raises Uncacheable for one that comes twice."""
         known = self.parameters or ()
         pairs = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] in known]
         values = dict(pairs)
@@ -151,11 +163,11 @@ class Policy:
     """How answers are cached, with times in seconds.
 
     For `stale` seconds after `fresh`, an answer may be sent while a new one is computed (stale-while-revalidate, RFC
-    5861), or because that fails (stale-if-error). With a `cost`, one worker at a time computes an answer, and the
-    others wait for it so long at most; without, each worker computes its own.
+    5861), or because the computation fails (stale-if-error). With a `cost`, one worker at a time computes an answer,
+    and the others wait for it, `cost` seconds at most; without a `cost`, each worker computes its own.
 
-    An answer that depends on no row goes by its age alone: it is valid until it is stale no more, and a request waits
-    for one only while there is none, PATIENCE_SECONDS at most (api/cache/lookup.py).
+    An answer that depends on no row goes by its age alone: it is valid until its `stale` seconds are over. A request
+    waits for such an answer only while there is none, PATIENCE_SECONDS at most (api/cache/lookup.py).
     """
 
     name: str
@@ -168,16 +180,17 @@ class Policy:
 
     @property
     def goes_by_age(self) -> bool:
+        """Whether only its age makes an answer invalid, since it depends on no row."""
         return not self.depends_on
 
     @property
     def cache_control(self) -> bytes:
-        """For other caches (browsers, CDNs), which no invalidation reaches."""
+        """Cache-Control for other caches (browsers, CDNs), which no invalidation reaches."""
         fresh, stale = int(self.fresh), int(self.stale)
         return b"public, max-age=%d, stale-while-revalidate=%d, stale-if-error=%d" % (fresh, stale, stale)
 
     def tags(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """The tags of an answer, each once. Raises ValidationError for an argument that is no primary key."""
+        """Return the tags of an answer, each once. Raises ValidationError for an argument that is no primary key."""
         return tuple(
             dict.fromkeys(name for dependency in self.depends_on for name in dependency.tags(arguments))
         )
@@ -187,7 +200,7 @@ class Target(NamedTuple):
     """The entry that a request asks for, and the canonical request that it answers."""
 
     policy: Policy
-    key: str  # of the entry; everything that the endpoint sees is in it
+    key: str  # of the entry; it contains everything that the endpoint sees
     tags: tuple[str, ...]
     route: str = UNMATCHED  # the URL pattern, in metrics
     root_path: str = ""
@@ -208,12 +221,12 @@ def cached(
 ) -> Callable[[View], View]:
     """Cache the answers of an endpoint. `resource` is the listing that they show, a row of one, or any other name.
 
-    Times are in seconds. `depends_on` are models, or `one(Model, "parameter")` for a single row, besides the models
-    that the listing shows or filters by; None for an answer that goes by its age alone. `parameters` are the query
-    parameters that a view reads by itself; the ones that its Ninja signature declares need not be named. A second
-    endpoint of a listing needs a `name` of its own, which appears in metrics. An expensive answer, such as a scan's,
-    has a `cost`: the longest time that its computation takes. Raises ImproperlyConfigured for arguments that do not
-    fit together.
+    Times are in seconds. `depends_on` are models, or `one(Model, "parameter")` for a single row, in addition to the
+    models that the listing shows or filters by; None for an answer that goes by its age alone. `parameters` are the
+    query parameters that a view reads by itself; those that its Ninja signature declares need not be named. A second
+    endpoint of a listing needs a `name` of its own, which appears in metrics. An expensive answer, such as that of a
+    scan, has a `cost`: the longest time that its computation takes. Raises ImproperlyConfigured for arguments that do
+    not fit together.
     """
     dependencies = tuple(d if isinstance(d, Dependency) else Dependency(d) for d in depends_on or ())
     if isinstance(resource, str):
@@ -248,5 +261,5 @@ POLICIES: dict[str, Policy] = {}
 
 
 def policy_of(view: Callable[..., Any]) -> Policy | None:
-    """The policy that an endpoint was decorated with."""
+    """Return the policy that an endpoint was decorated with, or None."""
     return getattr(view, "page_policy", None)

@@ -22,7 +22,7 @@ Row = TypeVar("Row", bound=Model)
 
 
 class InvalidatingQuerySet(QuerySet[Row]):
-    """Methods that change rows without a signal invalidate here; for the others there are the signals."""
+    """Invalidates in the methods that change rows without a signal; for other methods, `connect_signals` does."""
 
     def update(self, **kwargs: Any) -> int:
         changed = super().update(**kwargs)
@@ -41,9 +41,10 @@ class InvalidatingQuerySet(QuerySet[Row]):
 def is_invalidating(model: type[Model]) -> bool:
     """Whether changes of the model's rows invalidate, whichever manager makes them.
 
-    Its rows are in tables that other models may have, too: the one that it is a proxy of, its parents, their other
-    children, the proxies of all these. Their managers change its rows as its own do. The rows between two models, of
-    a ManyToManyField without a model of its own, are changed by its managers alone.
+    Other models may share the tables of its rows: its concrete model if it is a proxy, its parents, their other
+    children, and the proxies of all these. Their managers change its rows, too, so they are checked as well. The rows
+    of a ManyToManyField without a `through` model count as changed only by the field's own managers: the model that
+    has the field is checked in place of the automatic one.
     """
     owner: Any = model._meta.auto_created
     if owner:
@@ -57,7 +58,10 @@ def is_invalidating(model: type[Model]) -> bool:
 
 
 def connect_signals() -> None:
-    """Listen to the signals of these models, and of all that share a table with one. Call it when all are loaded."""
+    """Listen to the signals of models with an InvalidatingQuerySet, and of models that share a table with one.
+
+    Call it when all models are loaded.
+    """
     announced = {
         concrete
         for one in apps.get_models()
@@ -81,7 +85,7 @@ def _row_changed(sender: type[Model], instance: Model, using: str, **_kwargs: An
 def _relation_changed(
     sender: type[Model], action: str, using: str, *, instance: Model, model: type[Model], **kwargs: Any
 ) -> None:
-    """The rows at both ends have changed, too, for an endpoint that depends on them alone."""
+    """Invalidate the relation and the rows at both ends, since an endpoint may depend only on one of these."""
     if action.startswith("post_"):
         invalidate(sender, using=using)
         invalidate(type(instance), instance.pk, using=using)

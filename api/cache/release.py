@@ -1,4 +1,4 @@
-"""Keeps releases apart that share a Redis: none may answer with an entry of another.
+"""Separates releases that share a Redis: none may answer with an entry of another.
 
 Keys of entries have the release in them, keys of tags have not: a change that one release makes invalidates the
 entries of all. So two releases of a rolling deployment each fill their own entries, and neither goes out of date.
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def release() -> str:
-    """A digest of everything that answers are made with: the code, and the key that signs their cursors."""
+    """Return a digest of everything that answers are made with: the code, and the key that signs their cursors."""
     digest = blake2b(digest_size=6, key=blake2b(settings.SECRET_KEY.encode()).digest())
     digest.update(f"{settings.VERSION} {settings.REVISION}".encode())
     if settings.REVISION == "unknown":  # not set: the code is read instead, 2 MB of Python in 20 ms

@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def obstacle(self) -> str:
-        """Why only the client that has asked may get it; empty if all may.
+        """Why only the client that has asked may get the answer; empty if all clients may.
 
         Cache-Control and Content-Encoding of an error do not matter: errors are never stored.
         """
@@ -60,12 +60,12 @@ class Answer:
         return ""
 
     def kept(self) -> Fields:
-        """The fields that belong to the content."""
+        """Return the fields that are stored with the content."""
         return [pair for pair in self.fields if pair[0] not in UNSTORED_FIELDS]
 
 
 async def render(application: Application, target: Target) -> Answer:
-    """The answer to the canonical request.
+    """Return the application's answer to the canonical request.
 
     The application sees neither header fields nor the client's address nor the target as it was sent: all clients get
     its answer. Raises Unstorable, or an error of the application.
@@ -94,7 +94,7 @@ async def render(application: Application, target: Target) -> Answer:
 
     async def receive() -> Message:
         nonlocal is_read
-        if is_read:  # the client never leaves
+        if is_read:  # never returns, since no client can leave
             await asyncio.get_running_loop().create_future()
         is_read = True
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,7 +1,7 @@
 """The second tier: entries in Redis, for all workers.
 
 An entry is valid while each of its tags has the version that it had before the entry was computed. A change of rows
-deletes their tags, a computation makes the ones that are missing, and a missing tag makes its entries invalid. So one
+deletes their tags, a computation makes the missing tags, and a missing tag makes its entries invalid. So one
 deletion invalidates any number of entries, a tag that Redis has lost costs a computation and never a wrong answer,
 and an answer that was read before a change cannot be stored as valid after it.
 """
@@ -22,7 +22,7 @@ from ops.redis.client import Client, Unavailable
 from ops.redis.connection import Command
 
 EVERYTHING = "*"  # a tag of every entry
-TAG_MARGIN_SECONDS = 60.0  # that a tag outlives the last entry that was stored with it
+TAG_MARGIN_SECONDS = 60.0  # for which a tag outlives the last entry that was stored with it
 
 RUN_ID = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
@@ -35,56 +35,56 @@ def channel_of(prefix: str) -> str:
 
 
 def key_of_tag(prefix: str, tag: str) -> str:
-    """The key in Redis that holds the version of a tag. To invalidate the tag is to delete it."""
+    """The key in Redis that holds the version of a tag. Its deletion invalidates the tag."""
     return f"{prefix}:tag:{tag}"
 
 
 class Reservation(NamedTuple):
-    """Whether the caller may compute an entry, with which versions of its tags, or the entry that there is by now."""
+    """The reply of `Shared.reserve`: whether the caller may compute an entry, and the entry if Redis has it."""
 
-    granted: bool
-    lock: str  # the token of the lock that the caller has, and has to delete; empty if it has none
-    lock_seconds: float  # that the lock lives, from when it was asked for
-    versions: Versions | None
-    entry: Entry | None
+    granted: bool  # whether the caller may compute
+    lock: str  # the token of the lock that the caller holds and has to delete; empty if it holds none
+    lock_seconds: float  # that the lock lives, counted from the request for it
+    versions: Versions | None  # of the entry's tags, if all are known
+    entry: Entry | None  # the valid one in Redis
 
 
-# Each worker computes for itself, and does not share the entry.
+# Without Redis, each worker computes for itself, and does not share the entry.
 WITHOUT_REDIS = Reservation(granted=True, lock="", lock_seconds=0.0, versions=None, entry=None)
 
 
 class Shared:
     def __init__(self, client: Client, prefix: str, release: str) -> None:
-        """`prefix` keeps services apart that share a Redis, `release` the entries of one service's releases."""
+        """`prefix` separates services that share a Redis; `release` separates the entries of a service's releases."""
         self.client = client
         client.check = self.check_identity
         self.channel = channel_of(prefix)
         self.unpublished: set[str] = set()  # tags that were invalidated here, but not in Redis yet
         self.corrupt = 0
-        self.takes_entries = True  # as far as is known
+        self.takes_entries = True  # whether Redis took the last entry
         self.durations = Durations()
         self._prefix, self._release = prefix, release
-        self._server: str | None = None  # run id of the Redis that was found last
+        self._server: str | None = None  # the run id of the Redis that was checked last
 
     async def look_up(
         self, target: Target, *, make_tags: bool = False
     ) -> tuple[Entry | None, Versions | None]:
-        """The valid entry, if there is one, and the versions of its tags, if all are known. Raises Unavailable.
+        """Return the valid entry or None, and the versions of its tags or None if one is missing. Raises Unavailable.
 
-        With `make_tags`, the ones that are missing are made: for an entry that will be computed if there is none.
+        With `make_tags`, the missing tags are made first, for a caller that will compute the entry if there is none.
         """
         make = self._make_tags(target) if make_tags else []
         *_, found = await self.client.run(*make, self._get(target))
         return self._read(target, found)
 
     async def reserve(self, target: Target, token: str) -> Reservation:
-        """Make the tags that are missing; of an expensive entry, take the lock, too. Raises Unavailable.
+        """Make the missing tags; if the entry is expensive, try to take its lock, too. Raises Unavailable.
 
         A caller that does not get the lock asks again a little later, and finds the entry, or the lock free. The
-        entry is read after the lock was taken: the last holder has stored it by then.
+        entry is read after the lock is taken, when the last holder has stored it.
 
         `token` marks the lock as the caller's. If the call is cancelled, or raises Unavailable other than NotSent,
-        the lock may be taken all the same: the caller then has to give it back.
+        Redis may take the lock nevertheless: the caller then has to give it back.
         """
         cost, commands = target.policy.cost, self._make_tags(target)
         seconds = self.durations.lock_seconds(target)
@@ -99,7 +99,7 @@ class Shared:
         return Reservation(granted, token if locked else "", seconds, versions, entry)
 
     async def give_back(self, key: str, token: str) -> None:
-        """Delete the lock of an entry if it has this token, also while the breaker is open. Raises Unavailable.
+        """Delete the lock of an entry if it has this token, even while the breaker is open. Raises Unavailable.
 
         If the lock expires after the MGET, and another worker takes it before the DEL, then the DEL deletes that
         worker's lock, and the entry may be computed twice.
@@ -109,7 +109,7 @@ class Shared:
             _done(*await self.client.insist(("DEL", self._lock(key))))
 
     async def store(self, entry: Entry, target: Target, *, unlock: bool) -> None:
-        """Store an entry until it is stale no more, and with `unlock` delete its lock. Raises Unavailable."""
+        """Store an entry until its `stale` seconds end, and with `unlock` delete its lock. Raises Unavailable."""
         lifetime = int((entry.policy.fresh + entry.policy.stale) * 1000)
         commands: list[Command] = [("SET", self._entry(entry.key), pack(entry), "PX", lifetime)]
         commands += [("EXPIRE", tag, _tag_lifetime(target)) for tag in map(self._tag, target.tags)]
@@ -127,8 +127,8 @@ class Shared:
     async def invalidate(self, tags: Iterable[str], *, request: str = "", insist: bool = False) -> int:
         """Invalidate all entries that depend on the tags, and tell every worker. Raises Unavailable.
 
-        Returns the number of workers that are told. `request` goes along with the tags. With `insist`, Redis is asked
-        even while the breaker is open.
+        Returns the number of workers that are told. `request` is appended to the tags in the message. With `insist`,
+        Redis is asked even while the breaker is open.
         """
         tags = [*tags]
         run = self.client.insist if insist else self.client.run
@@ -142,8 +142,8 @@ class Shared:
     async def check_identity(self) -> None:
         """Invalidate everything if this is not the Redis that the entries were written to. Raises Unavailable.
 
-        A replica that was promoted, or a server that has read its file again, may lack the last deletions: it has
-        tags again that were deleted, and with them entries that are older than the database.
+        A replica that was promoted, or a server that has read its file again, may lack the last deletions: deleted
+        tags are then back, and with them entries that are older than the database.
         """
         [found] = await self.client.insist(("INFO", "server"))
         said = RUN_ID.search(found) if isinstance(found, bytes) else None  # an error, where INFO is refused
@@ -158,7 +158,7 @@ class Shared:
         self._server = server
 
     def _read(self, target: Target, found: Any) -> tuple[Entry | None, Versions | None]:
-        """From a reply to MGET: the entry, None if it is not valid; its tags' versions, None if one is missing."""
+        """Return the valid entry of a reply to MGET or None, and the tags' versions or None if one is missing."""
         if not isinstance(found, list) or not self.unpublished.isdisjoint(target.tags):
             return None, None
         data, *values = found
@@ -195,13 +195,13 @@ class Shared:
 
 
 def _done(reply: Any) -> Any:
-    """A reply. Raises Unavailable for an error, as of a Redis that takes no writes."""
+    """Return `reply`. Raises Unavailable if it is an error, such as that of a Redis that takes no writes."""
     if isinstance(reply, Exception):
         raise Unavailable(str(reply)) from reply
     return reply
 
 
 def _tag_lifetime(target: Target) -> int:
-    """In seconds. Entries of all policies share tags, so a tag outlives the entry that lives longest."""
+    """Return the seconds that a tag lives: longer than any entry does, since entries of all policies share tags."""
     sharing = (target.policy, *(policy for policy in POLICIES.values() if not policy.goes_by_age))
     return int(max(policy.fresh + policy.stale for policy in sharing) + TAG_MARGIN_SECONDS)

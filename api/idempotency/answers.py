@@ -1,11 +1,11 @@
-"""The answers that are kept for requests with an Idempotency-Key: one row each, in the transaction of the write.
+"""The answers that are kept for requests with an Idempotency-Key. That of a write is stored in its transaction.
 
 The SQL is written by hand: the ORM has no lock by a number, and no INSERT that replaces a row on a condition.
 
-Exactly once rests on two things of Postgres. A request runs only while its transaction has the advisory lock of its
-key, so others with the key are told to wait. And the key is the primary key of the row that commits with the write,
-so two writes with one key cannot both commit, whatever became of the lock. A connection that is lost, or a worker
-that is killed, lets go of the lock and of all that it has not committed.
+Exactly once rests on two features of Postgres. A request runs only while its transaction has the advisory lock of its
+key, so others with the key are refused. And the digest of the key is the primary key of the row that commits with the
+write, so two writes with one key cannot both commit, even if the lock was lost. A connection that is lost, or a
+worker that is killed, releases the lock, and its uncommitted changes are undone.
 """
 
 import asyncio
@@ -20,24 +20,24 @@ from ops.postgres.pool import fetch
 from ops.postgres.statement import Param, Statement
 
 TABLE = "api_idempotency_key"
-MOST_EXPIRED = 10  # rows that a request with a key deletes: more than the one that it adds
+MOST_EXPIRED = 10  # expired rows that a request with a key deletes at most; it adds only one
 
 
 class Asked(NamedTuple):
-    """A request with a key, by two SHA-256: of its key, with the client, method and path; and of what it asks for."""
+    """A request with a key, as two SHA-256 digests."""
 
-    digest: bytes
-    request: bytes
+    digest: bytes  # of the key, with the client, method and path
+    request: bytes  # of the content, its type, and the query
 
 
 class Answer(NamedTuple):
-    """One that is kept: that of `request`, with the rows that it has changed: primary keys by the model's label."""
+    """A kept answer."""
 
-    request: bytes
+    request: bytes  # the digest of the request that it answers
     status: int
     fields: Sequence[tuple[str, str]]
     body: bytes
-    changed: Mapping[str, Sequence[str]]
+    changed: Mapping[str, Sequence[str]]  # rows that the request has changed: keys by the model's label
 
 
 LOCK = Statement("SELECT pg_try_advisory_xact_lock(%s)", (Param("lock"),), repeatable=False)
@@ -45,7 +45,8 @@ LOOK = Statement(
     f"SELECT request, status, fields, body, changed FROM {TABLE} WHERE digest = %s AND time_expires > now()",
     (Param("digest"),),
 )
-# As many rows as it is told, of others than a digest. Rows that another request is about to delete are left to it.
+# Deletes expired rows: not the one of the given digest, not those that another request is deleting, and no more than
+# the given number.
 EXPIRE = f"""
     WITH expired AS (
         SELECT digest FROM {TABLE} WHERE time_expires <= now() AND digest <> %s
@@ -53,7 +54,7 @@ EXPIRE = f"""
     )
     DELETE FROM {TABLE} USING expired WHERE {TABLE}.digest = expired.digest
 """
-# The row of an answer that has expired, and that no request has deleted yet, is replaced.
+# An expired row with the digest, which no request has deleted yet, is replaced.
 KEEP = Statement(
     f"""
     WITH deleted AS ({EXPIRE})
@@ -71,11 +72,11 @@ KEEP = Statement(
 
 
 async def claim(asked: Asked) -> tuple[Answer | None, bool]:
-    """The answer, if there is one, and whether the transaction has the key to itself: one round trip.
+    """Lock the key. Return the kept answer, if there is one, and whether the transaction has got the lock.
 
-    Two statements: the second sees all that was committed before the first had the lock. The snapshot of a single one
-    would be older than its lock, and lack the answer of a request that has ended in between. The answer counts
-    without the lock, too: it is committed, and requests that are only answered hold each other up by no lock.
+    One round trip, but two statements: the second sees all that was committed before the first had the lock. A single
+    statement's snapshot would be older than its lock, and could lack the answer of a request that has just ended. A
+    kept answer counts also without the lock, since it is committed: requests that only get it need not wait.
     """
     lock, digest = int.from_bytes(asked.digest[:8], signed=True), asked.digest
     locked, found = await asyncio.gather(
@@ -85,12 +86,12 @@ async def claim(asked: Asked) -> tuple[Answer | None, bool]:
 
 
 async def look(asked: Asked) -> Answer | None:
-    """The answer, if there is one."""
+    """Return the kept answer, if there is one."""
     return _answer(await fetch(LOOK, LOOK.bind({"digest": asked.digest})))
 
 
 async def keep(asked: Asked, answer: Answer) -> bool:
-    """Keep the answer of a request; False if the key has one. Deletes a few that have expired."""
+    """Keep the answer of a request; return False if the key has one already. Deletes a few expired ones, too."""
     values = answer._asdict() | {"digest": asked.digest, "hours": settings.IDEMPOTENCY_HOURS}
     values |= {name: orjson.dumps(values[name]).decode() for name in ("fields", "changed")}
     return (await fetch(KEEP, KEEP.bind(values))).ntuples > 0
@@ -105,5 +106,5 @@ def _answer(found: PGresult) -> Answer | None:
 
 
 def _binary(text: bytes) -> bytes:
-    r"""Of bytea's text form, `\x6869` (bytea_output = hex)."""
+    r"""Return the bytes of bytea's text form, `\x6869` (bytea_output = hex)."""
     return bytes.fromhex(text[2:].decode())

@@ -9,7 +9,7 @@ class IdempotencyKey(models.Model):
     digest = models.BinaryField(primary_key=True)  # SHA-256 of the key, the client's name, method and path
     request = models.BinaryField()  # SHA-256 of the content, its type, and the query
     status = models.SmallIntegerField()
-    fields = models.JSONField()  # of the answer's header: pairs, in their order
+    fields = models.JSONField()  # header fields of the answer: pairs, in their order
     body = models.BinaryField()
     changed = models.JSONField()  # rows that the request has changed: primary keys by model
     time_created = models.DateTimeField()

@@ -1,4 +1,4 @@
-"""One line makes a request safe to send again: its effect comes once, and its answer again.
+"""One line makes a request safe to send again: it has its effect once, and gets its answer again.
 
     @router.post("/orders", auth=scope("orders:write"), **describe_create(ORDER_WRITES))
     @idempotent
@@ -15,10 +15,11 @@ A client sends `Idempotency-Key: "5f0c..."`, and the same field with each retry
     is that of a request that runs now | 409 idempotency_key_in_use
     cannot be read                     | 400 idempotency_key_invalid
     is missing, and `required`         | 400 idempotency_key_required
-    comes with a POST without this     | 400 idempotency_key_unsupported: a key is never passed over in silence
+    comes to a POST not @idempotent    | 400 idempotency_key_unsupported: a key is never ignored in silence
 
-An answer from 400 on undoes the endpoint's writes. It is kept as well, since the same request would get it again,
-but for those that say "not now" or "not you" (RELEASING): the next request with the key runs anew.
+An answer of 400 or above undoes the endpoint's writes. It is kept as well, since the same request would get it again.
+Answers that say "not now" or "not you" (RELEASING), and those of 500 or above, are not kept: the next request with
+the key runs anew.
 """
 
 import asyncio
@@ -54,15 +55,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 FIELD, META = "Idempotency-Key", "HTTP_IDEMPOTENCY_KEY"
 REPLAYED = "Idempotency-Replayed"
 MAX_CHARACTERS = 255
-# A string of RFC 9651, section 3.3.3, or its content without the quotes, as many clients send it. In that form it has
-# neither the comma that joins two fields nor the semicolon that begins a parameter.
+# A string of RFC 9651, section 3.3.3, or its content without the quotes, as many clients send it. Without quotes it
+# may have neither the comma that joins two fields nor the semicolon that begins a parameter.
 PATTERN = rf'(?:[!#-+\--:<-\[\]-~]{{1,{MAX_CHARACTERS}}}|"(?:[ !#-\[\]-~]|\\["\\]){{1,{MAX_CHARACTERS}}}")'
 KEY = re.compile(PATTERN)
-# Answers that depend on the moment or on rights, not on the request: 412 does not, since a stale tag stays stale.
+# Statuses that depend on the moment or on rights, not on the request. 412 is not among them: a stale tag stays stale.
 RELEASING = frozenset((401, 403, 408, 421, 425, 429))
 REFUSAL = 400  # the least status that undoes the writes
 FAILURE = 500  # the least status that releases the key
-MAX_BODY_BYTES = 8 * 1024 * 1024  # of an answer, twice the content that a request may have
+MAX_BODY_BYTES = 8 * 1024 * 1024  # of a kept answer: twice the content of a bulk request
 
 
 @overload
@@ -70,9 +71,9 @@ def idempotent(view: View, /) -> View: ...
 @overload
 def idempotent(*, required: bool = False) -> Callable[[View], View]: ...
 def idempotent(view: Any = None, /, *, required: bool = False) -> Any:
-    """Let an async endpoint run once for each Idempotency-Key. Beside @cached, below the route.
+    """Let an async endpoint run once for each Idempotency-Key. Put it below the route.
 
-    With `required`, a request without the field is refused.
+    If `required`, a request without the field is refused.
     """
 
     def mark(view: View) -> View:
@@ -83,12 +84,12 @@ def idempotent(view: Any = None, /, *, required: bool = False) -> Any:
 
 
 def idempotency_of(view: Callable[..., Any]) -> str:
-    """What an endpoint does with the field: optional, required, or nothing."""
+    """Whether the field is `optional` or `required` for an endpoint; empty if the endpoint is not @idempotent."""
     return getattr(view, "idempotency", "")
 
 
 def refusing(view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view of a POST that is not @idempotent, sync or async: a client that sends a key relies on it."""
+    """Make the view of a POST that is not @idempotent refuse a key, since a client that sends one relies on it."""
 
     @wraps(view)
     def check(request: HttpRequest, **values: Any) -> Any:
@@ -135,17 +136,18 @@ class Once:
         asked = asked_by(request)
         if asyncio.get_running_loop() not in pools:  # on Django's connection, maybe in a transaction
             return await self._run(request, asked, values)
-        # A client that leaves ends none of it: what was committed is to be invalidated.
+        # A client that leaves ends none of it: committed changes have to be invalidated.
         return await finish(self._run(request, asked, values))
 
     async def _run(self, request: HttpRequest, asked: Asked, values: dict[str, Any]) -> HttpResponse:
+        """Return the answer of `_once`, or the one to its error."""
         try:
             return await self._once(request, asked, values)
         except Exception as error:  # noqa: BLE001  of which each has its answer, or is raised there
             return self.operation.api.on_exception(request, error)
 
     async def _once(self, request: HttpRequest, asked: Asked, values: dict[str, Any]) -> HttpResponse:
-        """The answer of the endpoint, or the one that is kept. Raises Problem, and all that is no answer."""
+        """Return the endpoint's answer, or the kept one. Raises Problem, and errors that are no answer."""
 
         async def run(tx: Transaction) -> HttpResponse:
             kept, is_free = await claim(asked)
@@ -184,9 +186,9 @@ class Once:
         return await replay(kept, asked)
 
     async def _respond(self, request: HttpRequest, values: dict[str, Any]) -> HttpResponse:
-        """The endpoint's answer, as Ninja makes it of a result or an error.
+        """Return the endpoint's answer, as Ninja makes it of a result or an error.
 
-        Raises what is a fault of the service, and errors after which the transaction may begin again.
+        Raises errors that are a fault of the service, and those after which the transaction may begin again.
         """
         try:
             result = await self.view(request, **values)
@@ -201,7 +203,7 @@ class Once:
 
 
 class _Undone(Exception):
-    """Leaves the transaction without an effect, for an answer that is kept, one of the endpoint's, or neither."""
+    """Undoes the transaction. Carries a kept answer, or the endpoint's, or neither if the key is in use."""
 
     def __init__(self, kept: Answer | None, response: HttpResponse | None) -> None:
         super().__init__()
@@ -209,7 +211,7 @@ class _Undone(Exception):
 
 
 def changed_in(tx: Transaction) -> dict[str, list[str]]:
-    """The rows that a transaction has changed, as far as there are few: primary keys by the label of the model."""
+    """Return the primary keys of the rows that a transaction has changed, by the model's label; ANY for many rows."""
     batches = [hook for hook in tx.hooks if isinstance(hook, AsyncBatch)]
     return {
         model._meta.label: [ANY] if len(keys) > MAX_KEYS else sorted(map(str, keys))
@@ -219,7 +221,10 @@ def changed_in(tx: Transaction) -> dict[str, list[str]]:
 
 
 async def _keep(asked: Asked, response: HttpResponse, changed: dict[str, list[str]]) -> bool:
-    """Keep the answer; False if the key has one. Raises TypeError and ValueError for one that cannot be kept."""
+    """Keep the answer; return False if the key has one already.
+
+    Raises TypeError for a stream and for cookies, ValueError for a body that is too long.
+    """
     if response.streaming or response.cookies:
         raise TypeError(
             "An answer to a request with an Idempotency-Key can be neither a stream nor have cookies."
@@ -231,9 +236,9 @@ async def _keep(asked: Asked, response: HttpResponse, changed: dict[str, list[st
 
 
 async def replay(kept: Answer, asked: Asked) -> HttpResponse:
-    """The answer once more. Raises Problem 422 if it is another request's.
+    """Return the kept answer once more. Raises Problem 422 if it is another request's.
 
-    The worker of the first may have died before it had told of the change, so cached answers are dropped once more.
+    The worker that made it may have died before it published its changes, so cached answers are dropped once more.
     """
     if kept.request != asked.request:
         detail = (
@@ -241,23 +246,23 @@ async def replay(kept: Answer, asked: Asked) -> HttpResponse:
         )
         raise _refusal("reused", detail, status=422)
     for label, keys in kept.changed.items():
-        with suppress(LookupError):  # a model of a release before
+        with suppress(LookupError):  # a model of an earlier release
             await ainvalidate(apps.get_model(label), *keys)
     fields = dict(kept.fields)
     response = HttpResponse(kept.body, status=kept.status, headers=fields)
-    if "content-type" not in map(str.lower, fields):  # Django then gives one
+    if "content-type" not in map(str.lower, fields):  # Django has then added one
         del response["Content-Type"]
     response[REPLAYED] = "true"
     if kept.status >= REFUSAL and response.get("Content-Type") == problems.CONTENT_TYPE:
-        with suppress(ValueError, LookupError, TypeError):  # a view may write its own
+        with suppress(ValueError, LookupError, TypeError):  # a view may write a problem without a code
             problems.count(str(orjson.loads(kept.body)["code"]))
     return response
 
 
 def asked_by(request: HttpRequest) -> Asked:
-    """The digests of a request with a key. Raises Problem 400 for a key that cannot be read.
+    """Return the digests of a request with a key. Raises Problem 400 for a key that cannot be read.
 
-    A key is the client's own, by the name of its credential, and counts for one method and path.
+    A key belongs to one client, by the name of its credential, and counts for one method and path.
     """
     field = request.META[META].strip(" \t")
     if not KEY.fullmatch(field):
@@ -275,9 +280,9 @@ def asked_by(request: HttpRequest) -> Asked:
 
 
 def client_of(request: HttpRequest) -> str | None:
-    """The name of the client; None where the endpoint asks for no credential: there a key is any client's.
+    """Return the name of the client; None if the endpoint asks for no credential: all its clients share their keys.
 
-    Raises TypeError for an identity without a name: keys of clients would meet.
+    Raises TypeError for an identity that is no api.Identity: without its name, keys of two clients could be the same.
     """
     identity = getattr(request, "auth", None)
     if identity is None or isinstance(identity, Identity):

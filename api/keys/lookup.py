@@ -1,4 +1,4 @@
-"""From the key in a request to its identity: a worker's memory, or one statement by the key's prefix.
+"""Finds the identity of the key in a request: in a worker's memory, or by one statement with the key's prefix.
 
     age of a row in memory | a request with its key
     -----------------------+----------------------------------------------------------------------------
@@ -6,11 +6,11 @@
     up to TTL_SECONDS      | the same, and the row is read again in the background
     more, or no row        | waits for the row; with the database away that is 503, never 401
 
-So a revocation takes hold after TTL_SECONDS at the latest. Usually it does at once: a change of the table is
-published as every invalidation is (api/cache/changes.py), and a worker that hears of one forgets all rows.
+So a revocation takes hold after TTL_SECONDS at the latest, and usually at once: a change of the table is published
+as every invalidation is (api/cache/changes.py), and a worker that hears of a change forgets all rows.
 
-A prefix that no row has is remembered, too, so that a client with a bad key costs a statement each TTL_SECONDS. The
-comparison, and the time that it takes, is the same for a wrong, an expired and a revoked key and an unknown prefix.
+A prefix that no row has is remembered, too, so that a client with a bad key costs only one statement in TTL_SECONDS.
+The comparison takes the same time for a wrong, an expired and a revoked key, and for an unknown prefix.
 
 Outside of a served worker, as in tests and shells, nothing is remembered.
 """
@@ -45,12 +45,12 @@ from ops.tasks import end
 
 logger = logging.getLogger(__name__)
 
-TTL_SECONDS = 4.0  # five are promised; one is for the way of the answer
+TTL_SECONDS = 4.0  # docs/decisions/0021-keys-and-limits.md promises five; one is a margin
 REFRESH_SECONDS = 2.0
 MAX_ROWS = 4096  # in memory, 1 kB each
 MAX_UNKNOWN = 4096  # prefixes without a row, 0.2 kB each
 USED_SECONDS = 600.0  # how precise `time_used` is
-MAX_TASKS = 8  # in the background: what is one too many is done at another request
+MAX_TASKS = 8  # in the background; a further one is left to a later request
 
 TABLE = ApiKey._meta.label_lower  # its tag, in messages of changes
 
@@ -69,7 +69,7 @@ find = One(ApiKey.objects.filter(prefix=Param("prefix")), KeyRow)
 
 
 def _note_use() -> Statement:
-    """Note that a key was used, unless another worker has done so a moment ago. It is no change to be published."""
+    """Return the statement that notes the use of a key, unless one was noted lately. It publishes no change."""
     due = Q(time_used=None) | Q(time_used__lt=Now() - timedelta(seconds=USED_SECONDS))
     update: Any = ApiKey.objects.filter(due, pk=Param("id")).order_by().query.chain(UpdateQuery)
     update.add_update_values({"time_used": Now()})
@@ -81,12 +81,15 @@ NOTE_USE = _note_use()
 
 
 class Row:
-    """A row of the table as a worker remembers it. Times are of the epoch, but for the last two."""
+    """A row of the table as a worker remembers it.
+
+    `valid_until` and `used` are seconds since the epoch; `refresh_at` and `until` are on the monotonic clock.
+    """
 
     __slots__ = ("digest", "id", "identity", "refresh_at", "until", "used", "valid_until")
 
     def __init__(self, found: dict[str, Any], read: float) -> None:
-        """`found` as KeyRow has it; `read` before the database was asked, on the monotonic clock."""
+        """`found` has KeyRow's fields; `read` is when the database was asked, on the monotonic clock."""
         self.id: int = found["id"]
         self.digest: str = found["digest"]
         self.identity = Identity(found["name"], frozenset(found["scopes"].split()))
@@ -96,7 +99,7 @@ class Row:
         self.refresh_at, self.until = read + REFRESH_SECONDS, read + TTL_SECONDS
 
     def accepts(self, key: str) -> bool:
-        """Whether it is this key's, and valid. Takes the same time in any case."""
+        """Whether this is the key's row, and valid. It takes the same time in any case."""
         is_same = compare_digest(digest_of(key), self.digest)
         return is_same & (time.time() < self.valid_until)
 
@@ -120,7 +123,7 @@ UNKNOWN = Row(
 
 
 async def authenticate(credential: str) -> Identity | None:
-    """The default of settings.AUTHENTICATE: the identity of an API key, None unless the key is valid.
+    """Return the identity of an API key, or None if it is not valid: the default of settings.AUTHENTICATE.
 
     Raises psycopg.OperationalError if the database has to be asked, and does not answer.
     """
@@ -140,25 +143,25 @@ async def authenticate(credential: str) -> Identity | None:
 
 
 async def read(prefix: str) -> Row | None:
-    """The row of a prefix, from the database. Raises psycopg.OperationalError."""
+    """Read the row of a prefix from the database, if there is one. Raises psycopg.OperationalError."""
     began = time.monotonic()
     found = await find(prefix=prefix)
     return None if found is None else Row(orjson.loads(found), began)
 
 
 class Memory:
-    """The rows that a worker remembers. Belongs to one event loop."""
+    """The rows that a worker remembers. An object belongs to one event loop."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
-        self._rows: dict[str, Row] = {}  # by prefix; the one that was read first is first
-        self._unknown: dict[str, float] = {}  # until when, on the monotonic clock
+        self._rows: dict[str, Row] = {}  # by prefix, in the order of their reads
+        self._unknown: dict[str, float] = {}  # prefixes without a row; until when, on the monotonic clock
         self._reading: dict[str, asyncio.Task[Row]] = {}  # by prefix, the reads that requests wait for
-        self._in_background = 0  # of the tasks, the ones that no request waits for
-        self._changes = 0  # heard of; a row that was being read meanwhile is not remembered
+        self._in_background = 0  # the number of tasks that no request waits for
+        self._changes = 0  # the number heard of; a row that was being read during one is not remembered
 
     def get(self, prefix: str) -> Row | None:
-        """The row, or UNKNOWN, if it is remembered."""
+        """Return the remembered row, UNKNOWN for a prefix without a row, or None if neither is remembered."""
         now = time.monotonic()
         row = self._rows.get(prefix)
         if row is None:
@@ -166,15 +169,15 @@ class Memory:
         if now >= row.refresh_at:
             if now >= row.until:
                 return None
-            row.refresh_at = row.until  # once
+            row.refresh_at = row.until  # so that it is read only once
             self._spawn(self.read(prefix))
         return row
 
     async def wait_for(self, prefix: str) -> Row:
-        """The row from the database, or UNKNOWN; one statement for all that ask. Raises as `read` does."""
+        """Return the result of `read`, by one statement for all requests that wait for the prefix."""
         task = self._reading.get(prefix)
         if task is None:
-            # In the context of the first request: the time of the statement is its stage `db`.
+            # It runs in the context of the first request, so the time of the statement is that request's stage `db`.
             task = self._reading[prefix] = asyncio.get_running_loop().create_task(self.read(prefix))
             self.tasks.add(task)
             task.add_done_callback(self._end)
@@ -184,10 +187,10 @@ class Memory:
                     del self._reading[prefix]
 
             task.add_done_callback(forget)
-        return await asyncio.shield(task)  # a request that is cancelled leaves it to the others
+        return await asyncio.shield(task)  # a request that is cancelled does not end the read of the others
 
     async def read(self, prefix: str) -> Row:
-        """The row from the database, or UNKNOWN, which is remembered from now on. Raises psycopg.OperationalError."""
+        """Read the row from the database, or UNKNOWN, and remember it. Raises psycopg.OperationalError."""
         began, heard = time.monotonic(), self._changes
         row = await read(prefix)
         if heard == self._changes:
@@ -209,7 +212,7 @@ class Memory:
         self._spawn(self._write_use(row.id))
 
     def hear(self, tags: Collection[str]) -> None:
-        """Forget all rows if one has changed."""
+        """Forget all rows if a change of the table is among the tags."""
         if TABLE in tags:
             self._changes += 1
             self._rows.clear()
@@ -224,7 +227,7 @@ class Memory:
             work.close()
             return
         self._in_background += 1
-        task = asyncio.get_running_loop().create_task(work, context=Context())  # no part of the request
+        task = asyncio.get_running_loop().create_task(work, context=Context())  # apart from the request
         self.tasks.add(task)
         task.add_done_callback(self._end)
         task.add_done_callback(self._leave_background)
@@ -235,18 +238,17 @@ class Memory:
     def _end(self, task: "asyncio.Task[Any]") -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.debug(
-                "API keys: %s: %s", type(error).__name__, error
-            )  # requests tell of it, where they need it
+            # a request that needs the row has the error, too
+            logger.debug("API keys: %s: %s", type(error).__name__, error)
 
 
-# Of each event loop with a served worker.
+# The memory of each event loop that is a worker's.
 memories: dict[asyncio.AbstractEventLoop, Memory] = {}
 
 
 @asynccontextmanager
 async def remember_keys() -> AsyncIterator[None]:
-    """For the lifespan of a worker: its memory of keys, which hears of changes."""
+    """Give a worker a memory of keys, which hears of changes, for its lifespan."""
     memory = Memory()
     loop = asyncio.get_running_loop()
     memories[loop] = memory

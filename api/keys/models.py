@@ -8,7 +8,7 @@ A row is one key. Its name is the client's, and stays while keys are rotated:
     replaced | time_replaced, by a rotation    | until `time_expires`, the end of the grace time
     revoked  | time_revoked                    | no more
 
-A name has one current key at most, and so two that are valid at once during a rotation.
+A name has one current key at most. During a rotation, one replaced key is valid as well.
 """
 
 from django.core.validators import RegexValidator
@@ -29,12 +29,12 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=64, validators=[NAME])
     prefix = models.CharField(max_length=PREFIX_CHARACTERS, unique=True)
     digest = models.CharField(max_length=DIGEST_CHARACTERS)  # SHA-256, in hexadecimal digits
-    scopes = models.CharField(max_length=1000, blank=True)  # between spaces, as in RFC 6749
+    scopes = models.CharField(max_length=1000, blank=True)  # separated by spaces, as in RFC 6749
     time_created = models.DateTimeField()
     time_expires = models.DateTimeField(null=True, blank=True)
     time_replaced = models.DateTimeField(null=True, blank=True)
     time_revoked = models.DateTimeField(null=True, blank=True)
-    time_used = models.DateTimeField(null=True, blank=True)  # to ten minutes: api/keys/lookup.py
+    time_used = models.DateTimeField(null=True, blank=True)  # exact to ten minutes: api/keys/lookup.py
 
     objects = InvalidatingQuerySet.as_manager()
 

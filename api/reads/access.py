@@ -1,8 +1,8 @@
-"""Access paths: the sorts and filters that an index serves together, and nothing else.
+"""Access paths: the combinations of sort and filters that one index serves.
 
 A list over millions of rows is fast only where one index gives both the rows and their order. A resource declares
-such paths; any other combination is refused before it reaches the database, and a system check proves that the
-model has the index for each (docs/decisions/0004-access-paths.md).
+its access paths; any other combination is refused before it reaches the database. A system check proves that the
+model has the indexes for each path (docs/decisions/0004-access-paths.md).
 
     AccessPath(
         "time_created",
@@ -25,16 +25,16 @@ class Filter:
     """A condition that keeps the path's index usable: a bound of its sort key, or equality with another column."""
 
     lookup: str
-    meaning: str
-    # Empty: the path's sort key; of an equals() until AccessPath has it, the parameter's name.
+    meaning: str  # for the OpenAPI document; {sort} and {column} are filled in
+    # Empty for the path's sort key, and for an equals() until AccessPath gives it the parameter's name.
     column: str = ""
-    by: str = ""  # the unique field of the related model that names the related row
+    by: str = ""  # the related model's unique field by which a request names the related row
 
     def bounds_start(self, *, descending: bool) -> bool:
-        """Whether the filter only says where reading begins. A cursor lies within it, and replaces it.
+        """Whether the filter only says where reading begins. A cursor lies within the filter, and replaces it.
 
-        Given both, Postgres may begin at the filter's end of the index: 26 ms instead of 0.1 ms for a page 9 million
-        rows away from it.
+        Given both conditions, Postgres may begin at the filter's end of the index: 26 ms instead of 0.1 ms for a page
+        9 million rows away from that end.
         """
         return self.lookup in ({"lt", "lte"} if descending else {"gt", "gte"})
 
@@ -52,9 +52,9 @@ def below() -> Filter:
 
 
 def equals(column: str = "", *, by: str = "") -> Filter:
-    """Equality with `column`, or without it with the column that has the parameter's name.
+    """Rows with the parameter's value in `column`, by default in the column that has the parameter's name.
 
-    With `by`, the related row is named by that unique field of its model.
+    `by` is a unique field of the related model: the parameter then names the related row by that field.
     """
     named = f", named by its {by}" if by else ""
     return Filter("exact", f"only those of this {{column}}{named}", column, by)
@@ -63,7 +63,7 @@ def equals(column: str = "", *, by: str = "") -> Filter:
 class AccessPath:
     """One sort key, in both directions, with the filters that its indexes serve.
 
-    Rows with equal sort keys are ordered by primary key. Each filter may be given or left out, so there is one
+    Rows with equal sort keys are ordered by primary key. Each filter may be given or left out, so the path needs one
     index for each set of equality filters: their columns first, then the sort key, then the primary key.
     """
 
@@ -75,7 +75,7 @@ class AccessPath:
         }
 
     def key(self, model: type[Model]) -> tuple[str, ...]:
-        """The fields that order the rows totally; of a relation its column, `user_id`, which a schema can show."""
+        """Return the fields that give the rows a total order; a relation by the name of its column, `user_id`."""
         sort = field_of(model, self.sort)
         return (sort.attname,) if sort.unique else (sort.attname, model._meta.pk.attname)
 
@@ -95,12 +95,12 @@ class AccessPath:
             relation = cast("ForeignKey[Any, Any]", field_of(model, wanted.column))
             related = self.field(model, name).model._default_manager
             named = related.filter(**{wanted.by: value}).order_by()
-            # One row by its unique field; without the slice, Django 6.1 refuses it.
+            # The unique field finds one row. Django 6.1 refuses the subquery without the slice.
             value = named.values(relation.target_field.attname)[:1]
         return Q(**{f"{wanted.column or self.sort}__{wanted.lookup}": value})
 
     def indexes(self, model: type[Model]) -> Iterator[tuple[str, ...]]:
-        """The column lists that indexes must begin with for this path to be fast, by the names of their fields."""
+        """Yield, for each index that this path needs, the names of the fields that the index must begin with."""
         columns = [wanted.column for wanted in self.filters.values() if wanted.column]
         for count in range(len(columns) + 1):
             for chosen in combinations(columns, count):

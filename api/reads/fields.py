@@ -12,7 +12,8 @@ from pydantic import PlainSerializer, WithJsonSchema
 from ops.postgres import aggregates
 from ops.postgres.json_sql import temporal
 
-# A plain `datetime.datetime` is answered alike; this says so in the OpenAPI document, and to model_dump.
+# Postgres writes a plain `datetime.datetime` in the same way. This type says so in the OpenAPI document, and makes
+# model_dump do the same.
 Timestamp = Annotated[
     datetime.datetime,
     PlainSerializer(temporal, return_type=str),
@@ -28,10 +29,10 @@ Timestamp = Annotated[
 
 
 def rounded(places: int) -> PlainSerializer:
-    """The serialiser of a decimal with so many places: "249.98".
+    """Return a serialiser of decimals with this number of places, such as "249.98".
 
-    For an average, `Annotated[Decimal, rounded(2)]`. It has 16 digits and more, which Python and Postgres spell in
-    different ways.
+    It is for averages, `Annotated[Decimal, rounded(2)]`: an average has 16 digits or more, which Python and Postgres
+    spell in different ways.
     """
 
     def spell(value: Decimal) -> str:

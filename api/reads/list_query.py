@@ -20,13 +20,13 @@ LAYOUTS = ("rows", "columns")  # the first is the default
 
 
 class Layout:
-    """How a page shows its rows: the columns that its query selects, and the texts that Postgres makes of them.
+    """How a page shows its rows: the columns that its query selects, and the results that are made of their texts.
 
     | layout  | columns of the query                                     | results                     |
     | ------- | -------------------------------------------------------- | --------------------------- |
     | rows    | the row as an object                                     | [{"id":1,...},{"id":2,...}] |
     | columns | each of `fields`                                         | {"id":[1,2],...}            |
-    | both    | after these, each field of the sort key not in `fields`  | not shown, for cursors only |
+    | both    | then each sort key field that these do not give exactly  | not shown, for cursors only |
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Layout:
             return not any(it.may_lose for it, _ in value(model, schema, field, annotations).written)
 
         shown = [row(model, schema, fields, annotations)] if self.has_objects else []
-        # An object with a document may be unreadable. A decimal may be a number, which is read as a double.
+        # A sort key is read from the object, unless a document in the object may be unreadable, or the key is a
+        # decimal written as a JSON number, which would be read as a double.
         is_read = self.has_objects and not shown[0].contents.has_documents
         missing = [
             field
@@ -63,15 +64,15 @@ class Layout:
         ]
 
     def results(self, texts: Sequence[bytes]) -> Iterable[bytes]:
-        """The JSON of the results, in pieces: a page is copied once, into the body."""
+        """Return the JSON of the results in pieces, so that a page is copied only once, into the body."""
         if self.has_objects:
             return b"[", texts[0], b"]"
-        arrays = zip(self.fields, texts, strict=False)  # the key's columns may follow
+        arrays = zip(self.fields, texts, strict=False)  # columns for the sort key may follow
         joined = SEPARATOR.join(b'"%b":[%b]' % (field.encode(), text) for field, text in arrays)
         return b"{", joined, b"}"
 
     def key_of(self, texts: Sequence[bytes]) -> tuple[str, ...]:
-        """The sort key of one row, as a cursor holds it, from the row's text in each column."""
+        """Return the sort key of one row as a cursor holds it. `texts` has the row's text in each column."""
         values: dict[str, Any] = {}
         if self.has_objects:
             if len(self.named) < len(self.key):
@@ -99,7 +100,7 @@ class ListQuery:
     link: str  # the canonical query string of all pages of this list, without their cursor
 
     async def respond(self, path: str) -> HttpResponse:
-        """The page, with links to its neighbours. Raises psycopg.OperationalError."""
+        """Return the page, with links to its neighbours. Raises psycopg.OperationalError."""
         texts, count = await self.rows.fetch(self.parameters)
         with SERIALISATION:
             # A page before a cursor is read from its end to its beginning.
@@ -109,8 +110,9 @@ class ListQuery:
                 texts = [text[: text.rindex(SEPARATOR)] for text in texts]
             if backward:
                 texts = [SEPARATOR.join(text.split(SEPARATOR)[::-1]) for text in texts]
-            # The row that the cursor was made of is on one side, so that side has a page. If all rows here have been
-            # deleted since, this page lies beyond an end of the list: its neighbour is the outermost page there.
+            # The row that the cursor was made of lies on one side of the page, so there is a page on that side. If
+            # there are no rows here any more, the page lies beyond an end of the list, and its only neighbour is the
+            # first or the last page.
             after = before = None
             if not texts[0]:
                 if resumed:
@@ -132,7 +134,7 @@ class ListQuery:
             return response
 
     def _url(self, path: str, cursor: Cursor | None = None) -> str:
-        """Of the page at `cursor`, or of the first one."""
+        """Return the URL of the page at `cursor`, by default of the first page."""
         query = self.link
         if cursor:
             query += f"{'&' if query else ''}cursor={sign(cursor, self.continues)}"

@@ -7,8 +7,8 @@
     return await PRODUCT.respond(request, product_id)    # one row, or 404
 
 A page is found by comparing the sort key as a row value, `(time_created, id) > ($1, $2)`, which the index answers
-directly: page 1 and page 99,000 cost the same. One row more than asked for tells whether there is a next page. Each
-shape of request is compiled once; Postgres writes the rows as JSON.
+directly: page 1 and page 99,000 cost the same. The query reads one row more than asked for, which tells whether there
+is a next page. Each shape of request is compiled once; Postgres writes the rows as JSON.
 """
 
 from collections.abc import Awaitable, Collection, Iterator, Sequence
@@ -41,20 +41,20 @@ PARAMETERS = ("limit", "sort", "fields", "layout", "cursor")
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_SHAPES = 512  # compiled queries a listing keeps; each takes about 10 kB, and 200 us to compile again
-MAX_ITEM_SHAPES = 256  # nine fields have 511 choices; most clients make the same few
+MAX_ITEM_SHAPES = 256  # the same for single rows: nine fields have 511 choices, but clients make few of them
 MAX_PAGE_ROWS = (
-    100_000  # of a page, with those in its lists: `limit` has a lower maximum where lists are long
+    100_000  # rows of a page and of the lists in its rows: long lists lower the maximum of `limit`
 )
 MAX_REQUESTS = 1024  # parsed query strings a listing keeps; a hit saves 20 us and more
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The key of a compiled query: all of a request but its values."""
+    """The key of a compiled query: all of a request except its values."""
 
     path: AccessPath
-    descending: bool  # as it is read: a page before a cursor is read against the sort
-    resumed: bool  # whether it begins at a cursor's key
+    descending: bool  # the direction of reading: a page before a cursor is read against the sort
+    resumed: bool  # whether reading begins at a cursor's key
     filters: tuple[str, ...]
     fields: tuple[str, ...]
     layout: str
@@ -64,13 +64,13 @@ class Shape:
 class Listing:
     """The rows of a queryset as a resource: their representation, their access paths, their parameters.
 
-    The first path, ascending, is the default order. A schema field with an alias `category.slug` is read through
-    the relation; one that is a schema, or a list of one, is an object or the related rows (ops/postgres/nesting.py);
-    and one may be an annotation of the queryset. The fields in `on_request`, and `More` of a list among them, are
-    left out of answers unless `fields` asks for them.
+    The first path, ascending, is the default order. A schema field with an alias such as `category.slug` is read
+    through the relation. A field with a schema as its type is an object, one with a list of a schema has the related
+    rows (ops/postgres/nesting.py), and a field may be an annotation of the queryset. Answers leave out the fields in
+    `on_request`, and the `More` of a list among them, unless the parameter `fields` asks for them.
     """
 
-    cost = 0.0  # a page takes a millisecond (api/cache/policy.py)
+    cost = 0.0  # not expensive: a page takes a millisecond (api/cache/policy.py)
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Listing:
                 f"The rows of {name} may have no window, which would be over each page: put it into a Subquery."
             )
         self.fields = tuple(schema.model_fields)
-        self.json = row(self.model, schema, self.fields, self.annotations)  # refuses what cannot be answered
+        self.json = row(self.model, schema, self.fields, self.annotations)  # raises if it cannot be written
         members = members_of(self.model, schema, self.annotations)
         self.default_fields = tuple(
             field
@@ -127,7 +127,7 @@ class Listing:
         }
         self.item_parameter_types = {"fields": _fields(members, self.fields)}
         shown = {path_of(schema, field): field for field, inner in members.items() if not inner}
-        # The types of each path's sort key, by the schema's field that shows it.
+        # For each path, the schema fields that show the parts of its sort key, with their types.
         self.keys: dict[AccessPath, dict[str, ParameterType]] = {}
         for path in paths:
             columns = path.key(self.model)
@@ -144,9 +144,9 @@ class Listing:
         LISTINGS.append(self)
 
     def respond(self, request: HttpRequest) -> Awaitable[HttpResponse]:
-        """The page that a request asks for. Raises Problem 422 for a request that is malformed or not supported.
+        """Return an awaitable of the page that a request asks for. Raises Problem 422 at once if it cannot be served.
 
-        When it is awaited, psycopg.OperationalError, which Api answers with 503.
+        The awaitable raises psycopg.OperationalError, which Api answers with 503.
         """
         return self._parse(parameters.string_of(request)).respond(request.path)
 
@@ -161,15 +161,15 @@ class Listing:
         return self.parameter_types
 
     def canonical_query(self, query: str) -> str:
-        """The same query string for all requests that have the same answer. Raises Problem."""
+        """Return the same query string for all requests with the same answer. Raises Problem 422."""
         asked = self._parse(query)
         cursor = cursors.sign(asked.cursor, asked.continues) if asked.cursor else ""
         return f"{asked.link}&cursor={cursor}" if cursor else asked.link
 
     def one(self, parameter: str) -> "Item":
-        """The row with the primary key in this path parameter, as a resource.
+        """Return the resource of a single row: the path parameter `parameter` has its primary key.
 
-        Raises ImproperlyConfigured for a primary key that a parameter cannot have.
+        Raises ImproperlyConfigured for a type of primary key that a parameter cannot have.
         """
         return Item(self, parameter, type_of(target_of(self.model._meta.pk)))
 
@@ -179,11 +179,11 @@ class Listing:
 
     @cached_property
     def depends_on(self) -> tuple[Dependency, ...]:
-        """The models that its pages are made of: its own, and all that it shows, filters by or reads otherwise."""
+        """The models that a page depends on: the listing's own, and all others that it reads."""
         return tuple(map(Dependency, (self.model, *self.related())))
 
     def related(self) -> list[type[Model]]:
-        """The other models that it reads, in any field or filter."""
+        """Return the other models that the listing reads, in any field or filter."""
         found = dict.fromkeys(self._read_models)
         for path in self.paths:
             found |= {path.field(self.model, name).model: None for name in path.filters}
@@ -191,6 +191,7 @@ class Listing:
 
     @cached_property
     def _read_models(self) -> list[type[Model]]:
+        """The models that the listing's query reads, each as many times as it reads their table."""
         return models_of(self.rows.values_list(self.json).query)
 
     @cached_property
@@ -200,7 +201,7 @@ class Listing:
 
     @cached_property
     def shape(self) -> str:
-        """Differs between listings that answer in different forms, or understand other parameters."""
+        """A digest that changes with the form of the answers and with the parameters."""
         schemas = [
             self.schema.model_json_schema(),
             {name: known.schema for name, known in self.parameter_types.items()},
@@ -209,6 +210,7 @@ class Listing:
         return blake2b(known, digest_size=4).hexdigest()
 
     def _read(self, query_string: str) -> ListQuery:
+        """Parse, check and compile a request. Raises Problem 422."""
         values = parameters.read(query_string, self.parameter_types)
         filters = {name: values[name] for name in self.filters if name in values}
         path = self.find_path(values.get("sort"), filters)
@@ -222,7 +224,7 @@ class Listing:
         continues = "&".join((self.name, sort, *(f"{name}={text}" for name, text in link.items())))
         if (
             sort != self.paths[0].sort or sort != self.find_path(None, filters).sort
-        ):  # which filters may imply
+        ):  # the filters alone may imply another sort
             link["sort"] = sort
         if limit != self.default_limit:
             link["limit"] = str(limit)
@@ -236,7 +238,7 @@ class Listing:
             types = self.keys[path].values()
             try:
                 cursor = cursors.unsign(values["cursor"], continues.encode())
-                if cursor.key is not None and len(cursor.key) != len(types):  # of a release before
+                if cursor.key is not None and len(cursor.key) != len(types):  # made by an earlier release
                     raise Malformed("invalid_cursor", "is a cursor of this list as it was before")
                 parts = zip(types, cursor.key or (), strict=False)
                 key = {key_name(at): of.parse(part) for at, (of, part) in enumerate(parts)}
@@ -244,7 +246,7 @@ class Listing:
                 fault = Fault(parameter="cursor", code=error.code, detail=str(error))
                 raise Problem(422, f"cursor: {error}", code=error.code, errors=[fault]) from None
         descending = sort.startswith("-") != bool(cursor and cursor.before)
-        if key:  # a cursor lies within the filters that say where reading begins, so they are left out
+        if key:  # the cursor's key replaces the filters that only say where reading begins
             filters = {
                 n: v for n, v in filters.items() if not path.filters[n].bounds_start(descending=descending)
             }
@@ -255,7 +257,7 @@ class Listing:
         return ListQuery(rows, bound, shown, limit, cursor, continues.encode(), urlencode(link, safe=",:"))
 
     def _compile(self, shape: Shape) -> tuple[Columns, Layout]:
-        """The query of a shape, in the order it is read, with one row more than the limit."""
+        """Compile the query of a shape, in the order of reading, with one row more than the limit."""
         rows = self.select(shape.path, shape.filters, descending=shape.descending, resumed=shape.resumed)
         shown = self.keys[shape.path]
         layout = Layout(
@@ -266,9 +268,9 @@ class Listing:
     def select(
         self, path: AccessPath, filters: Collection[str], *, descending: bool, resumed: bool
     ) -> "QuerySet[Any]":
-        """The rows in the order of a path, with a Param of its own name for each filter.
+        """Return the rows in the order of a path. Each of `filters` compares with a Param of the filter's name.
 
-        `resumed`: only those beyond a sort key, whose parts are the parameters `key_name(0)` and so on.
+        If `resumed`, only the rows beyond a sort key, of which the parts are the Params `key_name(0)` and so on.
         """
         rows = self.rows
         for name in filters:
@@ -280,7 +282,7 @@ class Listing:
         return rows.order_by(*(F(name).desc() if descending else F(name).asc() for name in key))
 
     def find_path(self, sort: str | None, filters: Collection[str]) -> AccessPath:
-        """The first path that has the sort, if there is one, and all the filters. Raises Problem 422."""
+        """Return the first path with all the filters, and with the sort unless it is None. Raises Problem 422."""
         for path in self.paths:
             if sort in (None, path.sort, "-" + path.sort) and path.filters.keys() >= set(filters):
                 return path
@@ -312,7 +314,7 @@ class Item:
     key_type: ParameterType
 
     async def respond(self, request: HttpRequest, key: Any) -> HttpResponse:
-        """The row with the primary key `key`, with all its fields unless the request names some.
+        """Return the row with the primary key `key`: the fields that the request names, by default all.
 
         Raises Http404, Problem 422, or psycopg.OperationalError, which Api answers with 503.
         """
@@ -320,11 +322,11 @@ class Item:
         row = await get_row(key=self.parse(key))
         if row is None:
             raise Http404
-        # For If-Match of a write. The page cache makes its own, which is the same.
+        # For If-Match of a write. The page cache makes the same tag by itself.
         return HttpResponse(row, content_type="application/json", headers={"ETag": f'"{digest(row)}"'})
 
     def parse(self, key: Any) -> Any:
-        """The primary key that a path has. Raises Http404 if its column cannot hold it, such as 2**63 in a bigint."""
+        """Return the primary key in a path. Raises Http404 if the column cannot hold it: 2**63 in a bigint, say."""
         try:
             return self.key_type.parse(key if isinstance(key, str) else self.key_type.format(key))
         except Malformed:
@@ -348,7 +350,7 @@ class Item:
         return self.listing.shape
 
     def canonical_query(self, query: str) -> str:
-        """The same query string for all requests that have the same answer. Raises Problem."""
+        """Return the same query string for all requests with the same answer. Raises Problem 422."""
         fields = self._fields(query)
         return "" if fields == self.listing.fields else f"fields={','.join(fields)}"
 
@@ -358,19 +360,19 @@ class Item:
         return fields
 
 
-# Every listing of the service, for the system checks.
+# Every listing of the service, for the system checks and for warming.
 LISTINGS: list[Listing] = []
 
 
 def key_name(at: int) -> str:
-    """The parameter of a query that resumes: of the part `at` of the sort key."""
+    """Return the name of the Param for part `at` of the sort key at which a query begins."""
     return f"key{at}"
 
 
 def _fields(members: Members, default: Sequence[str]) -> ParameterType:
-    """A comma-separated choice of fields, answered once each, in the schema's order, however they are asked for.
+    """The type of the parameter `fields`: a comma-separated choice, read in the schema's order and without repeats.
 
-    A member of an object is `category.slug`. To ask for all of them is to ask for the object.
+    A member of an object is `category.slug`. All members of an object are read as the object itself.
     """
     known = [*_names(members)]
 
@@ -386,12 +388,14 @@ def _fields(members: Members, default: Sequence[str]) -> ParameterType:
 
 
 def _names(members: Members, prefix: str = "") -> Iterator[str]:
+    """Yield the names of all fields and members: `category`, `category.slug`."""
     for name, inner in members.items():
         yield prefix + name
         yield from _names(inner, f"{prefix}{name}.")
 
 
 def _chosen(members: Members, asked: Collection[str], prefix: str = "") -> Iterator[str]:
+    """Yield the names in `asked` in the schema's order, an object's name in place of all its members."""
     for name, inner in members.items():
         whole = prefix + name
         chosen = [*_chosen(inner, asked, f"{whole}.")]

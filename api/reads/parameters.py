@@ -1,10 +1,10 @@
 """Query parameters, read strictly: their types, and the reader of a query string.
 
-A type says how a value is read from text, its canonical text, and its schema in the OpenAPI document; it follows from
-the model's field. An unknown, repeated, empty or undecodable parameter is refused by its name. Leniency would cost
-twice: a misspelt filter would silently answer something else, and any made-up parameter would make a new cache key.
-A value has one canonical text, so that equal requests have equal cache keys, and a value that Postgres would refuse
-never reaches it.
+A ParameterType reads a value from text, writes its canonical text, and has its schema for the OpenAPI document; it
+follows from the model's field. An unknown, repeated, empty or undecodable parameter is refused, and named. Leniency
+would cost twice: a misspelt filter would silently answer something else, and any made-up parameter would make a new
+cache key. A value has one canonical text, so equal requests have equal cache keys. A value that Postgres would refuse
+never reaches Postgres.
 """
 
 import datetime
@@ -25,11 +25,11 @@ from django.http import HttpRequest
 from api.problems import Fault, invalid
 from ops.postgres.json_sql import target_of
 
-MAX_FAULTS = 10  # named in one answer; a query string may hold thousands
+MAX_FAULTS = 10  # faults that one answer names; a query string may have thousands
 
 
 class Malformed(ValueError):
-    """The text is not a value of the type. `code` is stable; the message says how a value looks."""
+    """A text is not a value of the type. `code` is stable; the message says how a value looks."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -74,7 +74,7 @@ def decimal(max_digits: int, decimal_places: int) -> ParameterType:
     )
 
     def canonical(value: Decimal) -> str:
-        return f"{exact.add(exact.quantize(value, unit), 0):f}"  # + 0: there is one zero
+        return f"{exact.add(exact.quantize(value, unit), 0):f}"  # + 0 makes 0 of -0
 
     def parse(text: str) -> Decimal:
         if not re.fullmatch(pattern, text):
@@ -92,7 +92,7 @@ _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt](\d\d):\d\d:)(\d\d)(?:\.\d+)?(?:[Zz
 
 
 def _timestamp(text: str) -> datetime.datetime:
-    """All that RFC 3339 allows. Python and Postgres hold microseconds; further digits are cut."""
+    """Read any moment of RFC 3339, in UTC. Digits beyond microseconds are cut. Raises Malformed."""
     expected = "must be an RFC 3339 date and time with an offset, such as 2020-01-01T00:00:00Z"
     if not (found := _RFC_3339.fullmatch(text)):
         if re.fullmatch(r"[^ +]+ [0-9:]+", text):
@@ -100,11 +100,11 @@ def _timestamp(text: str) -> datetime.datetime:
         raise Malformed("malformed", expected)
     minute, hour, second, offset_minutes = found.groups("00")
     try:
-        if hour == "24" or offset_minutes > "59":  # which Python takes, or some versions of it
+        if hour == "24" or offset_minutes > "59":  # some versions of Python accept these
             raise ValueError
         if second != "60":
             return datetime.datetime.fromisoformat(text.upper()).astimezone(datetime.UTC)
-        # A leap second, which neither Python nor Postgres has, is the second after it. It ends a month.
+        # Python and Postgres have no leap seconds: one is read as the second after it, which begins a month.
         before = datetime.datetime.fromisoformat(f"{minute}59{text[19:].upper()}").astimezone(datetime.UTC)
         value = before + datetime.timedelta(seconds=1)
         if (value.day, value.hour, value.minute, value.second) != (1, 0, 0, 0):
@@ -133,7 +133,10 @@ def matching(
     schema: dict[str, Any],
     canonical: Callable[[Any], str] = str,
 ) -> ParameterType:
-    """Values that match `pattern` in full as text and that `convert` accepts (it may raise ValueError)."""
+    """Values with a text that matches `pattern` as a whole and that `convert` accepts without a ValueError.
+
+    `expected` is the message for other texts.
+    """
 
     def parse(text: str) -> Any:
         if re.fullmatch(pattern, text):
@@ -154,7 +157,7 @@ def text(max_length: int) -> ParameterType:
 
 
 def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
-    """One of a few words."""
+    """One of the texts in `values`."""
 
     def parse(text: str) -> str:
         if text not in values:
@@ -165,7 +168,7 @@ def one_of(values: Sequence[str], **schema: Any) -> ParameterType:
 
 
 def key_type_of(field: "models.Field[Any, Any]") -> ParameterType:
-    """The type of a field's values in a sort key, which are the column's, also such as no request may have."""
+    """The type of a field's values in a sort key: any that the column holds, also those that no request may have."""
     field = target_of(field)
     if isinstance(field, models.CharField):
         return matching(r"[^\x00]*", str, "must be a text", {"type": "string"})
@@ -227,7 +230,7 @@ def _(field: models.CharField) -> ParameterType:  # type: ignore[type-arg]
 def _(field: models.SlugField) -> ParameterType:  # type: ignore[type-arg]
     expected = "must be a slug: letters, digits, - and _"
     is_unicode: bool = field.allow_unicode  # type: ignore[attr-defined]  # which the stubs lack
-    if is_unicode:  # \w of Python's, as of Django's own rule: that of JSON Schema is ASCII
+    if is_unicode:  # Python's \w, as in Django's rule. That of JSON Schema is ASCII, so it gets no pattern.
         schema = {"type": "string", "minLength": 1, "maxLength": field.max_length}
         return matching(rf"[-\w]{{1,{field.max_length}}}", str, expected, schema)
     pattern = rf"[-a-zA-Z0-9_]{{1,{field.max_length}}}"
@@ -235,18 +238,18 @@ def _(field: models.SlugField) -> ParameterType:  # type: ignore[type-arg]
 
 
 def string_of(request: HttpRequest) -> str:
-    """The query string. A request of Ninja's test client has the parsed one only."""
+    """The query string of a request. A request of Ninja's test client has it in parsed form only."""
     text: str | None = request.META.get("QUERY_STRING")
     return request.GET.urlencode() if text is None else text
 
 
 def refuse(request: HttpRequest) -> None:
-    """Raises Problem 422 if a request that takes no parameters has some."""
+    """Raise Problem 422 if the request has parameters, for endpoints that take none."""
     read(string_of(request), {})
 
 
 def read(query_string: str, types: Mapping[str, ParameterType]) -> dict[str, Any]:
-    """The values of the parameters by name. Raises Problem 422 that names each parameter at fault."""
+    """Return the values of the parameters by name. Raises Problem 422 that names up to MAX_FAULTS at fault."""
     texts: dict[str, str] = {}
     values: dict[str, Any] = {}
     faults: list[Fault] = []
@@ -272,7 +275,7 @@ def read(query_string: str, types: Mapping[str, ParameterType]) -> dict[str, Any
 
 
 def _decode(encoded: str) -> str:
-    """application/x-www-form-urlencoded text. Raises Malformed for bytes that are not UTF-8, and for a NUL."""
+    """Decode application/x-www-form-urlencoded text. Raises Malformed for a NUL or bytes that are not UTF-8."""
     try:
         text = unquote_to_bytes(encoded.replace("+", " ")).decode()
     except UnicodeDecodeError:

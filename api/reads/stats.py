@@ -1,4 +1,4 @@
-"""Statistics of a listing's rows: exact, of one moment, and cached by their age.
+"""Statistics of a listing's rows: exact, of one moment, and cached for a time.
 
     PRODUCT_STATS = Stats(PRODUCTS, ProductStats, by=["category"], count=Count("*"), low_price_max=Max("low_price"))
 
@@ -11,9 +11,9 @@
      "total":{"count":10000000,"low_price_max":"499.99"},
      "groups":[{"category":"garden","count":1250000,"low_price_max":"499.99"},...],"has_more_groups":false}
 
-An exact count is a scan, seconds for 10 million rows. So no write makes an answer invalid, its age does, and the
-answer tells it: `total` and `groups` are of the rows at `as_of`, to the last one. `estimated_count` is what Postgres
-knows without looking, since its last VACUUM or ANALYZE.
+An exact count takes a scan, seconds for 10 million rows. So no write makes a cached answer invalid; only its age
+does. `as_of` tells the moment for which `total` and `groups` are exact. `estimated_count` takes no scan: Postgres
+has noted it at its last VACUUM or ANALYZE.
 """
 
 import asyncio
@@ -47,22 +47,22 @@ from ops.postgres.snapshot import read_snapshot
 from ops.postgres.statement import Statement
 
 MAX_GROUPS = 1000
-MAX_WAITING = 16  # answers that wait for the one that is computed; more than a service has kinds of
+MAX_WAITING = 16  # answers that wait while one is computed; a service has fewer kinds of statistics
 RETRY_SECONDS = 10
-# The answer that a worker computes; others wait. For each loop, since a lock belongs to one.
+# The lock under which a worker computes one answer while others wait. A lock belongs to one event loop.
 _places: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]" = WeakKeyDictionary()
 _waiting = 0
 
 
 class Stats:
-    """Aggregates of all rows of a listing, and of the groups of those that have the same value in a field.
+    """Aggregates of all rows of a listing, and of groups of rows with the same value in a field.
 
-    `aggregates` are the ORM's Count, Min, Max, Sum and Avg, a field of `schema` for each (ops/postgres/aggregates.py
-    has their types). `by` are fields of the listing's schema: a request names one as `by=category`. Raises
-    ImproperlyConfigured where Postgres cannot write the JSON.
+    `aggregates` are the ORM's Count, Min, Max, Sum and Avg, each for the field of `schema` with its name
+    (ops/postgres/aggregates.py has their types). `by` are the fields of the listing's schema to group by: a request
+    names one as `by=category`. Raises ImproperlyConfigured if Postgres cannot write the JSON.
     """
 
-    depends_on = None  # it goes by its age
+    depends_on = None  # on no row: only the age of an answer counts
 
     def __init__(
         self, listing: Listing, schema: type[Schema], *, by: Sequence[str] = (), **aggregates: Aggregate
@@ -74,9 +74,9 @@ class Stats:
         self.groups: dict[str, Groups] = {}
         for name in by:
             path = path_of(listing.schema, name)
-            key_member(listing.model, listing.schema, name)  # refuses an object or a list
+            key_member(listing.model, listing.schema, name)  # raises for an object or a list
             info = copy(listing.schema.model_fields[name])
-            info.default = PydanticUndefined  # it is in each group
+            info.default = PydanticUndefined  # each group has the field
             key: Any = {name: (info.annotation, info)}
             group = create_model(f"{schema.__name__}Key", __base__=Schema, **key)
             named = f"{schema.__name__.removesuffix('Out')}By{name.title().replace('_', '')}"
@@ -87,7 +87,7 @@ class Stats:
         table, where = listing.model._meta.db_table, listing.rows.query.where
         estimate = "NULL" if where else "(SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass)"
         self._estimate = Statement(
-            f"SELECT NULLIF({estimate}, -1)",  # -1: it was never counted
+            f"SELECT NULLIF({estimate}, -1)",  # -1: there was no VACUUM or ANALYZE yet
             () if where else (connection.ops.quote_name(table),),
         )
         statements = [self.total.statement, *(groups.statement for groups in self.groups.values())]
@@ -95,10 +95,10 @@ class Stats:
             raise ImproperlyConfigured(f"{self.name}: statistics have no parameters.")
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
-        """The statistics of now.
+        """Compute and answer the statistics of this moment.
 
-        Raises Problem 422 for a parameter, 503 if others take too long; psycopg.OperationalError if Postgres takes
-        longer than STATISTICS_SECONDS, which Api answers with 503.
+        Raises Problem 422 for a wrong parameter, and Problem 503 if other statistics take too long. If Postgres takes
+        longer than STATISTICS_SECONDS, raises psycopg.OperationalError, which Api answers with 503.
         """
         by = parameters.read(parameters.string_of(request), self.parameter_types).get("by", "")
         groups = self.groups.get(by)
@@ -121,7 +121,7 @@ class Stats:
 
     @property
     def cost(self) -> float:
-        """It waits for its place, and then for Postgres."""
+        """The longest time that an answer takes: the wait for its place, then for Postgres."""
         return float(2 * settings.STATISTICS_SECONDS)
 
     @property
@@ -130,20 +130,20 @@ class Stats:
 
     @cached_property
     def shape(self) -> str:
-        """Differs between statistics that are answered in different forms."""
+        """A digest that changes with the form of the answers."""
         schemas = [each.model_json_schema() for each in (self.schema, *self.group_schemas.values())]
         known = orjson.dumps([self.name, schemas], default=str)
         return blake2b(known, digest_size=4).hexdigest()
 
     def canonical_query(self, query: str) -> str:
-        """The same query string for all requests that have the same answer. Raises Problem."""
+        """Return the same query string for all requests with the same answer. Raises Problem 422."""
         values = parameters.read(query, self.parameter_types)
         return f"by={values['by']}" if values else ""
 
 
 @asynccontextmanager
 async def _place() -> AsyncIterator[None]:
-    """The one place of a worker for statistics. Raises Problem 503 if it does not become free in time."""
+    """Hold the worker's one place for statistics. Raises Problem 503 if it is not free in time, or too many wait."""
     global _waiting  # noqa: PLW0603  the process has as many connections as it has, whoever asks
     place = _places.setdefault(asyncio.get_running_loop(), asyncio.Lock())
     if _waiting >= MAX_WAITING:

@@ -6,8 +6,8 @@
     return await PRODUCT_BULK.change(request)    # 200: each item has its `id` and the fields that change
     return await PRODUCT_BULK.delete(request)    # 204: the items are ids
 
-Each is one statement in one round trip (ops/postgres/bulk.py). A fault names item and field, `items[17].low_price`.
-With `Prefer: return=minimal` (RFC 7240) the answer is an array of ids.
+Each write is one statement in one round trip (ops/postgres/bulk.py). A fault names item and field,
+`items[17].low_price`. With `Prefer: return=minimal` (RFC 7240) the answer is an array of ids.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,18 +38,18 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 MAX_ITEMS = 1000
 MAX_BYTES = 4 * 1024 * 1024
-SEARCH_SECONDS = 3.0  # for the item that has broken a constraint
+SEARCH_SECONDS = 3.0  # limit of the search for the item that has broken a constraint
 
 
 def bulk(view: View) -> View:
-    """Let an endpoint take MAX_BYTES of content, and count its requests in the class `bulk`. Below the route."""
+    """Let an endpoint take MAX_BYTES of content, and count its requests as `bulk`. Put it below the route."""
     return body_limit(MAX_BYTES)(rate_class("bulk")(view))
 
 
 class BulkWrites:
-    """The commands of many rows, and their endpoints, from the declaration of the single ones.
+    """The commands that write many rows, and the functions of their endpoints, made from the writes of single rows.
 
-    Raises ImproperlyConfigured for `strict` writes, since no request has an If-Match for each row.
+    Raises ImproperlyConfigured for `strict` writes, since a request cannot have an If-Match for each row.
     """
 
     def __init__(self, writes: Writes) -> None:
@@ -68,7 +68,7 @@ class BulkWrites:
         self.creations = Items(writes.creation, quick_of(schema, created, name="Creation", optional=optional))
         self.patches = Items(self.patch, quick_of(schema, patched, name="Patch", optional=changed))
         self.keys = Items(self.kind, kind_of(schema, self.key_name, key, is_quick=True))
-        # By whether they answer keys only.
+        # Pairs of commands: the first answers rows, the second keys only.
         self.insert = [
             InsertMany(model, schema, created, defaults=writes.defaults, only_keys=only_keys)
             for only_keys in (False, True)
@@ -77,7 +77,7 @@ class BulkWrites:
 
     @cached_property
     def delete_(self) -> DeleteMany:
-        """Made where it is used, as that of a single row."""
+        """The command of DELETE, made at its first use, as the one of Writes."""
         return DeleteMany(self.writes.item.listing.rows, self.writes.schema)
 
     async def create(self, request: HttpRequest) -> HttpResponse:
@@ -99,7 +99,7 @@ class BulkWrites:
         _refuse_repeated(keys)
         try:
             await self._write(request, self.delete_, [{self.key_name: key} for key in keys])
-        except NotWritten as refusal:  # the items have no fields
+        except NotWritten as refusal:  # items are keys, so no fault names a field
             raise NotWritten(items=[(at, "") for at, _ in refusal.items]) from None
         return no_content()
 
@@ -122,6 +122,7 @@ class BulkWrites:
         return HttpResponse(rows.json, status=status, content_type=content.JSON, headers=headers)
 
     async def _write(self, request: HttpRequest, command: Invalidating[Values, Rows], items: Values) -> Rows:
+        """Run a command; after a deadlock again, in a transaction. Raises the Problem of the first item at fault."""
         try:
             if not active():
                 try:
@@ -144,14 +145,14 @@ class BulkWrites:
 async def first_fault(
     command: Invalidating[Values, Rows], items: Values, problem: Callable[[psycopg.Error], Problem | None]
 ) -> Problem | None:
-    """The problem of the first item that cannot be written. It is searched in a transaction that is rolled back.
+    """Search for the first item that cannot be written, in a transaction that is rolled back; return its problem.
 
     Halves of the items are tried, and kept, until one is left: each item is written about once, by at most 11
-    statements for 1,000. None if all can be written one after the other, or if there is no time to find out.
+    statements for 1,000. None if the parts can be written one after the other, or if the search fails.
     """
     try:
         async with transaction(deadline=SEARCH_SECONDS) as tx:
-            await fetch(IMMEDIATE, ())  # the COMMIT does not come
+            await fetch(IMMEDIATE, ())  # there is no COMMIT that would check the foreign keys
             low, high = 0, len(items)
             while low < high:
                 middle = (low + high + 1) // 2
@@ -174,11 +175,11 @@ async def first_fault(
 
 
 class _Found(Exception):
-    """Ends a transaction, and rolls it back."""
+    """Ends the transaction of a search, which is rolled back, with the problem, if any."""
 
 
 def of_item(at: int, problem: Problem) -> Problem:
-    """The problem of an item, with its place before the names of the fields at fault."""
+    """Return the problem with the place of item `at` before the names of the fields at fault."""
     faults = problem.errors or [Fault(parameter="", code=problem.code, detail=problem.detail)]
     named = [fault.model_copy(update={"parameter": place(at, fault.parameter)}) for fault in faults]
     detail = "; ".join(f"{fault.parameter}: {fault.detail}" for fault in named)
@@ -200,7 +201,7 @@ def _refuse(faults: list[Fault]) -> None:
 
 
 def preferred(request: HttpRequest) -> str:
-    """`minimal` or `representation`, as Prefer: return=... asks for (RFC 7240, section 4.2), or an empty text."""
+    """Return `minimal` or `representation`, as Prefer: return=... asks (RFC 7240, section 4.2), or an empty text."""
     for preference in request.headers.get("Prefer", "").split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         value = value.strip().strip('"')

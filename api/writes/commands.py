@@ -1,8 +1,8 @@
 """Compiled commands (ops/postgres/commands.py) that invalidate cached answers once they are committed.
 
-The caller gets the row after that, unless it is in a transaction: a client that writes and then reads has its own
-write in the answer. A client that leaves ends neither: the row would be changed, and cached answers would still show
-the old one. So they would after a write whose outcome nobody knows: then any row of the model may have changed.
+Outside of a transaction a command returns after the invalidation: a client that writes and then reads has its own
+write in the answer. A client that leaves ends neither write nor invalidation: cached answers would still show the old
+row. If the outcome of a write is unknown, any row of the model may have changed.
 """
 
 import asyncio
@@ -23,27 +23,27 @@ class Audit(Protocol):
     """A hook of a transaction (ops/postgres/transactions.py)."""
 
     def __call__(self) -> None:
-        """The write is committed."""
+        """Called after the write is committed."""
 
     def on_unknown(self) -> None:
-        """The connection was lost under the commit."""
+        """Called if the connection was lost during the commit."""
 
 
 class Invalidating(commands.Command[Values, Written]):
-    """What a command does beside its statement."""
+    """Adds invalidation and an audit to a command."""
 
     async def run(self, values: Values, audit: Callable[[Written | None], Audit] | None = None) -> Written:
-        """As a call, for parameters in one object.
+        """Run the command, for parameters in one object.
 
-        `audit` makes a hook of the row or rows, which is called after the commit, also if the client has left; of
-        None for its `on_unknown`, if not even they are known.
+        `audit` makes a hook of the row or rows, which is called after the commit, also if the client has left. If
+        the outcome and the rows are unknown, `audit` gets None, and the hook's `on_unknown` is called.
         """
         if tx := transactions.active():
             written = await self.write(values)
             if audit:
                 tx.on_commit(audit(written))
             if written.keys:
-                # All are invalidated at once, after the commit. A batch that a savepoint has undone is gone.
+                # One batch invalidates all changes, after the commit. An undone savepoint has taken its batch along.
                 batch = next((hook for hook in tx.hooks if isinstance(hook, AsyncBatch)), None)
                 if not batch:
                     tx.on_commit(batch := AsyncBatch())

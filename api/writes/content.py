@@ -1,7 +1,7 @@
 """The content of a write: one JSON object, or an array of items, read strictly.
 
-A lenient reader loses data without a word: of two members with one name it keeps the last, and half a character
-becomes a question mark. Here each is refused, by its name, before the database is asked.
+A lenient reader loses data without a word: it keeps only the last of two members with one name, and turns half a
+character into a question mark. Here such a member is refused, and named, before the database is asked.
 """
 
 import json
@@ -25,11 +25,11 @@ SPACE = re.compile(r"[ \t\n\r]*")
 SURROGATE = re.compile("[\ud800-\udfff]")
 DEEP = "is nested too deeply"
 UNKNOWN = ("unknown", "is not a field that this request may set")
-MAX_UNKNOWN = 1000  # members
+MAX_UNKNOWN = 1000  # members; content with as many is not given to pydantic
 
 
 class Repeated(Exception):
-    """An object has members of one name: two readers of it may see different values."""
+    """An object has several members of one name: two readers of it may see different values."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -40,24 +40,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
+    """Refuse NaN and Infinity, which JSON lacks."""
     raise json.JSONDecodeError(f"{constant} is none", "", 0)
 
 
-# Numbers stay texts: the schema reads them, and this parser would make floats of them.
+# Numbers stay texts, since this parser would make floats of them; the schema reads them.
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=str, parse_int=str)
 
 
 def read(request: HttpRequest, names: Collection[str], types: Sequence[str] = (JSON,)) -> bytes:
-    """The content, which is one JSON object of sound text. Raises Problem 415, 400, or 422 with its faults.
+    """Return the content, which is one JSON object of sound text. Raises Problem 415, 400, or 422 with its faults.
 
-    `names` are those of its members.
+    `names` are those that its members may have, `types` its media types.
     """
     check_type(request, types)
     return check(request.body, names)
 
 
 def check(body: bytes, names: Collection[str]) -> bytes:
-    """The same of the content alone. Raises Problem 400, or 422 with its faults."""
+    """Check content as `read` does, but not its media type. Raises Problem 400, or 422 with its faults."""
     text = _text(body)
     with _refusing():
         found = _decoder.decode(text)
@@ -72,7 +73,7 @@ def check(body: bytes, names: Collection[str]) -> bytes:
 
 
 def read_items(request: HttpRequest, names: Collection[str], most: int) -> bytes:
-    """The same of an array of 1 to `most` items, whose type is checked. `names` are those of their members."""
+    """Return the content, an array of 1 to `most` items, each as for `check`. The caller has checked its type."""
     text = _text(body := request.body)
     found: list[Any] = []
     with _refusing(lambda: f"items[{len(found)}]"):
@@ -112,16 +113,16 @@ def read_items(request: HttpRequest, names: Collection[str], most: int) -> bytes
 
 
 def _refuse_unknown(places: Iterable[str]) -> None:
-    """Raises Problem 422 for many of them. A few are pydantic's to name, beside the other faults.
+    """Raise Problem 422 for MAX_UNKNOWN unknown members or more.
 
-    It takes 3 us for each, and a kB.
+    Fewer are left to pydantic, which names them with the other faults, and takes 3 us and 1 kB for each.
     """
     if len(some := [*islice(places, MAX_UNKNOWN)]) == MAX_UNKNOWN:
         raise _faults([(place, UNKNOWN) for place in some])
 
 
 def _after_space(text: str, at: int) -> int:
-    """Where the next token begins."""
+    """Return the index of the next token."""
     found = SPACE.match(text, at)
     return found.end() if found else at
 
@@ -135,7 +136,7 @@ def _text(body: bytes) -> str:
 
 @contextmanager
 def _refusing(place: Callable[[], str] = str) -> Iterator[None]:
-    """Raise the Problem of text that cannot be decoded; `place` tells what is being read."""
+    """Raise a Problem for text that cannot be decoded; `place` names the item that is being read."""
     try:
         yield
     except RecursionError:
@@ -155,7 +156,7 @@ def _faults(found: Sequence[tuple[str, tuple[str, str]]]) -> Problem:
 
 
 def check_type(request: HttpRequest, types: Sequence[str]) -> None:
-    """Raises Problem 415 for content of another type, charset or coding."""
+    """Raise Problem 415 for content of another type, charset or coding."""
     if request.META.get("CONTENT_TYPE") in types and "HTTP_CONTENT_ENCODING" not in request.META:
         return
     media_type, _, parameters = request.headers.get("Content-Type", "").partition(";")
@@ -171,7 +172,7 @@ def check_type(request: HttpRequest, types: Sequence[str]) -> None:
 
 
 def _wrong(value: Any) -> tuple[str, str] | None:
-    """Code and detail of the first fault in a value: a text that Postgres cannot hold, or too many levels."""
+    """Return code and detail of a fault in a value, if any: a text that Postgres cannot hold, or too many levels."""
     waiting = [(value, 1)]
     while waiting:
         value, depth = waiting.pop()

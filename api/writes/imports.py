@@ -1,4 +1,4 @@
-"""POST of rows without number: a stream of NDJSON or CSV, in one transaction.
+"""POST of any number of rows: a stream of NDJSON or CSV, in one transaction.
 
     PRODUCT_IMPORT = Import(PRODUCT_WRITES)
 
@@ -8,8 +8,8 @@
     async def import_products(request):
         return await PRODUCT_IMPORT.respond(request)    # {"read":1000000,"inserted":1000000,"seconds":51.8}
 
-ops/postgres/load.py has the way of the rows. A line is refused for what a POST of it would be refused for, by the
-same code: the lines that Postgres finds wrong are read again as the content of one.
+ops/postgres/load.py describes how lines become rows. A line is refused for the same reasons as the content of a POST,
+and by the same code: lines that Postgres finds wrong are read again as such content.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from ops.postgres.staging import LEAST_VERSION, Staging
 NDJSON = ("application/x-ndjson", "application/jsonl")
 CSV = "text/csv"
 MAX_FAULTS = 100  # named in one answer
-RETRY_SECONDS = 10  # for a client that finds no place
+RETRY_SECONDS = 10  # after which a refused client may try again
 SPELLING = "in a spelling that an import does not take"
 JSON_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false")
 HEADER = {
@@ -56,9 +56,9 @@ PLACES = Places("imports", setting="IMPORT_CONCURRENCY", retry_seconds=RETRY_SEC
 
 
 class Import:
-    """The rows that `writes` creates, many at a time.
+    """Creates any number of the rows that a POST of `writes` creates.
 
-    Raises ImproperlyConfigured where Postgres alone cannot check or make them.
+    Raises ImproperlyConfigured if Postgres alone cannot check or make them.
     """
 
     def __init__(self, writes: Writes) -> None:
@@ -68,9 +68,10 @@ class Import:
         self._names = names_of(writes.insert)
 
     async def respond(self, request: HttpRequest) -> HttpResponse:
-        """200 with counts and time, after the commit. Raises Problem, and then nothing is imported.
+        """Import the content; answer 200 with counts and time, after the commit.
 
-        408 for a client that is silent, 409 and 422 with the lines at fault, 413, 415, 503 while others import.
+        Nothing is imported if it raises Problem or Refused: 408 for a client that is silent, 409 and 422 with the
+        lines at fault, 413, 415, 501 for an old Postgres, 503 while others import or after IMPORT_SECONDS.
         """
         parameters.refuse(request)
         preconditions.refuse(request)
@@ -88,7 +89,7 @@ class Import:
                     detail = f"An import may take {settings.IMPORT_SECONDS:g} s. Nothing was imported."
                     retry = {"Retry-After": str(RETRY_SECONDS)}
                     raise Problem(503, detail, code="import_timeout", headers=retry) from None
-                # A client that leaves ends it no more: the rows would be there, and cached answers without them.
+                # From here on, a client that leaves does not end it: cached answers would lack the rows.
                 committing = asyncio.create_task(self._commit(request, transaction, rows))
                 try:
                     await asyncio.shield(committing)
@@ -98,7 +99,7 @@ class Import:
         return HttpResponse(orjson.dumps(answer), content_type=content.JSON)
 
     async def _load(self, request: HttpRequest, transaction: LongTransaction) -> tuple[int, int]:
-        """The lines and the rows."""
+        """Stage, check and insert the rows; return the numbers of lines and of rows. Raises Problem."""
         load = Load(self.plan, transaction.connection)
         is_csv = (request.content_type or "").lower() == CSV
         try:
@@ -133,6 +134,7 @@ class Import:
             raise _refused(problem.status, faults) from None
 
     async def _commit(self, request: HttpRequest, transaction: LongTransaction, rows: int) -> None:
+        """Commit, log the write, and invalidate."""
         try:
             await transaction.commit()
         except OutcomeUnknown:
@@ -149,7 +151,7 @@ class Import:
             await sync_to_async(invalidate)(self.plan.model)
 
     def _explain(self, wrong: WrongLine) -> Iterator[Fault]:
-        """The faults of a line: those that a POST of it would have."""
+        """Yield the faults of a line, which are those that a POST of it would have."""
         if wrong.content is not None:
             for fault in self._read_again(wrong.content, wrong.refused):
                 yield self._fault(wrong.line, fault.parameter, fault.code, fault.detail)
@@ -162,7 +164,7 @@ class Import:
             )
 
     def _read_again(self, line: str | dict[str, str | None], refused: Sequence[str]) -> list[Fault]:
-        """The faults of a line that is wrong by itself, in which Postgres has refused these fields."""
+        """Return the faults of a line that is wrong by itself. Postgres has refused the values of `refused`."""
         said: list[Fault] = []
         has_fields = False
         try:
@@ -173,10 +175,10 @@ class Import:
             read(creation, body)
         except Problem as problem:
             said = problem.errors or [Fault(parameter="", code="malformed", detail=problem.detail)]
-        # Postgres refuses some spellings that this reader takes, and takes some in a cell that are none in JSON: 007.
+        # Postgres refuses some spellings that this reader takes, and takes some in a cell that JSON lacks: 007.
         if has_fields and not isinstance(line, str):
             said = [each for each in said if each.parameter in refused or each.parameter not in self._cells]
-        if has_fields and len(said) < parameters.MAX_FAULTS:  # else the reader may have left some out
+        if has_fields and len(said) < parameters.MAX_FAULTS:  # else the reader may have left faults out
             named = {each.parameter.partition(".")[0] for each in said}
             others = [name for name in refused if name not in named]
             said += [Fault(parameter=name, code="malformed", detail=f"is {SPELLING}") for name in others]
@@ -188,7 +190,7 @@ class Import:
         return Fault(parameter=".".join(filter(None, (f"lines[{line}]", name))), code=code, detail=detail)
 
     def _json_of(self, cells: dict[str, str | None]) -> str:
-        """A line of CSV as the content of a POST."""
+        """Return a line of CSV as the content of a POST."""
         members = []
         for name, text in cells.items():
             cell = self._cells[name]
@@ -199,7 +201,7 @@ class Import:
             else:
                 value = json.dumps(text)
                 if cell.type == "jsonb":
-                    with suppress(ValueError, RecursionError):  # of a text that is no JSON
+                    with suppress(ValueError, RecursionError):  # the text is no JSON
                         json.loads(text)
                         value = text
             members += [f"{json.dumps(name)}:{value}"] if value else []

@@ -1,8 +1,8 @@
-"""The content of a write as a model of pydantic's, made from the resource's schema and the model's columns.
+"""The content of a write as a pydantic model, made from the resource's schema and the model's columns.
 
 The schema says how a field looks in JSON, as in answers; the column says which values it holds. So a value that is
-too long, too large or too precise is refused by its field's name, and Postgres is not asked. JSON is read strictly:
-"7" is no integer, and 1 is not true.
+too long, too large or too precise is refused with the name of its field, before Postgres is asked. JSON is read
+strictly: "7" is no integer, and 1 is not true.
 """
 
 import datetime
@@ -72,12 +72,13 @@ CODES = {
     "literal_error": "not_a_choice",
     "enum": "not_a_choice",
 }
-# Most of the moments of RFC 3339: others, such as the 29th of February, need a calendar. A year from 9000 on may be
-# the year 10000 in UTC.
+# Most of the moments of RFC 3339. Others need a calendar, such as the 29th of February; years from 9000 on are left
+# out, since the last may be the year 10000 in UTC.
 MOMENT = (
     r"^[1-8][0-9]{3}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
     r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$"
 )
+# Validators that Django adds by itself: _bounds has the same rules.
 BOUNDED = (
     DecimalValidator,
     MaxLengthValidator,
@@ -85,13 +86,13 @@ BOUNDED = (
     MinValueValidator,
     ProhibitNullCharactersValidator,
 )
-# pydantic makes all errors, of a quarter of a kB each, and all of `errors()`, of a kB each.
-MAX_VALUES = 10_000  # of content in which each fault is looked for
-MAX_ERRORS = 50_000  # that are named: as many as 1,000 items of 50 fields have
+# pydantic makes an object of 0.25 kB for each error, and errors() one of 1 kB for each.
+MAX_VALUES = 10_000  # values of content in which each fault is looked for
+MAX_ERRORS = 50_000  # errors of which the first are named: 1,000 items of 50 fields may have as many
 COLLECTIONS = ("list", "tuple", "set", "frozenset", "dict", "deque")
 # Types of values that psycopg writes as Postgres reads them.
 PLAIN = (str, int, float, Decimal, datetime.date, datetime.time, UUID)
-# Types that answers may have, and content not: what WHOLE and _moment make of it is never of theirs.
+# Types that answers may have but content may not: WHOLE and _moment never make values of them.
 UNREADABLE = ((models.IntegerField, Decimal), (models.DateTimeField, NaiveDatetime))
 
 
@@ -107,7 +108,7 @@ def content_of(
     optional: Iterable[str] = (),
     ignored: str = "",
 ) -> type[Content]:
-    """A model of a write's content. `optional` fields may be missing; `ignored` is the key's, which the path has."""
+    """Make a model of a write's content. `optional` fields may be missing; `ignored`, the key, may be anything."""
     fields: dict[str, Any] = {
         each: (kind_of(schema, each, column), None if each in optional else ...)
         for each, column in columns.items()
@@ -120,7 +121,7 @@ def content_of(
 def quick_of(
     schema: type[BaseModel], columns: Mapping[str, Column], *, name: str, optional: Iterable[str] = ()
 ) -> Any:
-    """The same as a dictionary, of the content that is usual."""
+    """Make a TypedDict for the usual form of the same content: see `is_quick` of `kind_of`."""
     fields: dict[str, Any] = {
         each: kind_of(schema, each, column, is_quick=True) for each, column in columns.items()
     }
@@ -132,14 +133,14 @@ def quick_of(
 
 
 def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: bool = False) -> Any:
-    """The type of a field's value, with its bounds.
+    """Return the type of a field's value, with its bounds.
 
-    What `is_quick` needs few functions of Python's: it takes no 7.0 for an integer, and of a decimal or a moment the
-    usual text, which it leaves to Postgres.
+    If `is_quick`, reading a value calls few Python functions: an integer may not be 7.0, and a decimal or a moment
+    must be a text of the usual form, which is left to Postgres.
     """
     info, field = schema.model_fields[name], column.field
     held, constraints, validators = _bounds(column)
-    # Numbers of content are read as decimals also where answers have floats: none of their digits is lost.
+    # Where answers have floats, content is read as decimals, so that no digit is lost.
     kind: Any = _exact(info.annotation) if held is Decimal else info.annotation
     described = Field(description=info.description, examples=info.examples)
     types = _types_in(kind)
@@ -158,7 +159,7 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
             metadata = [*info.metadata, written, *documented, *validators, described]
     if is_quick:
         metadata = [each for each in metadata if each != WHOLE]
-        # Postgres reads texts of the pattern as the field's type does. A field with rules of its own has none.
+        # Postgres reads a text of the pattern as the field's type does. A field with rules of its own has no pattern.
         pattern = ""
         rules: list[dict[str, Any]] = [
             getattr(each, "__dict__", {"rule": each})
@@ -180,9 +181,9 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
 
 @dataclass(frozen=True)
 class Written:
-    """Makes the value that is written, of the type `held` and within `bounds`, of what the schema's type has read.
+    """Turns a value that the schema's type has read into the one to write, of the type `held` and within `bounds`.
 
-    It is what the schema prints: of an enumeration's member its value, of a HttpUrl its text.
+    That is the value as the schema prints it: the value of an enumeration's member, the text of a HttpUrl.
     """
 
     held: Any
@@ -215,7 +216,7 @@ def _types_in(annotation: Any) -> list[Any]:
 
 
 def _exact(annotation: Any) -> Any:
-    """The same type with a Decimal in the place of a float."""
+    """Return the type with Decimal in place of float."""
     if get_origin(annotation) is Annotated:
         kind, *said = get_args(annotation)
         return Annotated[(_exact(kind), *said)]
@@ -225,7 +226,10 @@ def _exact(annotation: Any) -> Any:
 
 
 def _refuse(name: str, field: Any, held: Any, types: list[Any]) -> None:
-    """Raises ImproperlyConfigured for a type of which no content makes a value of the field."""
+    """Raise ImproperlyConfigured for a type, or a value of a Literal or an Enum, that the field can never have.
+
+    `held` is the type of the column's values.
+    """
     holds = TypeAdapter(held | None)
     for kind in types:
         values = get_args(kind) if get_origin(kind) is Literal else ()
@@ -243,7 +247,7 @@ def _refuse(name: str, field: Any, held: Any, types: list[Any]) -> None:
 
 
 def read(content: type[Content], body: bytes) -> dict[str, Any]:
-    """The values of the members that the content has. Raises Problem 422 with a fault for each that is wrong."""
+    """Return the values of the members that the content has. Raises Problem 422 with a fault for each wrong one."""
     validator = _hasty_of(content) if _is_long(body) else content.__pydantic_validator__
     try:
         return _values(validator.validate_json(body))
@@ -252,9 +256,9 @@ def read(content: type[Content], body: bytes) -> dict[str, Any]:
 
 
 class Items:
-    """The same of an array of `kind`, which is a model of content or the type of a value.
+    """Reads an array of `kind`, which is a model of content or the type of a value.
 
-    Nearly all arrays are flat, and then `quick` can read them, which for 1,000 products takes a third of the time.
+    Nearly all arrays are flat. The type `quick` can read these, in a third of the time for 1,000 products.
     """
 
     def __init__(self, kind: Any, quick: Any) -> None:
@@ -266,10 +270,10 @@ class Items:
         self.quick = _built(_stopping(TypeAdapter(list[quick], config=config).core_schema))
 
     def read_flat(self, body: bytes, most: int) -> list[Any] | None:
-        """The values of each item by name, or the value that it is; None of content that has to be read strictly.
+        """Return each item as a dictionary of values, or as a value; None if the content has to be read by `read`.
 
-        Without a backslash and without space, each `":` ends the name of a member: they are as many as the items
-        have, if no name comes twice.
+        Once spaces are removed, and if there is no backslash, each `":` ends the name of a member. If there are more
+        of these than the items have members, a name comes twice.
         """
         if any(text in body for text in (b"\\", b"NaN", b"Infinity")):
             return None
@@ -286,7 +290,7 @@ class Items:
         return found if 1 <= len(found) <= most and is_flat and members == known else None
 
     def read(self, body: bytes) -> list[Any]:
-        """The same of all content. Raises Problem 422 with a fault for each value that is wrong."""
+        """Return the items of any content, as `read_flat`. Raises Problem 422 with a fault for each wrong value."""
         is_long = self.names and _is_long(body)
         validator = _hasty_of(self.kind, is_array=True) if is_long else self.exact.validator
         try:
@@ -304,24 +308,27 @@ def _is_long(body: bytes) -> bool:
 
 @cache
 def _hasty_of(content: type[Content], *, is_array: bool = False) -> SchemaValidator:
-    """Reads long content, or a long array of it: of each list and dictionary in a field, the first fault is named."""
+    """Return a validator of long content, or of a long array of it.
+
+    It names only the first fault of each list and dictionary in a field.
+    """
     schema = _stopping(TypeAdapter(content).core_schema)
     return _built(core_schema.list_schema(schema) if is_array else schema)
 
 
 def _built(schema: CoreSchema) -> SchemaValidator:
-    """Without the validators that classes within it have already, whose lists go on."""
+    """Build a validator of a schema, without the prebuilt ones of its classes: lists do not stop at a fault there."""
     return SchemaValidator(schema, CoreConfig(strict=True), _use_prebuilt=False)
 
 
 def _stopping(part: Any) -> Any:
-    """A part of a schema of pydantic's, whose lists and dictionaries end at their first wrong value."""
+    """Return a part of a pydantic schema, with lists and dictionaries that stop at their first wrong value."""
     if isinstance(part, list):
         return [*map(_stopping, part)]
     if not isinstance(part, dict):
         return part
     ends = {"fail_fast": True} if part.get("type") in COLLECTIONS else {}
-    # A default is a value, maybe a dictionary, too.
+    # A default is a value, and no part of the schema, even if it is a dictionary.
     return {name: each if name == "default" else _stopping(each) for name, each in part.items()} | ends
 
 
@@ -353,7 +360,7 @@ def _problem(error: ValidationError, place_of: Callable[[Sequence[Any]], str]) -
 
 
 def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
-    """The type of a column's values, if they have bounds, or Any; then, for Annotated, bounds and validators."""
+    """Return the type of a column's values, or Any without bounds; then, for Annotated, bounds and validators."""
     field = target_of(column.related or column.field)
     held: Any = Any
     bounds: list[Any] = []
@@ -362,7 +369,7 @@ def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
         low, high = BaseDatabaseOperations.integer_field_ranges[field.get_internal_type()]
         held, bounds, validators = int, [Field(ge=low, le=high)], [WHOLE]
     elif isinstance(field, models.DecimalField):
-        # Answers have texts, since not all clients keep a number's digits; of clients, numbers are taken, too.
+        # Answers have texts, since not all clients keep the digits of a number. Content may have numbers, too.
         most = 10 ** (field.max_digits - field.decimal_places) - 10**-field.decimal_places
         number = {"type": "number", "minimum": -most, "maximum": most}
         held, bounds = Decimal, [Field(max_digits=field.max_digits, decimal_places=field.decimal_places)]
@@ -380,7 +387,7 @@ def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
         held = str
         bounds = [Field(min_length=least, max_length=field.max_length, json_schema_extra=extra)]
     if column.related:
-        return held, bounds, validators  # which row it names is the database's to say
+        return held, bounds, validators  # only the database knows which row the value names
     if values := choices_of(field):
         taken = {"enum": [*values, None] if field.null else values}
         validators += [AfterValidator(partial(_one_of, values)), WithJsonSchema(taken)]
@@ -391,7 +398,7 @@ def _bounds(column: Column) -> tuple[Any, list[Any], list[Any]]:
 
 
 def _whole(value: Any) -> Any:
-    """7.0 is an integer to JSON Schema, and to clients whose numbers are all floats."""
+    """Turn 7.0 into 7: it is an integer to JSON Schema, and to clients in which all numbers are floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -399,7 +406,7 @@ WHOLE = BeforeValidator(_whole)
 
 
 def _moment(value: Any) -> Any:
-    """As in parameters: all of RFC 3339."""
+    """Read a text as a moment in any form of RFC 3339, as parameters are read."""
     if not isinstance(value, str):
         return value
     try:
@@ -416,8 +423,8 @@ def _one_of(values: list[Any], value: Any) -> Any:
 
 
 def _kept(rules: list[Any], value: Any) -> Any:
-    """The validators of the model's field, which Postgres does not have. As in Django, none sees an empty text."""
-    if value not in (None, ""):  # no set: it may be a dict
+    """Run the validators of the model's field, which Postgres lacks. As in Django, they see no empty value."""
+    if value not in (None, ""):  # a tuple, since a set cannot look for a dict
         for rule in rules:
             try:
                 rule(value)

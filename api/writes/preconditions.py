@@ -1,7 +1,7 @@
-"""Conditional writes (RFC 9110, section 13): If-Match, by which no writer overwrites a change that it has not seen.
+"""Conditional writes (RFC 9110, section 13): with If-Match no writer overwrites a change that it has not seen.
 
-An entity tag is the digest of the row's JSON, so the statement that writes compares it with the row itself
-(ops/postgres/digests.py): there is no moment between the comparison and the write.
+An entity tag is the digest of the row's JSON. The statement that writes compares it with the row itself
+(ops/postgres/digests.py), so no other write comes between the comparison and the write.
 """
 
 import re
@@ -14,20 +14,20 @@ from ops.postgres.digests import DIGITS
 # A strong entity tag of a row, in any of its codings (api/cache/entry.py). Weak ones never match (section 13.1.1).
 TAG = re.compile(rf'(?<!W/)"([0-9a-f]{{{DIGITS}}})(?:-[a-z]+)?"')
 MAX_TAGS = 100
-NEVER = "-"  # no digest
+NEVER = "-"  # the digest of no row
 NO_ROW = "This request changes no row that there is already, and takes neither If-Match nor If-None-Match."
 
 
 def refuse(request: HttpRequest, detail: str = NO_ROW) -> None:
-    """Raises Problem 400 for If-Match and If-None-Match, which the request cannot keep: `detail` says why."""
+    """Raise Problem 400 if the request has If-Match or If-None-Match, which it cannot heed; `detail` says why."""
     if "HTTP_IF_MATCH" in request.META or "HTTP_IF_NONE_MATCH" in request.META:
         raise Problem(400, detail, code="unsupported_precondition")
 
 
 def seen(request: HttpRequest, *, is_required: bool = False) -> str | None:
-    """The digests that If-Match names, joined by commas; None without it, or for `*`, which any row matches.
+    """Return the digests that If-Match names, joined by commas; None if any row matches: without it, or for `*`.
 
-    Raises Problem 428 if the field is required and missing, 400 for If-None-Match, which no write here can keep.
+    Raises Problem 428 if the field is required and missing, 400 for If-None-Match, which no write here can heed.
     """
     fields = request.META  # `request.headers` is a copy of all fields, which takes 15 us to make
     if "HTTP_IF_NONE_MATCH" in fields:

@@ -5,8 +5,8 @@
     return await PRODUCT_WRITES.create(request)                # 201 with the row, or a Problem that names the fault
     return await PRODUCT_WRITES.change(request, product_id)    # 200; or 404, 412, 409, 422
 
-Each is one statement in one round trip, and its answer is the bytes that a GET would answer. Each leaves one line in
-the log, of the logger `api.audit`, with the route and the id, and never with the content.
+Each write is one statement in one round trip, and its answer has the bytes that a GET would answer. Each leaves one
+line of the logger `api.audit`, with the route and the id, and never with the content.
 """
 
 import logging
@@ -43,18 +43,17 @@ from ops.telemetry.logs import inform
 
 audit = logging.getLogger("api.audit")
 
-KEY = "path:key"  # the parameter of the row's primary key, which is no field's name
+KEY = "path:key"  # the parameter for the row's primary key; no field can have this name
 JSON_TYPE = content.JSON
-MAX_LOGGED_IDS = 100  # of one write
+MAX_LOGGED_IDS = 100  # ids in the line of one write
 
 
 class Writes:
-    """The commands of the rows of an item's listing, and their endpoints.
+    """The commands that write the rows of an item's listing, and the functions of their endpoints.
 
-    `fields` are those of the schema that clients may write: by default all that have a column, but for the key and
-    for the time of the write (`auto_now`, `auto_now_add`).
-    `defaults` are values or expressions for those that a POST may leave out, beside the model's own. With `strict`,
-    PATCH, PUT and DELETE need If-Match.
+    `fields` are the schema's fields that clients may write: by default all that have a column, except an automatic
+    key and the time of the write (`auto_now`, `auto_now_add`). `defaults` are values or expressions for fields that a
+    POST may leave out; they override the model's own. If `strict`, PATCH, PUT and DELETE need If-Match.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Writes:
         columns = self.update.columns
         optional = shown.keys() - self.insert.required
         self.documents = [name for name, column in columns.items() if isinstance(column.field, JSONField)]
-        # A client may send the key along, as it got it.
+        # A client may send the key back as it got it.
         self.ignored = self.key_name if self.key_name not in columns else ""
         self.creation = content_of(self.schema, shown, name=f"{prefix}Creation", optional=optional)
         self.patch = content_of(
@@ -101,7 +100,7 @@ class Writes:
 
     @cached_property
     def delete_(self) -> Delete:
-        """Made where it is used: it may be refused (ops/postgres/commands.py), and all other writes still work."""
+        """The command of DELETE, made at its first use: a model that does not allow it has all other writes."""
         return Delete(self.item.listing.rows.filter(pk=Param(KEY)), self.schema)
 
     async def create(self, request: HttpRequest) -> HttpResponse:
@@ -115,14 +114,14 @@ class Writes:
         return response
 
     async def change(self, request: HttpRequest, key: Any) -> HttpResponse:
-        """PATCH: 200 with the row. Members that are left out stay as they are (RFC 7396)."""
+        """PATCH: 200 with the row. Fields that the content leaves out stay as they are (RFC 7396)."""
         values = self._content(request, key, self.patch, (content.MERGE_PATCH, content.JSON))
         if faults := self.unmerged(values):
             raise invalid(faults)
         return self._answer(await self._run(request, self.update, values | self._row(request, key)))
 
     async def replace(self, request: HttpRequest, key: Any) -> HttpResponse:
-        """PUT: 200 with the row, of which the content has all fields. 404 for an unknown key: POST creates."""
+        """PUT: 200 with the row. The content must have all its fields. 404 for an unknown key: only POST creates."""
         values = self._content(request, key, self.replacement, (content.JSON,))
         return self._answer(await self._run(request, self.update, values | self._row(request, key)))
 
@@ -133,7 +132,10 @@ class Writes:
         return no_content()
 
     def unmerged(self, values: Mapping[str, Any], at: int | None = None) -> list[Fault]:
-        """The JSON objects among a patch's values, which would have to be merged with the ones that there are."""
+        """Return a fault for each JSON object in a patch: it would have to be merged with the stored one.
+
+        `at` is the number of the item in a request of many.
+        """
         detail = "cannot be merged: PUT replaces it as a whole"
         return [
             Fault(parameter=name if at is None else place(at, name), code="unsupported_merge", detail=detail)
@@ -142,7 +144,7 @@ class Writes:
         ]
 
     def _is_object(self, name: str, value: Any) -> bool:
-        """Whether the field's JSON is an object. A value of a type that JSON lacks is printed to see it."""
+        """Whether the JSON of a value is an object. If JSON lacks the value's type, it is printed to find out."""
         if isinstance(value, dict | BaseModel):
             return True
         if isinstance(value, str | int | float | list | NoneType):
@@ -151,7 +153,7 @@ class Writes:
         return document.startswith("{")
 
     def _content(self, request: HttpRequest, key: Any, model: Any, types: tuple[str, ...]) -> dict[str, Any]:
-        """The values of the content, without the key."""
+        """Read the content; return its values without the key. Raises Problem, 422 if the key is not the path's."""
         parameters.refuse(request)
         values = read(model, content.read(request, model.model_fields, types))
         if self.ignored in values and str(values.pop(self.key_name)) != str(key):
@@ -159,11 +161,13 @@ class Writes:
         return values
 
     def _row(self, request: HttpRequest, key: Any) -> dict[str, Any]:
+        """Return the parameters that find the row. Raises Http404 and Problem."""
         return {KEY: self.item.parse(key), SEEN: preconditions.seen(request, is_required=self.strict)}
 
     async def _run(
         self, request: HttpRequest, command: Invalidating[Mapping[str, Any], Row], values: Mapping[str, Any]
     ) -> Row:
+        """Run a command. Raises a Problem for an error that is the client's fault."""
         try:
             return await write(request, command, values)
         except psycopg.Error as error:
@@ -183,16 +187,16 @@ class Writes:
 
 
 def no_content() -> HttpResponse:
-    """204: without a type, too."""
+    """204, without a Content-Type."""
     response = HttpResponse(status=204)
     del response["Content-Type"]
     return response
 
 
 def log_write(request: HttpRequest, **what: Any) -> None:
-    """The line of audit of a write that is committed: whose it was, and `what` rows, never what is in them.
+    """Log a write for the audit: method, route, the client's name, and the given fields, such as the rows' ids.
 
-    The route is spelled as in the lines of requests and in metrics.
+    The route is spelled as in the lines of requests and in metrics. The content of a row is never logged.
     """
     route = request_stats.template_of(request.resolver_match.route) if request.resolver_match else ""
     identity = getattr(request, "auth", None)  # as api/auth.py sets it
@@ -200,12 +204,12 @@ def log_write(request: HttpRequest, **what: Any) -> None:
     line = {"method": request.method, "route": route, **what, **client}
     if "".join(what.get("ids", ())).isdecimal():
         inform(audit, "written", line)
-    else:  # with keys that are texts, of which each may be a secret
+    else:  # keys that are texts may be secrets: this way looks for them
         structlog.get_logger(audit.name).info("written", **line)
 
 
 class Line:
-    """The line of a command, with the first of its rows' keys; with `outcome`, if nobody knows what came of it."""
+    """A hook that logs a command with the keys of its first rows; if its outcome is unknown, the line says so."""
 
     def __init__(self, request: HttpRequest, written: Row | Rows | None) -> None:
         self._request = request
@@ -223,13 +227,13 @@ class Line:
 
 
 async def write(request: HttpRequest, command: Invalidating[Values, Written], values: Values) -> Written:
-    """Run a command. In a transaction a foreign key's error is its own, too, which would be the COMMIT's."""
+    """Run a command and log it. In a transaction, foreign keys are checked with the command, not with the COMMIT."""
     if active():
         await fetch(IMMEDIATE, ())
     return await command.run(values, partial(Line, request))
 
 
 def names_of(command: Command[Any, Any]) -> Names:
-    """The names of the model's fields as clients know them."""
+    """Return a function from a field of the model to the name by which clients know it."""
     names = {column.field: name for name, column in command.columns.items()}
     return lambda field: names.get(field, field.name)

@@ -1,8 +1,7 @@
-"""Errors of the database that are the client's: each is a problem that names the field, and nothing was written.
+"""Turns errors of the database that are the client's fault into problems that name the field.
 
-The names come from the models: constraints in a model's Meta say which fields they are about, unique columns and
-foreign keys stand in Postgres's own words, `Key (slug)=(garden)`, and a value that Postgres cannot read is named by
-the parameter that it came in.
+A constraint in a model's Meta says which fields it is about. Postgres's message names the columns of unique columns
+and foreign keys, `Key (slug)=(garden)`. For a value that Postgres cannot read, it names the parameter.
 
 | SQLSTATE          | status, code           | code of the fault                                               |
 | ----------------- | ---------------------- | --------------------------------------------------------------- |
@@ -32,7 +31,7 @@ from ops.postgres.commands import NotWritten
 from ops.postgres.connection import OutcomeUnknown
 from ops.postgres.statement import Statement
 
-Names = Callable[[Any], str]  # of a model's field, as clients know it
+Names = Callable[[Any], str]  # from a model's field to the name that clients know
 
 UNIQUE, EXCLUSION, FOREIGN_KEY, CHECK, NOT_NULL = "23505", "23P01", "23503", "23514", "23502"
 DETAILS = {
@@ -65,13 +64,13 @@ def problem_of(
     statement: Statement | None = None,
     is_delete: bool = False,
 ) -> Problem | None:
-    """The answer to a write that failed, or None if the error is not the client's.
+    """Return the answer to a write that failed, or None if the error is not the client's.
 
-    `names` are those of a model's fields in the resource; without it, they are the model's. `statement` is the
-    compiled one that failed.
+    `names` returns the resource's name of a model's field, by default the field's own. `statement` is the compiled
+    statement that failed: it has the names of its parameters. `is_delete` tells whether the write was a delete.
     """
     state, diagnostics = error.sqlstate or "", error.diag
-    if not state and isinstance(error, psycopg.DataError):  # psycopg's own, of a NUL
+    if not state and isinstance(error, psycopg.DataError):  # psycopg itself refuses a NUL
         state = "22021"
     if state == FOREIGN_KEY and (is_delete or _is_referenced(diagnostics)):
         return Problem(409, "Other rows refer to this one.", code="still_referenced")
@@ -101,7 +100,7 @@ def problem_of(
 
 @dataclass(frozen=True)
 class Violation:
-    """What Postgres's diagnostics say of a constraint, for one that was broken without an error."""
+    """Stands in for Postgres's diagnostics where a constraint was found broken without an error."""
 
     schema_name: str
     table_name: str
@@ -111,13 +110,13 @@ class Violation:
 
     @classmethod
     def of(cls, model: type[Model], constraint: str) -> Self:
-        """Of a constraint of the model's table, whose name Django spells with a schema, or without."""
+        """Make one for a constraint of the model's table. Django may spell a schema before the table's name."""
         schema, _, table = model._meta.db_table.strip('"').rpartition('"."')
         return cls(schema, table, constraint)
 
 
 def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[Fault]:
-    """A fault for each field that a broken constraint is about, with `code`, or the constraint's own."""
+    """Return a fault for each field of a broken constraint, with the constraint's own code or else `code`."""
     detail = DETAILS[code]
     fields: Collection[Any] = ()
     if model := _model(diagnostics):
@@ -133,16 +132,16 @@ def faults_of(code: str, diagnostics: Any, names: Names | None = None) -> list[F
 
 
 def _model(diagnostics: Any) -> type[Model] | None:
-    """The model of the table in question, whose name Django spells with a schema, or without."""
+    """Return the model of the table in question, if any. Django may spell a schema before the table's name."""
     named = {model._meta.db_table.strip('"'): model for model in reversed(apps.get_models())}
     table = diagnostics.table_name or ""
     return named.get(f'{diagnostics.schema_name}"."{table}', named.get(table))
 
 
 def _fields(model: type[Model], constraint: Any, diagnostics: Any) -> list[Any]:
-    """The fields that a violated constraint is about."""
+    """Return the fields that a violated constraint is about."""
     fields: list[Any] = [*model._meta.concrete_fields]
-    if diagnostics.column_name:  # not null
+    if diagnostics.column_name:  # NOT NULL
         return [field for field in fields if field.column == diagnostics.column_name]
     named: set[str] = set()
     if constraint is not None:
@@ -156,7 +155,7 @@ def _fields(model: type[Model], constraint: Any, diagnostics: Any) -> list[Any]:
     if key := KEY.search(diagnostics.message_detail or ""):
         words = {*re.findall(r"\w+", key[1])}
         return [field for field in fields if field.column in words]
-    # The check of a PositiveIntegerField, which Postgres has named.
+    # The check of a PositiveIntegerField has a name of Postgres's.
     table = diagnostics.table_name
     return [f for f in fields if diagnostics.constraint_name == _made_name(table, f.column, "check")]
 
@@ -173,7 +172,7 @@ def _names_in(expression: Any) -> set[str]:
 
 
 def _made_name(table: str, column: str, label: str) -> str:
-    """As Postgres's makeObjectName: the longer of the two is cut until all fits."""
+    """Return a name as Postgres's makeObjectName does: the longer of table and column is cut until the name fits."""
     while len(f"{table}_{column}_{label}".encode()) > MAX_IDENTIFIER_BYTES:
         table, column = (
             (table[:-1], column) if len(table.encode()) > len(column.encode()) else (table, column[:-1])
@@ -182,7 +181,7 @@ def _made_name(table: str, column: str, label: str) -> str:
 
 
 def _is_referenced(diagnostics: Any) -> bool:
-    """Whether the key that an error names is one that other rows refer to, not one that this row refers to."""
+    """Whether a foreign key's error is about rows that refer to this one, not about a row that this one names."""
     key = KEY.search(diagnostics.message_detail or "")
     model = _model(diagnostics)
     columns = {field.column for field in model._meta.concrete_fields if field.is_relation} if model else set()
@@ -212,7 +211,7 @@ def handle_errors(api: NinjaAPI) -> None:
 
 
 def place(at: int, name: str = "") -> str:
-    """How a fault names an item of a request, from 0, and its field."""
+    """Return the name of an item, counted from 0, and of its field in a fault: `items[17].low_price`."""
     return f"items[{at}].{name}" if name else f"items[{at}]"
 
 

@@ -1,16 +1,17 @@
-"""Admission control: a worker takes as many requests at a time as it can answer in time, and refuses others at once.
+"""Admission control: a worker computes as many requests at once as it can answer in time, and refuses the others.
 
-Without it, each request that comes makes all others later, until none is answered in time: at ten times of what a
-worker can do, one in ten of its answers came within a second. A refusal is 503 `overloaded` with Retry-After.
+Without it, each new request delays all others, until none is answered in time: at ten times the capacity of a worker,
+one in ten of its answers came within a second. A refusal is 503 `overloaded` with Retry-After.
 
 A request counts from the end of its content to the beginning of its answer (ops/asgi/stock.py), so a client that
-sends or reads slowly takes nobody's place. Most refusals are made where the request is parsed (ops/gunicorn/wire.py),
-which costs a twentieth of an answer. There, probes are not refused, nor pages that the wire has or had lately. The
-layer refuses what has to be computed after all. One turn of the event loop may read hundreds of requests before the
-first of them gets to the layer, so the wire counts those that it lets pass in a turn.
+sends or reads slowly takes no place from others. Most refusals are made where the request is parsed
+(ops/gunicorn/wire.py), at a twentieth of the cost of an answer. The wire refuses no probe, and no page that it has
+ready or had ready lately. The layer `Admission` refuses those requests that have to be computed after all. One turn
+of the event loop may read hundreds of requests before the first of them gets to the layer, so the wire counts the
+requests that it lets pass in a turn.
 
-The limit follows the queues that stand in a worker: the lag of its event loop, and the wait of quick statements for
-a connection to Postgres that others use. The longer of the two counts:
+The limit follows two queues in a worker: the lag of its event loop, and the wait of quick statements for a connection
+to Postgres that other statements use. The longer of the two waits counts:
 
 | if the wait is | and a request was refused since the last look | then the limit |
 | --- | --- | --- |
@@ -18,11 +19,12 @@ a connection to Postgres that others use. The longer of the two counts:
 | under half of it | yes | rises by one, to MOST at most |
 | otherwise | | stays |
 
-It is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6), by as
-much as the wait is too long: half as many requests wait half as long (Little, 1961, doi 10.1287/opre.9.3.383). Its
-signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in Netflix concurrency-limits, takes a
-slow database for overload, and one limit for endpoints of 1 ms and of 300 ms has no latency to compare with. A slow
-database is no overload: a statement that is not quick does not count, nor does the wait for a server that is away.
+This is additive increase and multiplicative decrease (Chiu and Jain, 1989, doi 10.1016/0169-7552(89)90019-6). The
+limit falls by the factor by which the wait is too long, since half as many requests wait half as long (Little, 1961,
+doi 10.1287/opre.9.3.383). The signal is a standing queue, as in CoDel (RFC 8289). A gradient of latencies, as in
+Netflix concurrency-limits, would take a slow database for overload, and one limit for endpoints of 1 ms and of 300 ms
+has no latency to compare with. A slow database is no overload: neither a slow statement nor the wait for a server
+that is away counts.
 
 ADMISSION_LIMIT fixes the limit instead.
 """
@@ -48,15 +50,17 @@ from ops.telemetry.metrics import metrics
 from ops.telemetry.stopwatch import UNMATCHED, current
 
 FIRST, LEAST, MOST = 64, 8, 512  # requests
-ENOUGH = 4  # active requests, from which on another is begun only if its client is still there
-# Of the limit, on top of it: for writes, and for pages that are computed for the cache, since many clients get them.
+ENOUGH = 4  # active requests; from this number on, another begins only if its client is still there
+# The share of the limit that is added to it for writes, and for pages that are computed for the cache, since many
+# clients get them.
 KEPT_SHARE = 0.25
-LOOK_SECONDS = 0.02  # between two looks
-# Seconds, on average. At 2 to 10 times the capacity of one worker, 0.02 let p99 be 33 to 62 ms, 0.015 28 to 41, with
-# as many answers; 0.005 refused 30 % of the requests of 32 connections where other processes kept the cores busy.
+LOOK_SECONDS = 0.02  # seconds between two looks
+# Seconds that requests may wait, smoothed. At 2 to 10 times the capacity of one worker, p99 was 33 to 62 ms for 0.02
+# and 28 to 41 ms for 0.015, for the same number of answers; 0.005 refused 30 % of the requests of 32 connections
+# where other processes kept the cores busy.
 MAX_WAIT_SECONDS = 0.015
 SMOOTHING = 0.2  # the weight of the newest look
-LEAST_FACTOR = 0.5  # of the limit before, at a look
+LEAST_FACTOR = 0.5  # a look leaves at least this share of the limit
 RETRY_AFTER = b"retry-after", b"1"
 READS = frozenset(("GET", "HEAD", "OPTIONS"))
 
@@ -66,26 +70,26 @@ SHED = request_stats.SHED.labels("overload")
 
 
 class Limit:
-    """How many requests this worker computes at a time, at most, and how many it does."""
+    """The most requests that this worker computes at once, and the number that it computes now."""
 
     def __init__(self) -> None:
         self.limit, self.least, self.most = FIRST, LEAST, MOST
         self.active = 0  # requests that are being computed
-        self.begun = 0  # requests that have been computed, or are being, since the start
+        self.begun = 0  # requests that the handler has begun, since the start
         self._coming = 0  # requests that found a place in this turn of the event loop, and are not active yet
-        self._refused = self._refused_before = 0  # since the last look, and between that and the one before
+        self._refused = self._refused_before = 0  # since the last look; in the interval before it
         self._wait = 0.0
 
     def find_place(self) -> bool:
-        """Whether there is a place for another request, which then counts as coming until the turn ends.
+        """Whether there is a place for another request. The request then counts as coming until the turn ends.
 
-        While none has been refused lately, it does not count: it may need no computing.
+        If no request was refused lately, it is not counted, since it may need no computing.
         """
         if self.active + self._coming >= self.limit:
             return False
         if self._refused or self._refused_before:
             if not self._coming:
-                # The tasks of these requests come next: then they are active, or wait for Redis or content.
+                # The tasks of these requests run next: each is then active, or waits for Redis or for its content.
                 asyncio.get_running_loop().call_soon(self._end_turn)
             self._coming += 1
         return True
@@ -94,7 +98,7 @@ class Limit:
         self._coming = 0
 
     def has_place(self, *, is_kept: bool = False) -> bool:
-        """Whether there is a place for a request that has to be computed. Some are kept."""
+        """Whether there is a place for a request that has to be computed. `is_kept` adds KEPT_SHARE to the limit."""
         return self.active < self.limit * (1 + KEPT_SHARE * is_kept)
 
     def count_refusal(self) -> None:
@@ -119,9 +123,9 @@ metrics.register(admission.sample)
 
 
 class Admission:
-    """The layer behind the page cache: a cached answer does not come so far.
+    """The layer behind the page cache, which refuses a request if there is no place. Cached answers do not reach it.
 
-    Where there is no page cache, this is the last layer that the wire asks (ops/asgi/hits.py): it has nothing ready.
+    `ready` is empty: without a page cache, the wire looks for ready answers here (ops/asgi/hits.py).
     """
 
     ready: Mapping[bytes, Any] = MappingProxyType({})
@@ -145,7 +149,7 @@ class Admission:
 
 @asynccontextmanager
 async def control_admission() -> AsyncIterator[None]:
-    """Look at the wait for the lifespan of a worker; settings.ADMISSION_LIMIT may fix the limit."""
+    """Adapt the limit to the waits, for the lifespan of a worker. settings.ADMISSION_LIMIT may fix it instead."""
     if settings.ADMISSION_LIMIT:
         admission.limit = admission.least = admission.most = settings.ADMISSION_LIMIT
     looking = asyncio.create_task(_look())

@@ -1,4 +1,4 @@
-"""An answer in one piece, sent by the shortest way that its `send` has.
+"""Sends an answer in one piece, by the shortest way that the given `send` has.
 
 Two ASGI messages cost uvicorn 5 us: it searches the name and the value of each field for forbidden
 characters, and writes twice. Here the head is put together at once, searched once, and written with the body: 2 us.
@@ -13,18 +13,19 @@ from ops.asgi.types import Application, Fields, Message, Receive, Scope, Send
 
 CONTROLS = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 NOT_MODIFIED = 304
-UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # uvicorn acts on them
+UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # fields that uvicorn acts on
 
 
 class Defaults:
-    """Header fields of every answer that has no field of such a name itself; as lines, too, ready to be written."""
+    """Header fields that each answer gets unless it has a field of the same name. `lines` are the fields as bytes."""
 
     __slots__ = ("fields", "lines", "may_be_added", "names")
 
     def __init__(self, fields: Sequence[tuple[bytes, bytes]] = (), *, may_be_added: bool = False) -> None:
-        """Names are in lower case. Raises ValueError for a control character, which is not looked for later.
+        """Names in `fields` are in lower case. Raises ValueError for a control character: later, none is looked for.
 
-        `may_be_added` says that a layer may add such a field to a hit (ops/asgi/hits.py).
+        `may_be_added`: a layer may itself put a field of one of these names on a hit, so each hit is searched for
+        them (ops/asgi/hits.py).
         """
         self.fields, self.may_be_added = fields, may_be_added
         self.names = frozenset(name for name, _ in fields)
@@ -33,14 +34,14 @@ class Defaults:
             raise ValueError(f"A header field of every answer has a control character: {fields!r}")
 
     def of(self, status: int) -> "Defaults":
-        """Those of an answer with this status.
+        """Return the defaults of an answer with this status.
 
-        A 304 has none: what it has replaces the fields of the answer that it confirms (RFC 9111, 3.2).
+        A 304 has none: its fields replace those of the stored answer that it confirms (RFC 9111, 3.2).
         """
         return NONE if status == NOT_MODIFIED else self
 
     def missing(self, fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-        """Those that an answer with these fields lacks."""
+        """Return the default fields that an answer with `fields` lacks."""
         own = {name.lower() for name, _ in fields}
         return [field for field in self.fields if field[0] not in own]
 
@@ -53,8 +54,9 @@ def send_answer(
 ) -> Awaitable[None]:
     """Send a whole answer: status, header fields, content.
 
-    If `send` is a method of an object that also has a method `send_answer(status, fields, body)`, that one is called.
-    So a layer that replaces `send` by its own gets the answer in one piece, too.
+    `defaults` are added to `fields`. If `send` is a method of an object that also has a method
+    `send_answer(status, fields, body)`, that method is called: so a layer that replaces `send` gets the answer in one
+    piece, too.
     """
     defaults = defaults.of(status)
     sender = getattr(send, "__self__", None)
@@ -67,7 +69,7 @@ def send_answer(
 
 
 class TwoMessages:
-    """A layer that hides the server's `send` from `send_answer`, which then sends two messages: for RUNTIME=stock."""
+    """A layer for RUNTIME=stock. It hides the server's `send`, so that `send_answer` sends two messages."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -93,7 +95,7 @@ class Adding:
         await self._send(message)
 
     def send_answer(self, status: int, fields: Fields, body: bytes) -> Awaitable[None]:
-        """Both messages at once."""
+        """Send a whole answer in one piece, with the fields added."""
         return send_answer(self._send, status, [*fields, *self._fields], body)
 
 
@@ -105,7 +107,7 @@ async def _in_two(send: Send, status: int, fields: Fields, body: bytes) -> None:
 async def _in_one(
     cycle: RequestResponseCycle, status: int, fields: Fields, body: bytes, defaults: Defaults
 ) -> None:
-    """Write head and body at once, unless something about the answer is unusual."""
+    """Write head and body at once; if anything about the answer is unusual, give uvicorn two messages."""
     lowered = [(name.lower(), value) for name, value in fields]  # as uvicorn does
     names = dict(lowered)
     lines = [b"%b: %b\r\n" % field for field in (*cycle.default_headers, *lowered)]

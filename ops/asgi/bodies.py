@@ -1,12 +1,12 @@
-"""Refuses a request's content for an unknown path, a method that the route lacks, or its size; unread where it can.
+"""Refuses a request with content, unread if possible, if its path or method is unknown or the content too large.
 
 Django reads a whole body, into memory and then to disk, before it looks at the path. This layer stands directly
-before Django's handler, resolves the route of a request that has content, and lets the content through as far as the
-view's limit. A client that expects `100 Continue` gets none for a refused request, since a server sends it at the
-first receive.
+before Django's handler, resolves the route of a request that has content, and lets the content through up to the
+view's limit. A client that expects `100 Continue` gets none if its request is refused unread, since a server sends it
+at the first receive.
 
-The content of a view with @streamed_body is the view's to read, piece by piece, as it comes: the handler, whichever
-it is, sees a request without content, and the layer counts what the view reads.
+A view with @streamed_body reads its content itself, piece by piece, as it comes: the handler, lean or stock, sees a
+request without content, and the layer counts the bytes that the view reads.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from ops.telemetry.stopwatch import current
 View = TypeVar("View", bound=Callable[..., Any])
 
 CONTENT = frozenset((b"content-length", b"transfer-encoding"))
-# Seconds for which the content of a refused request is read on and thrown away. A socket that is closed with unread
-# data is reset, and a reset may overtake the answer; a client that reads while it writes needs one round trip.
+# Seconds for which further content of a refused request is read and thrown away. A socket that is closed with unread
+# data is reset, and the reset may overtake the answer; a client that reads while it writes needs one round trip.
 LINGER_SECONDS = 2.0
-# Seconds in which the handler ends a request whose client has left. Django's own and the lean one do it at once.
+# Seconds for the handler to cancel the view of a client that has left. Both handlers do it at once.
 LEFT_SECONDS = 5.0
-STREAM = "stream"  # in the scope of a request whose content is its view's to read
+STREAM = "stream"  # in a scope: the Stream of content that the view reads itself
 
 
 def body_limit(limit: int) -> Callable[[View], View]:
-    """Take content of up to `limit` bytes, in place of settings.BODY_LIMIT. Beside @cached, below the route.
+    """Let a view take content of up to `limit` bytes, not settings.BODY_LIMIT. Goes below the route, like @cached.
 
     Django keeps content beyond FILE_UPLOAD_MAX_MEMORY_SIZE on disk. `request.body` and form fields are read into
     memory as a whole, up to DATA_UPLOAD_MAX_MEMORY_SIZE; uploaded files may be as large as the limit.
@@ -52,9 +52,9 @@ def body_limit(limit: int) -> Callable[[View], View]:
 
 
 def streamed_body(view: View) -> View:
-    """Leave the content to the view: `async for piece in stream_of(request)`. Beside @body_limit, below the route.
+    """Let a view read its content: `async for piece in stream_of(request)`. Goes below the route, like @cached.
 
-    It is neither kept nor read ahead: the client waits for the view. Without a @body_limit it may have
+    The content is neither kept nor read ahead: the client waits for the view. Without a @body_limit, the limit is
     settings.IMPORT_LIMIT. `request.body` is empty.
     """
     view.streamed_body = True  # type: ignore[attr-defined]
@@ -67,15 +67,15 @@ def streams(view: Callable[..., Any]) -> bool:
 
 
 def limit_of(view: Callable[..., Any]) -> int:
-    """The bytes of content that a view takes at most."""
+    """Return the most bytes of content that a view takes."""
     limit: int = getattr(view, "body_limit", settings.IMPORT_LIMIT if streams(view) else settings.BODY_LIMIT)
     return limit
 
 
 class BodyLimit:
-    """The layer. A view that knows its methods tells them, with their limits, as its attribute `body_limits`.
+    """The layer. A view may have an attribute `body_limits`: its methods, each with its limit in bytes.
 
-    `streamed_bodies` are those methods of it that read their content themselves.
+    Its attribute `streamed_bodies` then names the methods that read their content themselves.
     """
 
     def __init__(self, application: Application) -> None:
@@ -83,7 +83,7 @@ class BodyLimit:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
-            if scope["http_version"] >= "2":  # where no field needs to tell of content
+            if scope["http_version"] >= "2":  # there, no field needs to announce content
                 return self._limit(scope, receive, send)
             for name, value in scope["headers"]:
                 if name in CONTENT and value != b"0":
@@ -121,7 +121,7 @@ class BodyLimit:
 
 
 class Refused(Exception):
-    """The problem that answers a request whose content is not read, or not to its end."""
+    """A problem that answers a request before its content was read to the end."""
 
     def __init__(self, status: int, code: str, detail: str, *fields: tuple[bytes, bytes]) -> None:
         super().__init__(detail)
@@ -134,9 +134,9 @@ def _too_large(limit: int) -> Refused:
 
 
 def _unread(scope: Scope, receive: Receive, send: Send) -> Send:
-    """A `send` for an answer before the end of the content, after which the server closes the connection.
+    """Return a `send` for an answer before the end of the content, after which the server closes the connection.
 
-    It sends the whole answer, reads on for a while, and only then ends it.
+    It sends the whole answer, drops further content for LINGER_SECONDS at most, and only then ends the answer.
     """
 
     async def send_and_read(message: Message) -> None:
@@ -161,28 +161,31 @@ def _unread(scope: Scope, receive: Receive, send: Send) -> Send:
 class Stream:
     """The content of one request, which its view reads.
 
-    Only the view takes pieces from the server. The handler, which listens for a client that leaves, hears of it from
-    here, and once the content has ended from the server itself.
+    Until the content has ended, only the view receives from the server, and the handler, which listens for the
+    client's leaving, hears of it from this object. After the end, the handler receives from the server.
 
     | the content    | a piece                      | then                                                    |
     | -------------- | ---------------------------- | ------------------------------------------------------- |
     | is to come     | comes                        | the view gets it; to come, or ended with the last one   |
-    |                | is one too many              | Refused 413                                             |
+    |                | exceeds the limit            | Refused 413                                             |
     |                | does not come in time        | Refused 408                                             |
-    |                | never comes: the client left | the handler hears of it, and cancels the view           |
+    |                | never comes: the client left | the handler hears of that, and cancels the view         |
     | has ended      |                              | the handler hears when the client leaves                |
     """
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit = receive, limit
         self._size = 0
-        # Whether its view is counted as work (ops/asgi/admission.py), which it is not while it waits for the client.
+        # Whether the handler counts the view as work (ops/asgi/admission.py), except while `__aiter__` waits.
         self.is_counted = False
         self._is_announced = self._has_left = False
         self._ended = asyncio.Event()  # the last piece has come, or the client has left
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The pieces. Raises Refused for too many bytes and for a client that is silent for too long."""
+        """Yield the pieces. Raises Refused for too many bytes and for a client that is silent for too long.
+
+        Raises RequestAborted LEFT_SECONDS after the client has left, unless the handler cancels the view before.
+        """
         seconds: float = settings.STREAM_PATIENCE_SECONDS
         while not self._ended.is_set():
             is_counted = self.is_counted
@@ -210,7 +213,7 @@ class Stream:
                 yield piece
 
     async def watch(self) -> Message:
-        """What the handler receives: empty content, then, if the client leaves, a disconnect."""
+        """The handler's `receive`: empty content first, then a disconnect when the client leaves."""
         if not self._is_announced:
             self._is_announced = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -218,7 +221,7 @@ class Stream:
         return {"type": "http.disconnect"} if self._has_left else await self._receive()
 
     def sender(self, scope: Scope, send: Send) -> Send:
-        """The handler's `send`: an answer before the end of the content closes the connection."""
+        """Return the handler's `send`. An answer that begins before the end of the content closes the connection."""
         chosen: Send | None = None
 
         async def send_answer(message: Message) -> None:
@@ -230,10 +233,10 @@ class Stream:
 
 
 async def stream_of(request: HttpRequest) -> AsyncIterator[bytes]:
-    """A request's content, in pieces, for a view with @streamed_body.
+    """Yield a request's content in pieces, for a view with @streamed_body.
 
-    Without a stream from the layer (there is no content, or Django's test client asks) it is `request.body`, in one
-    piece. Raises Refused, which the handler answers with its status, and RequestAborted if the client leaves.
+    Without a Stream of the layer (for a request without content, or of Django's test client), `request.body` is the
+    only piece. Raises Refused, which the handler answers with its status, and RequestAborted if the client leaves.
     """
     stream: Stream | None = getattr(request, "scope", {}).get(STREAM)
     if stream:
@@ -244,14 +247,14 @@ async def stream_of(request: HttpRequest) -> AsyncIterator[bytes]:
 
 
 def _limit_of_request(scope: Scope, method: str) -> tuple[int, bool]:
-    """The bytes of content that the view of a request takes, and whether it reads them itself.
+    """Return the most bytes of content that the view of a request takes, and whether the view reads them itself.
 
     Raises Refused for an unknown path or method.
     """
     try:
         match = routes.match_of(scope, path_info(scope))
     except Resolver404:
-        if settings.MIDDLEWARE:  # which may answer by itself, or choose another URL configuration
+        if settings.MIDDLEWARE:  # a middleware may answer by itself, or choose another URLconf
             return int(settings.BODY_LIMIT), False
         raise Refused(404, "not_found", "There is no such resource.") from None
     limits: Mapping[str, int] | None = getattr(match.func, "body_limits", None)

@@ -1,4 +1,4 @@
-"""The address of a client, behind the proxies that are trusted."""
+"""Finds the address of a client that is behind trusted proxies."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -8,12 +8,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from ops.asgi.types import Fields
 
 WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([^\]]*)\])(?::[0-9]{1,5})?")  # as some proxies write an address
-MAX_FORWARDED_BYTES = 2048  # of X-Forwarded-For; the hops next to this service are at its end
-IPV6_BITS = 64  # of an address: one client has all that follow them (RFC 6177)
+MAX_FORWARDED_BYTES = 2048  # at the end of X-Forwarded-For, where the hops next to this service are
+IPV6_BITS = 64  # of an address that identify a client, which has all addresses with these bits (RFC 6177)
 
 
 def parse(text: str) -> IPv4Address | IPv6Address | None:
-    """The address (IPv4 in IPv6 form becomes IPv4); None for another text, such as a socket's path."""
+    """Return the address in `text`, with IPv4 in IPv6 form as IPv4; None for other text, such as a socket's path."""
     try:
         ip = ip_address(text)
     except ValueError:
@@ -22,7 +22,7 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def trusted_in(networks: Iterable[IPv4Network | IPv6Network]) -> Callable[[str], bool]:
-    """Whether an address is in one of the networks; of the last thousand it is known."""
+    """Return a function that tells whether an address is in one of the networks, and remembers 1,024 results."""
     known = tuple(networks)
 
     @lru_cache(maxsize=1024)
@@ -34,10 +34,12 @@ def trusted_in(networks: Iterable[IPv4Network | IPv6Network]) -> Callable[[str],
 
 
 def address_of(headers: Fields, client: tuple[str, int] | None, is_trusted: Callable[[str], bool]) -> str:
-    """The peer's address, or the one that a trusted proxy names in X-Forwarded-For; empty for a unix socket's peer.
+    """Return the client's address: the peer's, or the one that a trusted peer names in X-Forwarded-For.
 
-    Of the addresses there it is the last that is no trusted proxy's, since a client can write any before it; the
-    first, if all are trusted.
+    The field is read from its end, up to the first address that belongs to no trusted proxy: a client can write any
+    address before that. Reading also stops at a part that is no address. The address read last counts.
+
+    Empty for the peer of a unix socket.
     """
     if not client or parse(client[0]) is None:
         return ""
@@ -58,6 +60,6 @@ def address_of(headers: Fields, client: tuple[str, int] | None, is_trusted: Call
 
 @lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
-    """The addresses that are one client's: an IPv4 address, or a network of IPv6."""
+    """Return the addresses that belong to one client: the IPv4 address itself, or its network of IPv6."""
     ip = parse(address)
     return str(ip_network((ip, IPV6_BITS), strict=False)) if isinstance(ip, IPv6Address) else str(ip)

@@ -1,7 +1,7 @@
 """CORS for browsers' cross-origin requests (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
-It stands outside of the page cache: a stored answer is shared, and the fields for one origin are added to
-it here. Cookies and other credentials that a browser sends by itself are not part of it: a key goes into a header.
+The layer stands outside of the page cache: a stored answer is shared, and the layer adds the fields for one origin.
+It does not allow cookies and other credentials that a browser sends by itself: a key goes into a header.
 """
 
 import re
@@ -20,10 +20,10 @@ EXPOSED = (
     b"Age, Cache-Status, ETag, Idempotency-Replayed, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
     b"Server-Timing, WWW-Authenticate, X-Request-Duration, X-Request-ID"
 )
-MAX_AGE_SECONDS = b"7200"  # how long a browser keeps a preflight's answer: the most that Chromium does
+MAX_AGE_SECONDS = b"7200"  # for a browser to keep a preflight's answer: the most that Chromium allows
 VARY = (b"vary", b"origin")
-# Names of header fields between commas: allowed as they are asked for, since none of them is a credential that a
-# browser adds by itself.
+# Names of header fields, between commas. All that a preflight asks for are allowed, since none of them is a
+# credential that a browser adds by itself.
 FIELD_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1024}")
 
 
@@ -71,7 +71,7 @@ class Cors:
         return self._lines.get(origin, self._lines[None])
 
     def _permit(self, origin: bytes | None) -> Fields:
-        """The fields of an answer to a page of this origin."""
+        """Return the CORS fields of an answer to a page of this origin: only Vary if it is not permitted."""
         if self._is_open:
             return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", EXPOSED)]
         if origin not in self._origins:

@@ -1,7 +1,7 @@
-"""Cancels a request whose client has left, at hardly any cost to one that is answered within milliseconds.
+"""Cancels a request after its client has left, at hardly any cost to a request that is answered within milliseconds.
 
-A request that has not begun yet asks before it does so (`has_left`), where others wait, too: of 2,000 clients that
-sent a request and left at once, 400 had it computed without that, 3 with it.
+While several requests are active, another one asks `has_left` before it begins: of 2,000 clients that sent a request
+and left at once, 400 had it computed without this question, 3 with it.
 """
 
 import asyncio
@@ -13,32 +13,32 @@ from django.core.exceptions import RequestAborted
 
 from ops.asgi.types import Receive, Scope
 
-# Seconds until a request is worth a second task, which listens to its client. A timer that is started and
-# cancelled costs 0.8 us; answers come before it is due even in a queue of 64 requests, and a view that is cancelled
-# this late has wasted little. With 5 ms, half the requests of a saturated worker started the task.
+# Seconds after which a request gets a second task, which listens for its client's leaving. A timer that is started
+# and cancelled costs 0.8 us; answers come before it is due even in a queue of 64 requests, and a view that is
+# cancelled this late has wasted little. At 5 ms, half the requests of a saturated worker started the task.
 LISTEN_AFTER_SECONDS = 0.05
 
-HAS_LEFT = "has_left"  # in the scope, by the HTTP edge: a function that asks the kernel
+HAS_LEFT = "has_left"  # in a scope, set by the HTTP edge: a function that asks the kernel
 
 
 def has_left(scope: Scope) -> bool:
-    """Whether the connection is lost, of which the event loop may not have heard yet."""
+    """Whether the connection is lost, even if the event loop has not heard of it. False without the HTTP edge."""
     return HAS_LEFT in scope and scope[HAS_LEFT]()
 
 
 async def answer_nobody() -> None:
-    """The answer to a client that has left."""
+    """Send nothing, since the client has left."""
 
 
 class DisconnectWatch:
-    """A context manager that leaves its block, silently, when the client has left.
+    """A context manager that cancels its block when the client has left, and then ends silently.
 
-    The block runs in the server's own task, so it is that task which is cancelled. A cancellation from elsewhere
-    (a deadline, the server's shutdown) passes through.
+    The block runs in the server's own task, so the watch cancels that task, and takes the cancellation back. A
+    cancellation from elsewhere (a deadline, the server's shutdown) passes through.
     """
 
     def __init__(self, listen: Callable[[Receive], Awaitable[None]], receive: Receive) -> None:
-        """`listen` raises RequestAborted once `receive` has returned that the client left."""
+        """`listen` raises RequestAborted once its argument, `receive`, has returned a disconnect."""
         self._listen, self._receive = listen, receive
         self._listener: asyncio.Task[None] | None = None
         self._cancelled = False
@@ -52,7 +52,7 @@ class DisconnectWatch:
         return self
 
     def start(self) -> None:
-        """Listen from now on: called by the timer, or at once for a view that is known to be slow."""
+        """Listen from now on. Called by the timer, or at once for a sync view."""
         if self._listener is None:
             self._listener = asyncio.create_task(self._cancel_on_disconnect())
 

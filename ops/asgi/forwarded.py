@@ -1,7 +1,8 @@
-"""The scheme by which a client has asked, where a proxy in front speaks TLS and says so in X-Forwarded-Proto.
+"""Takes the scheme of a request from X-Forwarded-Proto, set by a trusted proxy that speaks TLS with the client.
 
-`request.is_secure()`, absolute links, cookies and the fields of ops/asgi/security.py go by it. It counts if the peer
-is one of settings.TRUSTED_PROXIES, and if it is `https` or `http`, once: of a list nobody knows who wrote which part.
+`request.is_secure()`, absolute links, cookies and the fields of ops/asgi/security.py depend on the scheme. The field
+counts only from a peer in settings.TRUSTED_PROXIES, and only if there is exactly one, which says `https` or `http`:
+the parts of a list may be of different authors.
 """
 
 from collections.abc import Awaitable
@@ -17,7 +18,7 @@ SCHEMES = {b"http": "http", b"https": "https"}
 
 
 class ForwardedProto:
-    """Sets the scheme of each request that comes from a trusted proxy."""
+    """Sets the scheme of an HTTP request from a trusted proxy that names it in one valid X-Forwarded-Proto."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -35,7 +36,7 @@ class ForwardedProto:
         return True
 
     def _said(self, headers: Fields, client: tuple[str, int] | None) -> str:
-        """The scheme that a trusted proxy names; empty if none does."""
+        """Return the scheme that a trusted proxy names; empty if none does, or not in exactly one valid field."""
         if not client or not self._is_trusted(client[0]):
             return ""
         said = [value for name, value in headers if name == b"x-forwarded-proto"]

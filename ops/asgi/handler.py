@@ -1,12 +1,12 @@
 """Django's ASGI handler without the threads and tasks that an async request does not need.
 
-Django's handler starts and joins a thread for each request, which sends request_started and closes the response, and
-makes two more tasks. Here each comes only where it is used: a thread for sync code; the signal if it has other
-receivers than Django's, or connections are open; a watch for a client that leaves if the request takes long
-(docs/decisions/0007-lean-handler.md has the figures).
+For each request, Django's handler makes two more tasks, and starts and joins a thread, in which it calls the
+receivers of request_started and closes the response. Here a request gets only the parts that it uses: a thread for
+sync code; a signal if it has receivers besides Django's, or connections may be open; a watch for the client's leaving
+if the request takes long (docs/decisions/0007-lean-handler.md has the figures).
 
 asgiref starts the thread of a request at its first sync_to_async. Before that, no connection of the sync ORM can have
-been opened for it, so none has to be closed.
+been opened for the request, so none has to be closed.
 """
 # ruff: noqa: SLF001  asgiref's storage and the closers of a response have no public names: ops/checks/private_apis.py
 
@@ -39,14 +39,14 @@ from ops.asgi.stock import WITHOUT_CONTENT, StockASGIHandler
 from ops.asgi.types import Message, Receive, Scope, Send
 from ops.telemetry import stopwatch
 
-# Of a view, once: it takes 1 us.
+# Whether a view is a coroutine function, remembered, since to ask takes 1 us.
 _is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
-# Log handlers that return at once; mail, HTTP or syslog may not. FileHandler is a StreamHandler.
+# Log handlers that return at once; those for mail, HTTP or syslog may not. FileHandler is a StreamHandler.
 QUICK: tuple[type[logging.Handler], ...] = (logging.StreamHandler, logging.NullHandler)
 
 
 class LeanASGIHandler(StockASGIHandler):
-    """Django's handler, where a request costs only the things that it uses."""
+    """Django's handler, in which a request costs only the parts that it uses."""
 
     _middleware_chain: Any
     _view_middleware: Any
@@ -55,20 +55,20 @@ class LeanASGIHandler(StockASGIHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await super().__call__(scope, receive, send)  # refuses it
+            await super().__call__(scope, receive, send)  # raises ValueError
         async with ThreadSensitiveContext():
             try:
                 await self.handle(scope, receive, send)
             except BaseException:
-                # Ended before its signal could be sent: the connections of its thread go back to their pool, after
-                # the work that still runs there. Nothing is awaited, so nothing can cancel it.
+                # The request ended before its signal could be sent: the connections of its thread go back to their
+                # pool after the work that still runs in the thread. Nothing is awaited, so nothing can cancel this.
                 context = SyncToAsync.thread_sensitive_context.get()
                 if executor := SyncToAsync.context_to_thread_executor.get(context):
                     executor.submit(close_old_connections)
                 raise
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As Django's: read the body, send request_started if anybody hears it, have the view answer, and finish."""
+        """As Django's: read the body, send request_started if it has an effect, have the view answer, and finish."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:
@@ -91,7 +91,7 @@ class LeanASGIHandler(StockASGIHandler):
                 await self.finish(request, response)
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
-        """Spool only a body that is large or in parts: most requests have none."""
+        """As Django's, but spool only a body that is large or comes in parts: most requests have none."""
         message = await receive()
         body = message.get("body", b"")
         if (
@@ -108,7 +108,7 @@ class LeanASGIHandler(StockASGIHandler):
         return await super().read_body(receive_again)
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        if hasattr(request, "urlconf"):
+        if hasattr(request, "urlconf"):  # a middleware has set it
             match = super().resolve_request(request)
         else:
             match = request.resolver_match = routes.match_of(request.scope, request.path_info)  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ class LeanASGIHandler(StockASGIHandler):
         return match
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """As Django's. It logs an error response in a thread only if one of the log handlers may wait."""
+        """As Django's, then `complete`. An error response is logged in a thread only if a log handler may wait."""
         set_urlconf(settings.ROOT_URLCONF)
         response: Any = await self._middleware_chain(request)
         response._resource_closers.append(request.close)
@@ -137,7 +137,7 @@ class LeanASGIHandler(StockASGIHandler):
         return self.complete(request, response)
 
     async def _get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """As Django's, without what only middleware for views and sync views need."""
+        """As Django's, shortened if there is no middleware for views, exceptions or template responses."""
         if self._view_middleware or self._exception_middleware or self._template_response_middleware:
             return await super()._get_response_async(request)  # type: ignore[misc,no-any-return]
         match = self.resolve_request(request)
@@ -159,7 +159,7 @@ class LeanASGIHandler(StockASGIHandler):
         return response  # type: ignore[no-any-return]
 
     async def send_response(self, response: Any, send: Send) -> None:
-        """As StockASGIHandler's, without its loops for content in one piece."""
+        """As StockASGIHandler's, but content of one piece is sent without the loops over pieces."""
         stopwatch.respond()
         if (
             response.streaming
@@ -177,10 +177,11 @@ class LeanASGIHandler(StockASGIHandler):
         await send_answer(send, response.status_code, headers, content)
 
     async def finish(self, request: Any, response: Any) -> None:
-        """Close the response, if there is one, and send request_finished: in a thread where that matters.
+        """Close the response, if there is one, and send request_finished if that has an effect.
 
-        Closing could wait for a disk or run foreign code if there are uploaded files, closers besides the request's
-        own, which Django adds to each response, or an overridden close. Both arguments are None until they exist.
+        The response is closed in a thread if its closing may wait for a disk or run foreign code: if there are
+        uploaded files, an overridden close, or closers besides the request's own, which Django adds to each response.
+        `request` or `response` is None if it was not made.
         """
         may_block = getattr(request, "_files", None) or (
             response is not None
@@ -202,17 +203,18 @@ class LeanASGIHandler(StockASGIHandler):
                     pass
             response._resource_closers.clear()
             response.closed = True
-        # Django's own receivers of request_finished, but for connections.
+        # In place of Django's own receivers of request_finished; no connections are open.
         _urlconfs._storage._data.set(None)
         if _is_set(caches._connections):  # type: ignore[attr-defined]
             close_caches()
 
 
+# The entries of `signal.receivers` that are for the functions `own`.
 def _own(signal: Signal, *own: object) -> list[object]:
     return [receiver for receiver in signal.receivers if receiver[1]() in own]
 
 
-# Django's own receivers, as it connected them: a signal that has just these reaches nothing else.
+# Django's own receivers, as it connected them: a signal with only these reaches nothing else.
 OWN = {
     request_started: _own(request_started, reset_queries, close_old_connections),
     request_finished: _own(request_finished, close_old_connections, reset_urlconf, close_caches),
@@ -220,15 +222,15 @@ OWN = {
 
 
 def _concerns(signal: Signal) -> bool:
-    """Whether the signal would have an effect now: it has other receivers than Django's, or there may be connections.
+    """Whether the signal would have an effect now: it has receivers besides Django's, or connections may be open.
 
     Django's own receivers close the connections that sync code has opened. Sync code runs in the request's thread, or
-    in one that waits for this code (async_to_sync).
+    in a thread that waits for this coroutine (async_to_sync).
     """
     if signal.receivers != OWN[signal]:
         if {*signal.receivers} != {*OWN[signal]}:
             return True
-        # Django's test client disconnects a receiver and connects it again: another order is no other receiver.
+        # Django's test client disconnects a receiver and connects it again: only the order has changed.
         OWN[signal] = [*signal.receivers]
     context = SyncToAsync.thread_sensitive_context.get(None)
     return context in SyncToAsync.context_to_thread_executor or _is_set(AsyncToSync.executors)
@@ -237,6 +239,6 @@ def _concerns(signal: Signal) -> bool:
 def _is_set(local: Local) -> bool:
     """Whether `local` may hold a value in this context.
 
-    hasattr raises, formats and catches an error where it holds none: 2 us, a tenth of Django's cost of a request.
+    If it holds no value, hasattr raises, formats and catches an error: 2 us, a tenth of Django's cost of a request.
     """
     return local._storage._data.get(None) is not None

@@ -1,4 +1,4 @@
-"""HEAD is GET without the content (RFC 9110, section 9.3.2), for every endpoint and without its doing."""
+"""Answers HEAD as GET without the content (RFC 9110, section 9.3.2); no endpoint has to do anything for it."""
 
 from collections.abc import Awaitable
 
@@ -7,7 +7,7 @@ from asgiref.sync import markcoroutinefunction
 from ops.asgi.hits import Hit, pure
 from ops.asgi.types import Application, Message, Receive, Scope, Send
 
-HEAD = "head"  # in the scope of a HEAD request, which is a GET to all others: its content need not be made
+HEAD = "head"  # in the scope of a HEAD request, which the layers within see as a GET: its content need not be made
 
 
 class Head:
@@ -24,13 +24,13 @@ class Head:
 
     @pure
     def admits(self, hit: Hit) -> bool:
-        """A hit is answered to HEAD, without its content."""
+        """Admit every request; the answer to a HEAD is sent without its content."""
         hit.head_only = hit.method == "HEAD"
         return True
 
 
 def without_content(send: Send) -> Send:
-    """A `send` that leaves the content out."""
+    """Return a `send` that leaves the content out."""
 
     async def send_head(message: Message) -> None:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)

@@ -1,30 +1,33 @@
-r"""The effect of the layers around the page cache on an answer that is written without calling them.
+r"""How the layers around the page cache declare their effect on an answer that is written without calling them.
 
-The wire (ops/gunicorn/wire.py) answers a fresh hit where the request is parsed. So that nothing which a layer
-promises is skipped there, a layer says what it does to a hit:
+The wire (ops/gunicorn/wire.py) answers a fresh hit where the request is parsed. So that no promise of a layer is
+skipped there, each layer declares its effect on a hit:
 
     class Tokens:
         def __init__(self, application: Application) -> None:
             self.application = application
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            ...                                       # every request but a hit
+            ...                                       # called for every request but a hit
 
         def admits(self, hit: Hit) -> bool:           # False: the layers are called instead
             return is_known(hit.headers)
 
-        def fields(self, hit: Hit) -> bytes:          # if it adds header fields: their lines
+        def fields(self, hit: Hit) -> bytes:          # if the layer adds header fields: their lines
             return b"x-frame-options: DENY\r\n"
 
-        def sent(self, hit: Hit) -> None:             # if it counts or logs: the answer was written
+        def sent(self, hit: Hit) -> None:             # if the layer counts or logs: called after the answer
             ...
 
-A layer with an attribute `defaults`, by the request's scheme, adds these fields to every answer that lacks them
-(ops/asgi/security.py). Each hit is searched for them if a layer within adds fields, 2 us, unless that layer has an
-attribute `field_names` with all names that it may add, and they are others.
-`admits = always` is for a layer that does nothing to a hit. A layer that defines `__call__` without `admits`, or that
-names the next application otherwise than `application`, switches the wire off: a hit then passes every layer, at two
-thirds of the speed. `manage.py check` names that layer (ops.W070).
+The attribute `defaults` of a layer, a `Defaults` for each scheme, has fields for every answer that lacks them
+(ops/asgi/security.py). If that layer or one within it has `fields`, each hit is searched for fields of these names,
+which takes 2 us. The search is left out if all these layers have an attribute `field_names`, a set of all names that
+they may add, and no name of the defaults is among them.
+
+`admits = always` is for a layer that admits every hit. A layer that defines `__call__` without `admits`, or that
+keeps the next application under another name than `application`, switches the wire off: a hit then passes every
+layer, at two thirds of the speed. `manage.py check --deploy` names that layer (ops.W070), and so does the log at the
+start.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +41,10 @@ NO_DEFAULTS = {"http": NONE, "https": NONE}
 
 
 class Hit:
-    """A GET or HEAD request for an answer that is ready. Layers read it.
+    """A GET or HEAD request that the wire may answer, or refuse for overload, as the layers see it.
 
-    Head sets `head_only`, and ForwardedProto sets `scheme`.
+    A connection has one such object for all of its requests. The layers read it; only Head sets `head_only`,
+    ForwardedProto `scheme`, and Telemetry `seconds`.
     """
 
     __slots__ = (
@@ -50,14 +54,14 @@ class Hit:
     method: str
     target: bytes  # path and query as they came
     headers: Fields  # names in lower case
-    client: tuple[str, int] | None  # address and port
+    client: tuple[str, int] | None  # address and port; None for a unix socket
     scheme: str  # `http` or `https`
-    head_only: bool  # whether the answer goes without its content
+    head_only: bool  # whether the answer is sent without its content
     began: float  # when its first byte was read, by perf_counter
-    # Of the answer, for `sent`:
+    # The answer's, for `sent` to read:
     route: str  # the URL pattern that it is filed under
     status: int
-    seconds: float  # from the first byte read until it was put together
+    seconds: float  # from the first byte of the request until the answer was put together
 
 
 class Front(NamedTuple):
@@ -65,34 +69,35 @@ class Front(NamedTuple):
 
     ready: Mapping[bytes, Any]  # answers of the page cache (wire.Ready), by request target
     admits: Sequence[Callable[[Hit], bool]]  # outermost first, as requests meet them
-    admits_again: Sequence[Callable[[Hit], bool]]  # without the pure ones
-    fields: Callable[[Hit], bytes]  # of all layers, outermost last, as answers meet them
-    sent: Callable[[Hit], None]
+    # those that are not pure: for a request that equals the one before
+    admits_again: Sequence[Callable[[Hit], bool]]
+    fields: Callable[[Hit], bytes]  # returns the lines of all layers, outermost last, as answers meet them
+    sent: Callable[[Hit], None]  # calls that of each layer, outermost last
     defaults: Mapping[str, Defaults]  # of all answers, by the scheme of the request
-    silent: object  # the layer that does not say what it does to a hit: nothing is ready then
+    silent: object  # the layer that declares no effect on a hit, or None: if there is one, nothing is ready
 
 
 Admits = TypeVar("Admits", bound=Callable[[Any, Hit], bool])
 
 
 def pure(admits: Admits) -> Admits:
-    """Mark an `admits` that looks at the request alone: it is not asked again if a connection repeats itself."""
+    """Mark an `admits` that depends only on the request: it is not called again for an equal request."""
     admits.is_pure = True  # type: ignore[attr-defined]
     return admits
 
 
 def always(_layer: object, _hit: Hit) -> bool:
-    """The `admits` of a layer that does nothing to a hit."""
+    """The `admits` of a layer that admits every hit."""
     return True
 
 
 @lru_cache(maxsize=8)
 def front_of(application: object) -> Front:
-    """The layers of an application, from the one that the server calls to the one that has answers ready."""
+    """Return the layers of an application, from the one that the server calls to the one with ready answers."""
     layers: list[Any] = []
     layer: Any = application
-    # By the class that defines `__call__`: a wrapper that passes attributes on, or one by functools.wraps, has a
-    # `ready`, too.
+    # Attributes count only in the class that defines `__call__`: a wrapper that passes attributes on, or that
+    # functools.wraps made, has the `ready` of the layer that it wraps.
     while True:
         caller = next((kind for kind in type(layer).__mro__ if "__call__" in vars(kind)), object)
         if "ready" in vars(caller):
@@ -114,14 +119,14 @@ def front_of(application: object) -> Front:
 
 
 def silent_layer(application: object) -> str:
-    """The dotted name of the layer that switches the wire off, if there is one."""
+    """Return the dotted name of the layer that switches the wire off; empty if there is none."""
     silent = front_of(application).silent
     kind = silent if hasattr(silent, "__qualname__") else type(silent)
     return "" if silent is None else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _defaults(layers: Sequence[Any]) -> Mapping[str, Defaults]:
-    """Those of the layer that has some."""
+    """Return, by scheme, the defaults of the outermost layer that has some, with `may_be_added` set."""
     index = next((index for index, each in enumerate(layers) if hasattr(each, "defaults")), None)
     if index is None:
         return NO_DEFAULTS
@@ -138,12 +143,12 @@ def _defaults(layers: Sequence[Any]) -> Mapping[str, Defaults]:
 
 
 def _joined(fields: Sequence[Callable[[Hit], bytes]]) -> Callable[[Hit], bytes]:
-    """A function that returns the lines of all layers: the single one itself, since it runs at each hit."""
+    """Return a function that joins the lines of all layers; a single one as it is, since it runs at each hit."""
     return fields[0] if len(fields) == 1 else lambda hit: b"".join([each(hit) for each in fields])
 
 
 def _in_turn(sent: Sequence[Callable[[Hit], None]]) -> Callable[[Hit], None]:
-    """A function that calls all of them, or the single one itself."""
+    """Return a function that calls all functions of `sent`; a single one as it is."""
 
     def all_of_them(hit: Hit) -> None:
         for each in sent:

@@ -1,6 +1,6 @@
-"""Answers requests for other hosts with 400, before Django.
+"""Answers requests for hosts other than settings.ALLOWED_HOSTS with 400, before Django.
 
-Django checks the Host header only where something asks for it (`request.get_host()`), which a lean stack never does.
+Django checks the Host header only where code asks for it (`request.get_host()`); the code of a lean stack never does.
 """
 
 from collections.abc import Awaitable, Iterable
@@ -14,11 +14,11 @@ from ops.asgi.hits import Hit, pure
 from ops.asgi.problems import refuse
 from ops.asgi.types import Application, Receive, Scope, Send
 
-MAX_HOST_BYTES = 260  # of a Host header: a longer one names no host, and must not be remembered
+MAX_HOST_BYTES = 260  # of a Host header; a longer one names no host, and is not to be remembered
 
 
 class AllowedHosts:
-    """Lets requests through that have one Host header, of settings.ALLOWED_HOSTS."""
+    """Lets a request through if it has exactly one Host header, which names a host of settings.ALLOWED_HOSTS."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -35,7 +35,7 @@ class AllowedHosts:
 
 
 def are_allowed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether these header fields name one host, and it is one of ours."""
+    """Whether these header fields have exactly one Host, and it names a host of settings.ALLOWED_HOSTS."""
     hosts = [value for name, value in headers if name == b"host"]
     return len(hosts) == 1 and len(hosts[0]) <= MAX_HOST_BYTES and _is_allowed(hosts[0])
 

@@ -16,10 +16,12 @@ Resource = Callable[[], AbstractAsyncContextManager[object]]
 class Lifespan:
     """Holds `resources` while the worker serves `application`.
 
-    Each is entered in turn before the server accepts, and left in reverse order once it has drained. If one
-    fails to open, the earlier ones are closed again and the server stops with one line that names it.
+    The resources are opened in turn before the server accepts connections, and closed in reverse order once it has
+    drained. If a resource fails to open, the earlier ones are closed again, and the server stops with one line in the
+    log that names the failed resource.
 
-    A server without lifespan, as daphne is, gets answers without them, and a line in the log that says so.
+    Under a server without lifespan, such as daphne, requests are answered without the resources, and one line in the
+    log says so.
     """
 
     def __init__(self, application: Application, *resources: Resource) -> None:
@@ -30,7 +32,8 @@ class Lifespan:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hold the resources from start-up to shutdown, or serve a request.
 
-        A coroutine function: by that, servers recognise ASGI 3 (asgiref.compatibility.is_double_callable).
+        This is a coroutine function, since servers recognise ASGI 3 by that
+        (asgiref.compatibility.is_double_callable).
         """
         if scope["type"] != "lifespan":
             await self._serve(scope, receive, send)
@@ -56,7 +59,7 @@ class Lifespan:
             self._serve = self._serve_without_start
 
     async def _serve_without_start(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the first request of a server that has announced no start-up."""
+        """Serve the first request of a server that has announced no start-up, and count the worker as started."""
         self._serve = self.application
         readiness.started = True
         names = ", ".join(resource.__name__ for resource in self.resources)

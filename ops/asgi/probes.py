@@ -1,6 +1,7 @@
-"""/livez, /readyz and /healthz: answered before anything that a request needs, the Host header included.
+"""Answers the probes /livez, /readyz and /healthz before the layers that check and limit other requests.
 
-A probe comes with an address as its host. Liveness touches nothing: a restart mends no database.
+One of these layers would refuse a probe for its Host header, which has an address. /livez asks no other service,
+since a restart mends no database.
 """
 
 from collections.abc import Awaitable
@@ -19,8 +20,9 @@ from ops.telemetry.readiness import readiness
 from ops.telemetry.stopwatch import current
 
 PROBES = frozenset(("/livez", "/readyz", "/healthz"))
-METHODS = ("GET", "HEAD", "OPTIONS")  # the last is HAProxy's `option httpchk`, by default
-# The path that it requests so, and the one for the server as a whole (RFC 9110, 9.3.7).
+METHODS = ("GET", "HEAD", "OPTIONS")  # HAProxy's `option httpchk` sends OPTIONS by default
+# Targets that are answered as /readyz if the method is OPTIONS: that of HAProxy, and that for the server as a whole
+# (RFC 9110, 9.3.7).
 PINGS = frozenset(("/", "*"))
 
 
@@ -35,7 +37,7 @@ class Probes:
             return self.application(scope, receive, send)
         path = path_info(scope)
         if path in PINGS and scope["method"] == "OPTIONS":
-            is_preflight = any(name == b"origin" for name, _ in scope["headers"])  # of a browser
+            is_preflight = any(name == b"origin" for name, _ in scope["headers"])  # a browser sent it
             path = path if is_preflight else "/readyz"
         if path not in PROBES:
             return self.application(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457) from ASGI layers, which answer before Django does."""
+"""Makes problem details (RFC 9457), for ASGI layers that answer before Django, and for Django."""
 
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
@@ -12,7 +12,7 @@ from ops.asgi.types import Send
 from ops.telemetry.metrics import metrics
 from ops.telemetry.stopwatch import current
 
-# Where Python's names are older than RFC 9110 (3.11 and 3.12 have the names of RFC 4918 and RFC 7231).
+# Titles by RFC 9110, where Python 3.11 and 3.12 have the older names of RFC 4918 and RFC 7231.
 TITLES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
 CONTENT_TYPE = "application/problem+json"
@@ -22,25 +22,25 @@ PROBLEMS = metrics.counter("problems_total", "Error answers, by the code that th
 
 
 def count(code: str) -> None:
-    """To be called for each; the line that is logged of a failed request has its code, too."""
+    """Count a problem, and note its code for the log line of the request. To be called once for each problem."""
     PROBLEMS.labels(code).value += 1
     if watch := current.get():
         watch.code = code
 
 
 def title(status: int) -> str:
-    """The name of a status in RFC 9110: the same in every version of Python."""
+    """Return the name of a status in RFC 9110, the same in every version of Python."""
     return TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def not_allowed(methods: Collection[str]) -> tuple[str, str]:
-    """The detail of a 405 and its Allow field. `methods` are the view's; HEAD comes with GET (head.py)."""
+    """Return the detail of a 405 and its Allow field. `methods` are the view's; GET brings HEAD along (head.py)."""
     allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
     return f"This resource answers {allowed}.", allowed
 
 
 def encode(status: int, code: str, detail: str, **more: Any) -> bytes:
-    """The body of every error answer: `ProblemDetails` in the OpenAPI document. None in `more` is left out."""
+    """Return the body of an error answer, `ProblemDetails` in the OpenAPI document. None in `more` is left out."""
     details = {
         "type": "about:blank",
         "title": title(status),
@@ -54,7 +54,7 @@ def encode(status: int, code: str, detail: str, **more: Any) -> bytes:
 async def refuse(
     send: Send, status: int, code: str, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Answer with a problem."""
+    """Count a problem, and answer with it."""
     count(code)
     body = encode(status, code, detail)
     own = [
@@ -66,7 +66,7 @@ async def refuse(
 
 
 def response(status: int, code: str, detail: str) -> HttpResponse:
-    """The same, where Django sends it."""
+    """Count a problem, and return it as a response for Django to send."""
     count(code)
     body = encode(status, code, detail)
     return HttpResponse(body, status=status, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})

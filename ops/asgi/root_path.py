@@ -1,7 +1,7 @@
-"""The prefix under which clients reach the service, where a proxy takes it off before it passes a request on.
+"""Adds the prefix under which clients reach the service, if a proxy takes it off before it passes a request on.
 
-ASGI's name for it is `root_path`: links, redirects and the documentation's addresses begin with it, and `path_info`
-takes it off again where routes are looked up. A proxy may as well leave it on: then it is not added.
+ASGI's name for the prefix is `root_path`: links, redirects and the documentation's addresses begin with it, and
+`path_info` takes it off again where routes are looked up. If a proxy leaves the prefix on, it is not added again.
 """
 
 import re
@@ -14,19 +14,19 @@ from ops.asgi.clients import trusted_in
 from ops.asgi.hits import Hit, pure
 from ops.asgi.types import Application, Fields, Receive, Scope, Send
 
-# No part is only dots: a client would take it, and the part before it, off (RFC 3986, section 5.2.4).
+# No part is only dots, since a client would remove it, and for `..` the part before it, too (RFC 3986, 5.2.4).
 PREFIX = re.compile(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)+")
 MAX_PREFIX_BYTES = 200
 
 
 def path_info(scope: Scope) -> str:
-    """The request's path without the prefix."""
+    """Return the request's path without the prefix."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 class RootPath:
-    """Adds settings.ROOT_PATH to each request, or a trusted proxy's X-Forwarded-Prefix instead."""
+    """Sets the prefix of each HTTP request: a trusted proxy's X-Forwarded-Prefix, else settings.ROOT_PATH."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -49,7 +49,7 @@ class RootPath:
         return self._prefix(hit.headers, hit.client) == self._root_path
 
     def _prefix(self, headers: Fields, client: tuple[str, int] | None) -> str:
-        """A trusted proxy's X-Forwarded-Prefix, if it is one well-formed path, else the setting. `/` means none."""
+        """Return X-Forwarded-Prefix, if a trusted proxy sent one well-formed path, else ROOT_PATH. Empty for `/`."""
         said = [value for name, value in headers if name == b"x-forwarded-prefix"]
         if len(said) != 1 or len(said[0]) > MAX_PREFIX_BYTES or not client or not self._is_trusted(client[0]):
             return self._root_path

@@ -1,7 +1,7 @@
 """Finds the view of a path faster than Django, which takes 16 us for /api/products.
 
-A path without parameters is looked up in a dictionary; for others each route is one expression, and not an include
-and a pattern in turn.
+A path without parameters is looked up in a dictionary. For other paths, each route is one regular expression; Django
+matches each include, and then the pattern.
 """
 
 import re
@@ -17,9 +17,9 @@ from django.urls.resolvers import RoutePattern
 from ops.asgi.types import Scope
 from ops.telemetry.stopwatch import UNMATCHED, current
 
-MAX_PATHS = 1024  # that are remembered: each route without parameters has one, one by re_path() may have many
+MAX_PATHS = 1024  # that are remembered: a path() without parameters has one path, a re_path() may have many
 
-MATCH = "match"  # in a scope: the path and its view
+MATCH = "match"  # in a scope: a path and its match
 
 
 class Route:
@@ -28,10 +28,10 @@ class Route:
     def __init__(self, expression: str, converters: dict[str, Any]) -> None:
         self.find = re.compile(expression).match
         self.converters = converters
-        self.match: ResolverMatch | None = None  # of any path that it led to
+        self.match: ResolverMatch | None = None  # of the first path that it led to, to be copied for others
 
     def parameters(self, found: re.Match[str]) -> dict[str, Any] | None:
-        """The parameters of a path that was found, converted; None if a converter refuses one."""
+        """Return the converted parameters of a path that `find` has matched; None if a converter refuses one."""
         parameters: dict[str, Any] = found.groupdict()
         try:
             for name, converter in self.converters.items():
@@ -42,18 +42,21 @@ class Route:
 
 
 class Routes:
-    """What is known of a URLconf."""
+    """The routes of a URLconf, and the paths without parameters that it has resolved."""
 
     def __init__(self, resolver: URLResolver) -> None:
         self.paths: dict[str, ResolverMatch] = {}  # of routes without parameters
-        # In Django's order, up to the first pattern that is not a path(). Empty with USE_I18N, where patterns may
-        # change with the language.
+        # In Django's order, up to the first pattern that `_add` cannot take. Empty if USE_I18N is set, since patterns
+        # may then change with the language.
         self.routes: list[Route] = []
         if not settings.USE_I18N and str(resolver.pattern) == "^/":
             self._add(resolver, "/")
 
     def _add(self, resolver: URLResolver, prefix: str) -> bool:
-        """Add the patterns up to the first that is not a path(); False if there was one."""
+        """Add the patterns up to the first that is not a path() without extra arguments; False if there was one.
+
+        An include() with parameters or extra arguments ends the adding, too.
+        """
         for each in resolver.url_patterns:
             pattern: Any = each.pattern
             if type(pattern) is not RoutePattern:
@@ -79,7 +82,7 @@ def _routes_of(resolver: URLResolver) -> Routes:
 
 
 def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
-    """Like `resolver.resolve(path)`."""
+    """Return the same as `resolver.resolve(path)`, faster. Raises Resolver404."""
     known = _routes_of(resolver)
     if path in known.paths:
         return _copy(known.paths[path], kwargs=dict(known.paths[path].kwargs))
@@ -100,7 +103,7 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
 
 
 def route_of(path: str) -> str:
-    """The route of a path, if it is known here; else UNMATCHED, without asking Django."""
+    """Return the route of a path if it is known here; else UNMATCHED, without asking Django."""
     return _route_of(get_resolver(), path)
 
 
@@ -114,7 +117,7 @@ def _route_of(resolver: URLResolver, path: str) -> str:
 
 
 def match_of(scope: Scope, path: str) -> ResolverMatch:
-    """The view of a request for `path`, found once: layers that ask before the handler leave it in the scope."""
+    """Return the match of a request's path, which is looked up once and kept in the scope. Raises Resolver404."""
     known: tuple[str, ResolverMatch] | None = scope.get(MATCH)
     if known is None or known[0] != path:
         known = scope[MATCH] = path, resolve(get_resolver(), path)
@@ -124,7 +127,7 @@ def match_of(scope: Scope, path: str) -> ResolverMatch:
 
 
 def _copy(match: ResolverMatch, **changes: Any) -> ResolverMatch:
-    """A match of the request's own, since a middleware may change its arguments. It refuses copy.copy()."""
+    """Return a copy for one request, since a middleware may change its arguments. copy.copy() refuses a match."""
     copy = ResolverMatch.__new__(ResolverMatch)
     copy.__dict__.update(match.__dict__, **changes)
     return copy

@@ -1,11 +1,12 @@
-"""The header fields that tell a browser what it may do with an answer: settings.SECURITY_HEADERS, on every answer.
+"""Adds settings.SECURITY_HEADERS to every answer: header fields that restrict a browser's use of the answer.
 
-Strict-Transport-Security is among them where the request came by https (RFC 6797, section 7.2), as the server says or
-a trusted proxy does (ops/asgi/forwarded.py). An answer that has such a field itself keeps its own, and a 304
-has none: the answer that it confirms has them already.
+If settings.HSTS_SECONDS is set, Strict-Transport-Security is among them for a request that came by https (RFC 6797,
+section 7.2), according to the server or to a trusted proxy (ops/asgi/forwarded.py). An answer that has such a field
+itself keeps its own. A 304 gets none: the answer that it confirms has them already.
 
-The layer stands around all that answer. So that it costs a request half a microsecond, the lines are made once, and
-written behind the others (ops/asgi/answering.py). Hits on the wire have them from `defaults` (ops/asgi/hits.py).
+The layer stands around all layers that answer. The lines are made once, and written behind the others
+(ops/asgi/answering.py), so that a request costs half a microsecond. Hits on the wire get them from `defaults`
+(ops/asgi/hits.py).
 """
 
 from collections.abc import Awaitable
@@ -39,7 +40,7 @@ class SecurityHeaders:
 
 
 class Completing:
-    """A `send` that adds to the answer the fields that it lacks."""
+    """A `send` that adds those of the default fields that the answer lacks."""
 
     __slots__ = ("_defaults", "_send")
 
@@ -54,5 +55,5 @@ class Completing:
         return self._send(message)
 
     def send_answer(self, status: int, fields: Fields, body: bytes) -> Awaitable[None]:
-        """Both messages at once."""
+        """Send a whole answer in one piece, with the fields that it lacks."""
         return send_answer(self._send, status, fields, body, self._defaults)

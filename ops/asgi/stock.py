@@ -4,13 +4,14 @@ It tells the stopwatch which route a request takes, and when its view has return
 control (ops/asgi/admission.py).
 
 A whole answer has a Content-Length. Django leaves that to CommonMiddleware, which costs each request two thread hops.
-Without it, uvicorn answers in chunks, which HTTP/1.0 clients cannot read (RFC 9112, section 6.1). A 204 and a 304
-have no Content-Length (RFC 9110, section 8.6), nor content: what the view gives would be taken for the next answer.
+Without the field, uvicorn answers in chunks, which HTTP/1.0 clients cannot read (RFC 9112, section 6.1). A 204 and a
+304 have no Content-Length (RFC 9110, section 8.6), and no content: a client would take it for the next answer.
 
-An answer that says nothing of caching gets settings.CACHE_CONTROL. Without it, a cache may keep a 404, and may guess
+An answer without Cache-Control gets settings.CACHE_CONTROL. Without the field, a cache may keep a 404, and may guess
 for how long (RFC 9111, section 4.2.2).
 
-Where that setting does not exist, answers are Django's own: its tests, which compare whole ones, run so.
+If that setting does not exist, neither this field nor the answers 412 and 413 of this module replace Django's own:
+Django's tests, which compare whole answers, run that way.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ WITHOUT_CONTENT = frozenset((204, 304))
 
 class StockASGIHandler(ASGIHandler):
     def create_request(self, scope: Mapping[str, Any], body_file: Any) -> Any:
-        """As Django's, with a Content-Type of no type at all where the client's is malformed, as `a/b;x*=q''z`."""
+        """As Django's, but a malformed Content-Type, such as `a/b;x*=q''z`, is replaced by `malformed`."""
         try:
             return super().create_request(scope, body_file)
         except ValueError:
@@ -47,10 +48,10 @@ class StockASGIHandler(ASGIHandler):
             )
 
     async def run_get_response(self, request: Any) -> Any:
-        """As Django's, counted as work: from the content's end, which a Stream tells, to the answer's beginning."""
+        """As Django's, counted as work until the answer begins, except while a Stream waits for content."""
         stream: Stream | None = request.scope.get(STREAM)
         admission.active += 1
-        admission.begun += 1  # exports see by it that others have come
+        admission.begun += 1  # exports see from it that other requests have come
         if stream:
             stream.is_counted = True
         try:
@@ -64,13 +65,13 @@ class StockASGIHandler(ASGIHandler):
         return self.complete(request, await super().get_response_async(request))
 
     def complete(self, request: Any, response: HttpResponseBase) -> HttpResponseBase:
-        """The answer with its Cache-Control, or 412 to a GET whose If-Match names another representation.
+        """Return the answer with its Cache-Control, or a 412 to a GET if its If-Match names another representation.
 
-        If-Match compares strongly (RFC 9110, 13.1.1). For other methods than GET it is the view's to look at.
+        If-Match compares strongly (RFC 9110, 13.1.1). For other methods than GET, the view looks at it.
         """
         fields = response.headers._store  # noqa: SLF001  has_header takes 1.1 us where there is none, setting one 0.9
         if getattr(request, "auth", None):  # as Ninja's authenticators set it
-            # A cache of others cannot know that an answer to X-API-Key is for one client, so `public` does not stand.
+            # A shared cache cannot know that an answer to X-API-Key is for one client, so `public` is replaced.
             stated = fields.get("cache-control", ("", ""))[1].lower()
             if "private" not in stated and "no-store" not in stated:
                 fields["cache-control"] = "Cache-Control", "private, no-store"
@@ -92,7 +93,7 @@ class StockASGIHandler(ASGIHandler):
         return refused  # type: ignore[no-any-return]
 
     def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:
-        """Django answers 400 where a view reads too much, and under DEBUG with a page."""
+        """Answer Refused with its problem, and RequestDataTooBig with 413, not with 400 or a page as Django does."""
         if isinstance(exception, Refused):  # by a view that reads its content itself
             return problems.response(*exception.problem)
         if isinstance(exception, RequestDataTooBig) and _cache_control():
@@ -116,7 +117,7 @@ class StockASGIHandler(ASGIHandler):
         try:
             await super().send_response(response, send)
         except asyncio.CancelledError:
-            # From `send`, it ends the answer alone. Django 6.1 would leave the response open, 5.2 closes it.
+            # If `send` raised it, it ends only the answer. Django 6.1 would leave the response open, 5.2 closes it.
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # a coroutine runs in one
                 raise
 

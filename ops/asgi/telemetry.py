@@ -1,7 +1,7 @@
 """Times and counts each request, gives it an id, and logs those that failed or were slow, and a sample; in pure ASGI.
 
-Header fields give the time until they are sent; metrics the whole time, also of requests whose clients left before an
-answer. config/asgi.py has the few layers outside of this one, docs/lab.md the cost of a request.
+Header fields give the time until they are sent. Metrics have the whole time, also for requests that clients left
+before an answer. config/asgi.py has the few layers outside of this one, docs/lab.md the cost of a request.
 """
 
 import random
@@ -31,7 +31,7 @@ FAILED, OVER = "request failed", "request over budget"
 CLIENT_LEFT = 499  # nginx's status for a client that did not wait for the answer
 SERVER_ERROR = 500
 KEY_FIELD = b"x-server-timing-key"
-MAX_PATH_CHARACTERS = 200  # characters of it in a log
+MAX_PATH_CHARACTERS = 200  # of a path in a log line
 
 
 class Telemetry:
@@ -56,7 +56,7 @@ class Telemetry:
         try:
             await self.application(scope, receive, exchange.send)
         except Exception:
-            if exchange.status:  # half an answer is out: the server closes the connection, and logs the error
+            if exchange.status:  # an answer has begun: the server closes the connection, and logs the error
                 exchange.status = SERVER_ERROR
                 raise
             logger.exception("an error that no layer answered")
@@ -68,7 +68,7 @@ class Telemetry:
             exchange.finish()
 
     def is_known(self, fields: Fields) -> bool:
-        """Whether a request with these header fields has the key to see Server-Timing."""
+        """Whether a request with these header fields has the key to see Server-Timing, settings.SERVER_TIMING_KEY."""
         return bool(self._key) and any(
             name == KEY_FIELD and compare_digest(value, self._key) for name, value in fields
         )
@@ -83,7 +83,7 @@ class Telemetry:
         return hit_block(request_id.of(hit.headers), hit.seconds, stages=stages)
 
     def sent(self, hit: Hit) -> None:
-        """Record its duration in the metrics."""
+        """Record the duration of a hit in the metrics."""
         durations = self._hit_durations.get((hit.route, hit.method))
         if durations is None:
             durations = request_stats.durations(request_stats.route(hit.route), hit.method)
@@ -100,8 +100,11 @@ class Exchange(Stopwatch):
         super().__init__(request_id.of(scope["headers"]))
         self._telemetry, self._scope, self._send = telemetry, scope, send
         self._finished = False
-        self._is_whole = True  # the answer has a Content-Length: it was made before its first piece was sent
-        # That the service spent on an answer in pieces; its client sets the pace of the rest.
+        self._is_whole = (
+            True  # the answer has a Content-Length, so it was made before its first piece was sent
+        )
+        # Seconds until the first piece of an answer in pieces, 0 if that has no Content-Length: its client sets the
+        # pace of the rest. None for an answer in one piece.
         self._own_seconds: float | None = None
         self.status = 0
 
@@ -137,7 +140,7 @@ class Exchange(Stopwatch):
         return [*super().passed_on(), *request_id.trace_of(self._scope["headers"])]
 
     def finish(self) -> None:
-        """Record the request, once: after its last byte, or when it has ended without one."""
+        """Record the request, once: after the last byte of its answer, or when it has ended without an answer."""
         if self._finished:
             return
         self._finished = True
@@ -161,11 +164,11 @@ class Exchange(Stopwatch):
             access.info("request", **self._line(status, seconds))
 
     def _has_room(self, event: str, status: int) -> bool:
-        """Whether such a line would be written now: of those with the same route, status and code, one in 10 s."""
+        """Whether such a line would be written now: one in 10 s with the same event, route, status and code."""
         return has_room(LOGGER, event, request_stats.route(self.route).template, status, self.code or None)
 
     def _line(self, status: int, seconds: float) -> dict[str, Any]:
-        """Without the query string, which may have secrets of the client."""
+        """Return the items of a log line, without the query string, which may have secrets of the client."""
         return {
             "request_id": self.request_id.decode(),
             "method": self._scope["method"],

@@ -1,4 +1,4 @@
-"""The shared cache."""
+"""Checks of the shared cache."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ from ops.redis.rights import describe, find_lacking
 
 
 def check_cache(**_kwargs: Any) -> Messages:
-    """Every cache is Redis, which all workers share."""
+    """Check that every cache is Redis, which all workers share."""
     return [
         warning(
             "050",
@@ -30,7 +30,7 @@ def check_cache(**_kwargs: Any) -> Messages:
 
 
 def check_redis_rights(**_kwargs: Any) -> Messages:
-    """Redis takes the page cache's commands. One that is down is for /healthz to tell."""
+    """Check that Redis takes the page cache's commands. If Redis is down, /healthz tells."""
     if settings.PAGE_CACHE == "off":
         return []
 
@@ -55,7 +55,7 @@ def check_redis_rights(**_kwargs: Any) -> Messages:
 
 
 def check_hiredis(**_kwargs: Any) -> Messages:
-    """redis-py parses answers in C: it takes hiredis where it can import it."""
+    """Check that redis-py can import hiredis, with which it parses answers in C."""
     if HIREDIS_AVAILABLE:
         return []
     return [

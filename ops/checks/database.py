@@ -10,7 +10,7 @@ from ops.postgres.connection_budget import pool_of
 
 
 def check_conn_max_age(**_kwargs: Any) -> Messages:
-    """The pool keeps connections, nothing else."""
+    """Check that only the pool keeps connections."""
     return [
         error(
             "040",
@@ -24,7 +24,7 @@ def check_conn_max_age(**_kwargs: Any) -> Messages:
 
 
 def check_pool(**_kwargs: Any) -> Messages:
-    """The sync ORM has a pool."""
+    """Check that the sync ORM has a pool."""
     return [
         warning(
             "041",
@@ -50,7 +50,7 @@ def check_atomic_requests(**_kwargs: Any) -> Messages:
 
 
 def check_statement_timeout(**_kwargs: Any) -> Messages:
-    """A request's statements end. Where a pooler stands between, the role says so: check_sessions."""
+    """Check that a request's statements have a time limit. Behind a pooler, see check_sessions, too."""
     limit = settings.REQUEST_SESSION.get("statement_timeout")
     if limit:
         return []
@@ -64,7 +64,7 @@ def check_statement_timeout(**_kwargs: Any) -> Messages:
 
 
 def check_pooler(**_kwargs: Any) -> Messages:
-    """Settings that a pooler in transaction mode forbids are off."""
+    """Check that settings which a pooler in transaction mode forbids are off."""
     if not settings.DATABASE_POOLER:
         return []
     pooler = settings.DATABASE_POOLER

@@ -1,4 +1,4 @@
-"""Applications and modes that have no place in a fast service."""
+"""Checks for applications and modes that have no place in a fast service."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ PROFILERS = ("silk", "debug_toolbar")
 
 
 def check_rest_framework(**_kwargs: Any) -> Messages:
-    """Ninja instead of Django REST framework."""
+    """Check that Ninja is used instead of Django REST framework."""
     if not apps.is_installed("rest_framework"):
         return []
     return [
@@ -24,7 +24,7 @@ def check_rest_framework(**_kwargs: Any) -> Messages:
 
 
 def check_profilers(**_kwargs: Any) -> Messages:
-    """No profiler outside development."""
+    """Check that there is no profiler outside development."""
     return [
         warning(
             "031",
@@ -37,7 +37,7 @@ def check_profilers(**_kwargs: Any) -> Messages:
 
 
 def check_debug(**_kwargs: Any) -> Messages:
-    """Registered for --deploy: DEBUG is right in development."""
+    """Check that DEBUG is off. It runs with --deploy only, since DEBUG is right in development."""
     if not settings.DEBUG:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Django's middleware, all of which every request passes: none of it may leave the event loop."""
+"""Checks of Django's middleware: every request passes all of it, so none of it may leave the event loop."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ HOOKS = ("process_request", "process_response")
 
 
 def check_sync_middleware(**_kwargs: Any) -> Messages:
-    """Each middleware can run in the event loop."""
+    """Check that each middleware can run in the event loop."""
     return [
         warning(
             "020",
@@ -25,7 +25,7 @@ def check_sync_middleware(**_kwargs: Any) -> Messages:
 
 
 def check_middleware_mixin(**_kwargs: Any) -> Messages:
-    """None is a MiddlewareMixin, which is async in name only: its hooks are sync, and each runs in a thread."""
+    """Check that none is a MiddlewareMixin with hooks: it is async in name only, and each hook runs in a thread."""
     return [
         warning(
             "021",

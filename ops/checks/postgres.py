@@ -1,6 +1,6 @@
 """Checks that ask Postgres: the room for connections, and the settings of a session. They need `--database`.
 
-One that cannot be reached ends the command, as it ends every other.
+A database that cannot be reached ends the command with its error.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,7 +14,7 @@ from ops.postgres.session import SETTINGS_QUERY, differences, remedy
 
 
 def check_connections(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
-    """The pools of all workers fit into Postgres."""
+    """Check that the pools of all workers fit into Postgres."""
     return [
         warning(
             "060",
@@ -28,7 +28,7 @@ def check_connections(databases: Collection[str] | None = None, **_kwargs: Any) 
 
 
 def check_two_releases(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
-    """The pools of two releases fit, which a deployment without a pause runs at once. Where one fits."""
+    """Check that the pools of two releases fit, if those of one do: a deployment without a pause runs two at once."""
     return [
         warning(
             "063",
@@ -41,13 +41,13 @@ def check_two_releases(databases: Collection[str] | None = None, **_kwargs: Any)
 
 
 def _budgets(databases: Collection[str] | None) -> Iterator[tuple[str, ConnectionBudget]]:
-    """Those of the databases that may be asked. Behind a pooler it is the pooler that bounds the connections."""
+    """Yield the budget of each database that may be asked; none behind a pooler, which bounds the connections."""
     for alias in () if settings.DATABASE_POOLER else databases or ():
         yield alias, ConnectionBudget.measure(alias)
 
 
 def check_sessions(databases: Collection[str] | None = None, **_kwargs: Any) -> Messages:
-    """A session has the wanted settings; behind a pooler, they are the role's defaults."""
+    """Check that a session has the wanted settings. Behind a pooler, the role must bring those of a request, too."""
     wanted: dict[str, Any] = settings.SESSION | (settings.REQUEST_SESSION if settings.DATABASE_POOLER else {})
     found: Messages = []
     for alias in databases or ():

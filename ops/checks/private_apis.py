@@ -1,7 +1,7 @@
-"""Every name of a library that is used beyond its documentation: docs/decisions/0018-private-apis.md says why.
+"""Every undocumented name of a library that this service uses: docs/decisions/0018-private-apis.md says why.
 
-A release of a library may rename one without a word. So they are looked up as a process starts to serve
-(config/asgi.py) and by `manage.py check`, and a missing one is one line, not the error of a request.
+A release of a library may rename one without a word. So all are looked up when a process starts to serve
+(config/asgi.py) and by `manage.py check`: a missing name is then one line, and not the error of a request.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from ops.checks.messages import Messages, error
 
-# By package: the class or module, and the names of it. An attribute may be one that a method of the class sets.
+# By package: each class or module, and its names. A name may be an attribute that a method of the class sets.
 PRIVATE: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "django": {
         "django.core.cache.caches": ("_connections",),
@@ -151,7 +151,7 @@ def missing() -> list[str]:
             with suppress(ImportError, AttributeError):
                 found: Any = resolve_name(owner)
                 known |= {name for name in names if hasattr(found, name)}
-                # An attribute that a method of the class uses, which only its objects have.
+                # Attributes that methods of the class use: only its objects may have them.
                 for kind in getattr(found, "__mro__", ()):
                     known.update(*(one.__code__.co_names for one in vars(kind).values() if isfunction(one)))
             lacking += [f"{owner}.{name} ({package})" for name in names if name not in known]
@@ -168,7 +168,7 @@ def refuse_missing() -> None:
 
 
 def check_private_apis(**_kwargs: Any) -> Messages:
-    """The installed releases have the names that are used beyond their documentation."""
+    """Check that the installed releases have all these names."""
     return [
         error("080", f"{name} is missing.", "Install what requirements/runtime.txt locks.")
         for name in missing()

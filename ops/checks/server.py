@@ -1,4 +1,4 @@
-"""The server: ASGI, its workers, their number."""
+"""Checks of the server: ASGI, its workers, their number."""
 
 import runpy
 from contextlib import suppress
@@ -17,9 +17,9 @@ from ops.machine import cpus
 
 
 def check_asgi(**_kwargs: Any) -> Messages:
-    """The settings name an ASGI application and no WSGI application. It is looked for, not loaded."""
+    """Check that the settings name an ASGI application and no WSGI one. Its module is looked for, not loaded."""
     asgi, wsgi = getattr(settings, "ASGI_APPLICATION", None), settings.WSGI_APPLICATION
-    with suppress(ImportError, ValueError):  # of a parent package
+    with suppress(ImportError, ValueError):  # a parent package may not be importable
         if wsgi is None and asgi and find_spec(asgi.rpartition(".")[0]):
             return []
     return [
@@ -33,7 +33,7 @@ def check_asgi(**_kwargs: Any) -> Messages:
 
 
 def check_worker_class(**_kwargs: Any) -> Messages:
-    """Gunicorn's workers run an event loop."""
+    """Check that gunicorn's workers run an event loop."""
     worker = _gunicorn().worker_class
     if issubclass(worker, (UvicornWorker, ASGIWorker)):
         return []
@@ -47,7 +47,7 @@ def check_worker_class(**_kwargs: Any) -> Messages:
 
 
 def check_recycling(**_kwargs: Any) -> Messages:
-    """No worker is replaced after a number of requests."""
+    """Check that no worker is replaced after a number of requests."""
     requests = _gunicorn().max_requests
     if requests == 0:
         return []
@@ -61,7 +61,7 @@ def check_recycling(**_kwargs: Any) -> Messages:
 
 
 def check_worker_count(**_kwargs: Any) -> Messages:
-    """No more workers than the usual formula."""
+    """Check that there are no more workers than 2 x cores + 1."""
     workers, cores = settings.WEB_CONCURRENCY, cpus.available()
     most = int(2 * cores) + 1
     if workers <= most:
@@ -76,7 +76,7 @@ def check_worker_count(**_kwargs: Any) -> Messages:
 
 
 def check_layers(**_kwargs: Any) -> Messages:
-    """Each layer in front of the page cache declares its effect on a hit. The application is loaded to see them."""
+    """Check that each layer in front of the page cache declares its effect on a hit. This loads the application."""
     if settings.PAGE_CACHE != "on" or settings.RUNTIME != "lean" or check_asgi():
         return []
     layer = silent_layer(import_string(settings.ASGI_APPLICATION))
@@ -94,10 +94,10 @@ def check_layers(**_kwargs: Any) -> Messages:
 
 
 def _gunicorn() -> Any:
-    """Gunicorn's settings by gunicorn.conf.py of the directory it starts in.
+    """Return gunicorn's settings as gunicorn.conf.py of the current directory has them.
 
-    Its command line and GUNICORN_CMD_ARGS win over the file, and are not seen from here. Untyped, since Config
-    makes its attributes up at run time.
+    Gunicorn's command line and GUNICORN_CMD_ARGS override the file, and are not seen here. The result has no type,
+    since Config makes its attributes at run time.
     """
     config, file = Config(), get_default_config_file()
     for name, value in (runpy.run_path(file) if file else {}).items():

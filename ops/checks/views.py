@@ -1,4 +1,4 @@
-"""The views of the URL configuration: the API's stay in the event loop, read in bounds, write for known clients."""
+"""Checks of views: those of the API stay in the event loop, read in bounds, and write for known clients."""
 
 import ast
 import inspect
@@ -31,7 +31,7 @@ ROW_BY_ROW = {
 
 
 def check_views(**_kwargs: Any) -> Messages:
-    """The API's views are async, each of Ninja's operations for itself."""
+    """Check that the API's views are async; each of Ninja's operations is looked at by itself."""
     pages = (*PAGES, *getattr(settings, "SYNC_VIEWS", ()))
     views = [(route, operation.view_func, operation.is_async) for route, operation in operations()]
     views += [
@@ -52,7 +52,7 @@ def check_views(**_kwargs: Any) -> Messages:
 
 
 def check_root_path(**_kwargs: Any) -> Messages:
-    """No route begins with ROOT_PATH, which is taken off a path that has it already."""
+    """Check that no route begins with ROOT_PATH, which is taken off a path that begins with it."""
     prefix = f"{settings.ROOT_PATH}/".removeprefix("/")
     routes = [route for route, _ in _routes() if prefix and route.startswith(prefix)]
     return [
@@ -67,7 +67,7 @@ def check_root_path(**_kwargs: Any) -> Messages:
 
 
 def check_pagination(**_kwargs: Any) -> Messages:
-    """No operation pages by an offset."""
+    """Check that no operation pages by an offset."""
     return [
         warning(
             "011",
@@ -83,7 +83,7 @@ def check_pagination(**_kwargs: Any) -> Messages:
 
 
 def check_writes(**_kwargs: Any) -> Messages:
-    """Each operation that changes something asks for a credential, or says that it does not."""
+    """Check that each operation that changes something asks for a credential, or says that it does not."""
     return [
         warning(
             "012",
@@ -98,7 +98,7 @@ def check_writes(**_kwargs: Any) -> Messages:
 
 
 def check_loops(**_kwargs: Any) -> Messages:
-    """No operation that changes something writes row by row in a loop. Only its own function is read."""
+    """Check that no operation that changes something writes row by row in a loop of its own function."""
     return [
         warning(
             "013",
@@ -112,7 +112,7 @@ def check_loops(**_kwargs: Any) -> Messages:
 
 
 def _written_in_loop(function: View) -> str:
-    """The call by which a function writes one row in a loop of its own, or an empty text."""
+    """Return the name of a call by which a function writes one row in a loop of its own, or an empty text."""
     function = inspect.unwrap(function)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -131,7 +131,7 @@ def _written_in_loop(function: View) -> str:
 
 
 def operations() -> dict[tuple[str, Operation], None]:
-    """Ninja's operations with their routes. A route stands in its URLs once for each method."""
+    """Return Ninja's operations with their routes, each once: Ninja's URLs have a route once for each method."""
     return {
         (route, operation): None
         for route, callback in _routes()
@@ -150,7 +150,7 @@ def _routes(resolver: URLResolver | None = None, prefix: str = "") -> Iterator[t
 
 
 def _ninja_view(callback: View) -> PathView | None:
-    """The PathView behind a view: api/operation.py tells its own, Ninja's is a closure over it."""
+    """Return the PathView behind a view: an attribute of those of api/operation.py; Ninja's are closures over it."""
     function = inspect.unwrap(callback)
     view = getattr(function, "path_view", None)
     if view is None and inspect.isfunction(function):
@@ -159,7 +159,7 @@ def _ninja_view(callback: View) -> PathView | None:
 
 
 def _name(function: View) -> str:
-    """The dotted name of a view, or of the function that a partial or a decorator with functools.wraps stands for."""
+    """Return the dotted name of a view, or of the function within a partial or a decorator with functools.wraps."""
     while isinstance(function := inspect.unwrap(function), partial):
         function = function.func
     kind = getattr(function, "view_class", function)

@@ -1,14 +1,14 @@
 """The part of gunicorn's arbiter in the metrics: gunicorn.conf.py calls `supervisor` from gunicorn's hooks.
 
-It gives each worker its slot, counts the ends of workers, and starts the exporter. The exporter is a process of its
-own, since the arbiter forks and may have no threads.
+It gives each worker its slot (the name of its metrics files), counts the ends of workers, and starts the exporter.
+The exporter is a process of its own, since the arbiter forks and may have no threads.
 
 | a worker's end | reason |
 | --- | --- |
 | it had shut down in order, after a signal | `stopped` |
 | the same, because it exceeded its memory limit (ops/gunicorn/outgrown.py) | `memory` |
-| it gave gunicorn no sign of life, which killed it | `timeout` |
-| anything else: a signal, an exit code, which gunicorn logs | `died` |
+| gunicorn killed it, since it gave no sign of life | `timeout` |
+| anything else, such as a signal or an exit code, which gunicorn logs | `died` |
 """
 
 import logging
@@ -35,25 +35,25 @@ from ops.telemetry.store import Store
 
 logger = logging.getLogger(__name__)
 
-WORKER_FILES_BYTES = 1024 * 1024  # the room that a worker's files take
+WORKER_FILES_BYTES = 1024 * 1024  # bytes that a worker's files take
 OWN = Registry(REGISTRY)  # metrics of the arbiter itself
 REASONS = ("memory", "stopped", "timeout", "died")
 EXITS = OWN.counter("gunicorn_worker_exits_total", "Workers that ended.", "reason")
 BUILD = OWN.gauge("build_info", "What runs here.", "version", "revision", "python", "django", over="max")
-# Starts the exporter again five seconds after it failed. The exporter ends in order when the pipe from the arbiter
-# closes, and the shell with it. Ctrl-C reaches both, and is the arbiter's to act on.
+# The shell command that starts the exporter, again five seconds after each failure. When the pipe from the arbiter
+# closes, the exporter ends in order, and so does the shell. Ctrl-C reaches both, but only the arbiter acts on it.
 EXPORT = 'trap "" INT; until "$0" -m ops.gunicorn.exporter $$ || ! kill -0 $PPID; do sleep 5; done'
 EXPORTER_STOP_SECONDS = 2.0
 
 
 class Supervisor:
-    """Keeps no metrics where METRICS_PORT is 0."""
+    """Acts on gunicorn's hooks. If METRICS_PORT is 0, it keeps no metrics."""
 
     _store: Store | None = None
     _exporter: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        """From `on_starting`. A directory that cannot be written is one line; the service runs without metrics."""
+        """From `on_starting`: make the directory of the metrics. If that fails, log one line, and keep no metrics."""
         if not settings.METRICS_PORT:
             return
         try:
@@ -64,13 +64,13 @@ class Supervisor:
                 memory = tmpfs.directory(room=(settings.WEB_CONCURRENCY + 1) * WORKER_FILES_BYTES)
                 self._directory = Path(tempfile.mkdtemp(prefix=f"{settings.NAME}-metrics-", dir=memory))
                 self._temporary = True
-            if "GUNICORN_PID" not in os.environ:  # a new release beside the old one: they are its files, too
+            if "GUNICORN_PID" not in os.environ:  # otherwise, an old release still uses these files
                 for left in self._directory.glob("*.db"):
                     left.unlink()
             self._store = Store(self._directory, f"{os.getpid()}-arbiter")
             release = settings.VERSION, settings.REVISION
             BUILD.labels(*release, platform.python_version(), django.__version__).value = 1
-            for reason in REASONS:  # from 0 on, or Prometheus would not see the first ends
+            for reason in REASONS:  # counters that begin at 0, or Prometheus would not see the first ends
                 EXITS.labels(reason)
             self._store.write(OWN.metrics)
         except OSError as error:
@@ -89,7 +89,7 @@ class Supervisor:
                 logger.error("The exporter of the metrics cannot be started: %s", error)  # noqa: TRY400
 
     def before_fork(self, server: Any, worker: Any) -> None:
-        """From `pre_fork`: the worker gets the first slot that no live one has, and a byte to share with the arbiter.
+        """From `pre_fork`: give the worker the first free slot, and a byte that it shares with the arbiter.
 
         A new release that runs beside the old one (SIGUSR2) has an arbiter and slots of its own.
         """
@@ -99,13 +99,13 @@ class Supervisor:
         worker.stopped = mmap(-1, 1)
 
     def after_fork(self, worker: Any) -> None:
-        """From `post_fork`, in the worker: leave the arbiter's end of the exporter's pipe to the arbiter."""
+        """From `post_fork`, in the worker: pass the slot on, and close the worker's copy of the exporter's pipe."""
         if self._store:
             os.environ[SLOT] = worker.slot
             self._close_pipe()
 
     def count_exit(self, worker: Any) -> None:
-        """From `child_exit`: the worker's gauges go, its counters stay."""
+        """From `child_exit`: count the worker's end. Its gauges go, its counters stay."""
         if self._store:
             stopped = "memory" if worker.outgrown[0] else "stopped"
             reason = "timeout" if worker.aborted else stopped if worker.stopped[0] else "died"
@@ -116,7 +116,7 @@ class Supervisor:
         worker.stopped.close()
 
     def stop(self) -> None:
-        """From `on_exit`."""
+        """From `on_exit`: end the exporter, and remove a temporary directory."""
         if self._exporter:
             self._close_pipe()
             try:

@@ -3,7 +3,7 @@
 An idle connection may carry a request that the server has not read yet. If the server closed it, the client would
 lose that request. So once the server gets SIGTERM, each answer has the field `Connection: close`: the client sends
 nothing more on that connection, and the server closes it after the answer. A connection without an answer since
-SIGTERM stays open until LAST_MOMENT_SECONDS after the server has stopped to accept.
+SIGTERM stays open until LAST_MOMENT_SECONDS after the server has stopped accepting.
 
 | from | it accepts | answers have `Connection: close` | idle connections |
 | --- | --- | --- | --- |
@@ -32,7 +32,7 @@ class DrainingProtocol(HttpToolsProtocol):
 
     timeout_keep_alive: float  # type: ignore[assignment]  # an int in uvicorn, which gives it to call_later
 
-    # The request whose answer gets `Connection: close`, while the server drains.
+    # The request that is answered with `Connection: close`, while the server drains.
     _last: RequestResponseCycle | None = None
 
     def on_headers_complete(self) -> None:
@@ -40,7 +40,7 @@ class DrainingProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if readiness.draining:
             if before is not None and before is self._last and not before.response_started:
-                before.keep_alive = True  # another request came after it, and gets the field in its place
+                before.keep_alive = True  # a later request gets the field instead
             self.drain()
 
     def drain(self) -> None:
@@ -76,18 +76,18 @@ class DrainingServer(Server):
         stopped: MutableSequence[int] | mmap,
         on_started: Callable[[], None],
     ) -> None:
-        """`stopped[0]` becomes 1 once the server has shut down in order.
+        """`on_started` is called once the server accepts. `stopped[0]` becomes 1 once it has shut down in order.
 
-        The exit status does not tell: uvicorn then ends by the signal that it was sent.
+        The exit status does not tell that: uvicorn then ends by the signal that it was sent.
         """
         super().__init__(config)
         self._drain_seconds, self._stopped, self._on_started = drain_seconds, stopped, on_started
         self._accepts_until = 0.0  # on the monotonic clock, once the server drains
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop to accept: after DRAIN_SECONDS on SIGTERM, at once on SIGINT and SIGQUIT.
+        """Begin to drain, and stop accepting: after DRAIN_SECONDS on SIGTERM, at once on SIGINT and SIGQUIT.
 
-        Gunicorn may send SIGTERM again each second: only the first one counts.
+        Gunicorn may send SIGTERM again each second: only the first SIGTERM counts.
         """
         if sig != signal.SIGTERM:
             self._accepts_until = 0.0
@@ -109,7 +109,7 @@ class DrainingServer(Server):
         self._stopped[0] = 1
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether uvicorn is to shut down now: it asks ten times a second. Closes the listening sockets before."""
+        """Whether uvicorn is to shut down now; called ten times a second. Closes the listening sockets before."""
         now = time.monotonic()
         if not await super().on_tick(counter) or now < self._accepts_until:
             return False

@@ -6,27 +6,27 @@ are those of ops/gunicorn/limits.py.
 
 | a connection waits for | until | then |
 | --- | --- | --- |
-| its first request | `patience_seconds` | it is closed |
-| the next request | the keep-alive time since the last answer, not counting blank lines | it is closed |
+| its first request | `patience_seconds`, or the keep-alive time if that is shorter | it is closed |
+| the next request | the keep-alive time since the last answer, not prolonged by blank lines | it is closed |
 | the rest of a head | `patience_seconds` since its first byte | 408 |
 | the rest of content | less than the least rate came in a span of `patience_seconds` | 408, if no answer has begun |
-| that, after the answer | `patience_seconds` since the answer | it is closed |
+| the rest of content, after the answer | `patience_seconds` since the answer | it is closed |
 | the application | the application's own deadlines | |
 | the client to read | nothing was read in a span of `patience_seconds` | it is reset |
-| the client to close, after a refusal or an early answer | `linger_seconds` since it has read that | aborted |
+| the client to close, after a refusal or an early answer | `linger_seconds`, longer while it reads | it is aborted |
 
-One timer a connection looks after all of them. It may be late: most waits only note when they began.
+Each connection has one timer for all these deadlines. It may be late: most waits only note when they began.
 
 The states of a connection, over the classes from uvicorn's HttpToolsProtocol to ops/gunicorn/wire.py:
 
 | state | attributes | bytes that come | next state |
 | --- | --- | --- | --- |
-| at rest | `cycle` is None or complete | a head. A hit again (`_known`) is answered at once | head, closed |
-| head | `_is_reading` | its rest. A hit is answered, and the state is at rest | content, answering, refused |
+| at rest | `cycle` is None or complete | a head. The same hit again (`_known`) is answered at once | head, closed |
+| head | `_is_reading` | its rest. A hit is answered at once | content, answering, at rest, refused |
 | content | `_is_reading`, `_in_content` | content of `cycle`, the last request that came | answering, refused |
 | answering | `_running` is not complete | 16 requests for `pipeline`, then bytes for `flow.unread` | at rest |
 | refused | `parser` is DISCARD | is dropped. `_refusal` waits for the answers before it | leaving |
-| leaving | refusal or early answer, and the end, are written | is dropped | closed, after `linger_seconds` at most |
+| leaving | refusal or early answer, and the end, are written | is dropped | closed |
 
 A connection may be answering while it reads the next head or content. While the server drains, the answer to
 `_last` says `Connection: close`, after which uvicorn closes (ops/gunicorn/draining.py).
@@ -58,10 +58,11 @@ from ops.telemetry import request_id, request_stats
 from ops.telemetry.headers import hit_block
 from ops.telemetry.stopwatch import UNMATCHED
 
-# Bytes that the parser gets at once. It collects targets and fields piecewise, in quadratic time. Between two pieces
-# the size and the waiting requests are checked: uvloop reads 256 kB at once, 6,000 requests, which took 12 MB.
+# Bytes that the parser gets at once. It collects targets and fields piecewise, in quadratic time. After each piece,
+# the size and the number of waiting requests are checked: uvloop reads 256 kB at once, 6,000 requests, which took
+# 12 MB.
 PIECE_BYTES = 16 * 1024
-FRAMING_BYTES = 8  # bytes of framing that each byte of content allows: as in chunks of one byte
+FRAMING_BYTES = 8  # bytes, with framing, allowed for each byte of content: a chunk of one byte takes 6
 FRAMES = frozenset((b"content-length", b"transfer-encoding"))
 ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -69,7 +70,7 @@ logger = logging.getLogger("ops.edge")
 
 
 class Refused(NamedTuple):
-    """How a request is answered with a problem, after which the connection closes."""
+    """A problem that answers a request, after which the connection closes."""
 
     status: int
     code: str
@@ -77,10 +78,10 @@ class Refused(NamedTuple):
 
 
 class Stop(Exception):
-    """Has the parser stop. Each time a new one: its traceback holds the connection."""
+    """Raised in a callback to stop the parser; a new instance each time, since its traceback holds the connection."""
 
 
-# The parser knows some methods. The beginning of another one may be anything, such as TLS.
+# The parser knows only some methods. Bytes that begin with none of them may be anything, such as TLS.
 MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it, or its method is unknown.")
 FAILED = Refused(500, "internal_error", "The service failed; the error has been logged.")
 NO_PROXY = Refused(501, "not_implemented", "This is no proxy.")
@@ -91,7 +92,7 @@ LATE = Refused(408, "request_timeout", "The rest of the request did not come in 
 class Discard(httptools.HttpRequestParser):
     """Replaces the parser of a connection that is refused: further bytes are read and dropped.
 
-    If the socket were closed, the kernel would answer them with a reset, which can overtake the refusal.
+    If the socket were closed, the kernel would answer further bytes with a reset, which can overtake the refusal.
     """
 
     def feed_data(self, data: object) -> None:
@@ -102,16 +103,16 @@ DISCARD = Discard(None)
 
 
 def _end_with_connection(protocol: "EdgeProtocol", cycle: RequestResponseCycle) -> None:
-    """End an answer without a length by closing: HTTP/1.0 has no chunks (RFC 9112, 6.1)."""
+    """Have an answer without a length end with the connection, since HTTP/1.0 has no chunks (RFC 9112, 6.1)."""
     ending = cycle.transport = Ending(protocol, cycle)  # type: ignore[assignment]
-    known = ref(cycle)  # which refers to this function
+    known = ref(cycle)  # weak, since the cycle refers to this function
 
     async def send_unchunked(message: Any) -> None:
-        cycle = cast("RequestResponseCycle", known())  # it calls the application
+        cycle = cast("RequestResponseCycle", known())  # never None here: the cycle calls the application
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
             ending.is_unsized = b"content-length" not in names
-            if ending.is_unsized:  # uvicorn has no word for it: a length that nothing reaches
+            if ending.is_unsized:  # uvicorn cannot express that: a length that no content reaches
                 cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
         elif ending.is_unsized and not message.get("more_body"):
             cycle.expected_content_length = len(message.get("body", b""))
@@ -122,17 +123,17 @@ def _end_with_connection(protocol: "EdgeProtocol", cycle: RequestResponseCycle) 
 
 
 class Ending:
-    """The transport as a cycle uses it, which ends a connection in the way that the client understands."""
+    """The transport of a cycle, with a `close` by which the client can tell whether its answer is whole."""
 
     def __init__(self, protocol: "EdgeProtocol", cycle: RequestResponseCycle) -> None:
-        self._protocol, self._cycle = protocol, ref(cycle)  # which refers to this
+        self._protocol, self._cycle = protocol, ref(cycle)  # weak, since the cycle refers to this object
         self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
         self.is_unsized = False  # whether the end of the connection is the end of the answer
 
     def close(self) -> None:
         protocol, cycle = self._protocol, self._cycle()
         if self.is_unsized and cycle and not cycle.response_complete:
-            protocol.reset()  # or what was cut would look whole
+            protocol.reset()  # otherwise an answer that was cut would look whole
         elif protocol.is_amid_content():
             protocol.linger()  # a reset could overtake the answer
         else:
@@ -145,19 +146,19 @@ class EdgeProtocol(PipeliningProtocol):
     limits: Limits
     url = b""
     _is_reading = False  # whether the end of a request is still to come
-    _in_content = False  # whether its head has come
-    _read = 0  # bytes of it, in the pieces before this one
-    _content = 0  # bytes of its content
+    _in_content = False  # whether the head of that request has come
+    _read = 0  # bytes of that request in the pieces before this one
+    _content = 0  # bytes of that request's content
     _idle_since = 0.0  # when the last answer was given
     _since = 0.0  # when the wait began for the rest of the head, or for more content
-    _read_then = 0
+    _read_then = 0  # `_read` at that moment
     _awaits_content = False  # whether that wait is for content
-    _unsent = 0  # bytes that the client had not yet read when that was last looked at
+    _unsent = 0  # bytes that the client had not yet read at the last look
     _unsent_since = 0.0  # when that number last changed
     _watch: TimerHandle
-    _refusal = b""  # to be sent after the answers to the requests before it
-    _reason: Refused | None = None  # for which the parser was stopped
-    _is_resuming = False  # while a new parser reads a head that the one before it has read
+    _refusal = b""  # to be sent after the answers to earlier requests
+    _reason: Refused | None = None  # why the parser was stopped
+    _is_resuming = False  # whether a new parser is reading a head that the parser before it has read
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
         super().connection_made(transport)
@@ -165,14 +166,14 @@ class EdgeProtocol(PipeliningProtocol):
         self.limits = settings.REQUEST_LIMITS if settings.configured else Limits()
         self._patience = self.limits.patience_seconds
         silence = min(self._patience, self.timeout_keep_alive)
-        # As if it had been idle for a while: it is closed after `silence`.
+        # As if the connection had been idle for a while, so that it is closed after `silence`.
         self._idle_since = self.loop.time() + silence - self.timeout_keep_alive
         self._watch = self.loop.call_later(silence, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._watch.cancel()
-        # Each refers to the protocol, which would live until a full collection: 10 kB for each connection.
+        # Each of these refers to the protocol, which would live until a full collection: 10 kB for each connection.
         self.parser, self._running, self.flow.unread = DISCARD, None, b""
         self.cycle, self.scope = None, {}  # type: ignore[assignment, typeddict-item]
         self.pipeline.clear()
@@ -186,8 +187,8 @@ class EdgeProtocol(PipeliningProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
-            if not self._reason:  # an error of ours, or of a layer's that was asked about a hit
-                cause = error.__context__  # unless another error is being handled
+            if not self._reason:  # an error of this code, or of a layer that was asked about a hit
+                cause = error.__context__  # the callback's error, unless another one is being handled
                 logger.exception("what is called while a request is parsed failed", exc_info=cause)
             self._refuse(self._reason or FAILED)
             return
@@ -202,7 +203,7 @@ class EdgeProtocol(PipeliningProtocol):
         EdgeProtocol.data_received(self, rest)
 
     def _read_pieces(self, data: bytes) -> None:
-        """Read as far as requests may wait; the rest follows with an answer."""
+        """Read until MAX_WAITING_REQUESTS requests wait; the rest is read after an answer."""
         for start in range(0, len(data), PIECE_BYTES):
             if len(self.pipeline) >= MAX_WAITING_REQUESTS:
                 self.flow.unread = data[start:]
@@ -210,11 +211,11 @@ class EdgeProtocol(PipeliningProtocol):
             piece = data[start : start + PIECE_BYTES]
             EdgeProtocol.data_received(self, piece)
             if piece.isspace() and not self._is_reading and self.parser is not DISCARD:
-                self._count(PIECE_BYTES)  # blank lines, of which the parser tells nothing
+                self._count(PIECE_BYTES)  # blank lines, which the parser does not report
 
     def shutdown(self) -> None:
-        """As uvicorn's; and for a request that has not come whole, a last time to come."""
-        if self._is_reading and self._is_at_rest():  # a head: its answer will end the connection
+        """As uvicorn's, but a request that has come in part gets some time for its rest."""
+        if self._is_reading and self._is_at_rest():  # a head is coming: its answer will end the connection
             self.timeout_keep_alive = LAST_MOMENT_SECONDS
         else:
             super().shutdown()
@@ -234,7 +235,7 @@ class EdgeProtocol(PipeliningProtocol):
             self._is_reading, self._read = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of the trailers."""
+        """Take a field of the head or of the trailers."""
         name = name.lower()
         if name == b"expect":
             is_1_1 = self.parser.get_http_version() == "1.1"  # RFC 9110, 10.1.1
@@ -283,7 +284,7 @@ class EdgeProtocol(PipeliningProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Uvicorn's, without its question whether the connection is upgraded."""
+        """As uvicorn's, without its question whether the connection is upgraded."""
         self._is_reading = self._in_content = False
         self._content = 0
         cycle = self.cycle
@@ -294,11 +295,11 @@ class EdgeProtocol(PipeliningProtocol):
     # --- Limits -----------------------------------------------------------------------------------
 
     def _count(self, size: int) -> None:
-        """Bound the size of a request that has come in part, and the wait for the rest."""
+        """Bound the size of a request that has come in part, and the wait for its rest, after `size` more bytes."""
         if not self._read or self._in_content != self._awaits_content:
             self._wait()
         self._read += size
-        # Its first piece may hold the end of earlier requests.
+        # The first piece of a request may also hold the end of earlier ones.
         if self._read > self.limits.max_head_bytes + PIECE_BYTES + FRAMING_BYTES * self._content:
             self._refuse(self._too_large())
 
@@ -318,10 +319,10 @@ class EdgeProtocol(PipeliningProtocol):
             f"The head has more than {limits.max_head_bytes} bytes or {limits.max_fields} fields.",
         )
 
-    # --- Requests that uvicorn takes and RFC 9112 forbids -------------------------------------------------------
+    # --- Requests that uvicorn treats otherwise than RFC 9112 -------------------------------------------------------
 
     def _find_path(self) -> None:
-        """A target's other forms than that of a path (3.2.2, 3.2.4). An absolute one's host counts, not Host's."""
+        """Take a target that is no path (RFC 9112, 3.2.2 and 3.2.4). The host of an absolute target replaces Host."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._stop(NO_PROXY)
@@ -335,9 +336,9 @@ class EdgeProtocol(PipeliningProtocol):
             self._stop(MALFORMED)
 
     def _ignore_upgrade(self) -> None:
-        """Go on to read the request for which httptools has stopped, as if it had offered no upgrade.
+        """Keep reading the request at which httptools has stopped, as if it had offered no upgrade.
 
-        It takes the offer for accepted, the request for ended and its content for the next one's head.
+        httptools takes the offer for accepted, the request for ended, and its content for the next head.
         """
         cycle = self.cycle
         self._is_reading = self._in_content = True
@@ -358,7 +359,7 @@ class EdgeProtocol(PipeliningProtocol):
     # --- Deadlines --------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, with a time in place of a timer, which costs 1 us a request."""
+        """As uvicorn's, but it notes the time instead of starting a timer, which costs 1 us a request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -385,15 +386,17 @@ class EdgeProtocol(PipeliningProtocol):
             self._watch = self.loop.call_at(due, self._look)
 
     def _look(self) -> None:
-        """Give up a wait that is overdue, and look again when another may be."""
+        """End a wait that is overdue, as the table of the module says; else look again when the next one may be."""
         now, patience, transport = self.loop.time(), self._patience, self.transport
         unsent = transport.get_write_buffer_size()
-        if unsent:  # the kernel has up to 4 MB, of which the client has to read a third before it takes more
+        if (
+            unsent
+        ):  # the kernel holds up to 4 MB more, and takes more only after the client has read a third of it
             unsent += self._kept_by_kernel()
         if unsent != self._unsent or not unsent:
             self._unsent, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self.limits.patience_seconds:
-            self.reset()  # or what was cut would look whole
+            self.reset()  # otherwise an answer that was cut would look whole
             return
         due = now + min(patience, self.timeout_keep_alive)
         if self._is_reading:
@@ -418,7 +421,7 @@ class EdgeProtocol(PipeliningProtocol):
         self._watch = self.loop.call_at(due, self._look)
 
     def _kept_by_kernel(self) -> int:
-        """Bytes that were written, and that the client has not acknowledged."""
+        """Return the bytes in the kernel that the client has not acknowledged."""
         kept: int = struct.unpack("i", ioctl(self._socket, TIOCOUTQ, bytes(4)))[0]
         return kept
 
@@ -430,12 +433,12 @@ class EdgeProtocol(PipeliningProtocol):
     # --- Refusals -------------------------------------------------------------------------------------
 
     def _stop(self, reason: Refused) -> NoReturn:
-        """Have the parser stop. It forgets a callback's error if another error is being handled."""
+        """Stop the parser. `_reason` keeps the reason: the parser loses an error if another is being handled."""
         self._reason = reason
         raise Stop
 
     def _refuse(self, refused: Refused) -> None:
-        """Read no more, and answer with a problem, in the order of the requests."""
+        """Read no more, and answer with a problem, after the answers to earlier requests."""
         problems.count(refused.code)
         body = problems.encode(refused.status, refused.code, refused.detail)
         seconds = self.loop.time() - self._since if self._read else 0.0
@@ -452,7 +455,7 @@ class EdgeProtocol(PipeliningProtocol):
         lines = (b"%b: %b\r\n" % field for field in fields)
         content = b"" if self._is_head() else body
         answer = b"".join((STATUS_LINE[refused.status], *lines, own, b"\r\n", content))
-        if self._in_content:  # the application has this request, or is to get it after others
+        if self._in_content:  # the application has this request, or would get it after others
             cycle = self.cycle
             cycle.scope["state"][REFUSED] = refused.status
             if self.pipeline:
@@ -462,7 +465,7 @@ class EdgeProtocol(PipeliningProtocol):
             if cycle.response_started:
                 answer = b""
             cycle.disconnected = cycle.response_complete = True
-            cycle.waiting_for_100_continue = False  # uvicorn would write that behind the end
+            cycle.waiting_for_100_continue = False  # uvicorn would write `100 Continue` behind the end
             cycle.message_event.set()
         else:
             self._file(refused)
@@ -474,7 +477,7 @@ class EdgeProtocol(PipeliningProtocol):
 
     def _is_head(self) -> bool:
         """Whether the method of the request that is being read has come, and is HEAD."""
-        if self._in_content:  # perhaps by another parser than its head: see `_ignore_upgrade`
+        if self._in_content:  # perhaps read by another parser than the head: see `_ignore_upgrade`
             return self.cycle.scope["method"] == "HEAD"
         return self._is_reading and self.url != b"" and self.parser.get_method() == b"HEAD"
 
@@ -484,8 +487,8 @@ class EdgeProtocol(PipeliningProtocol):
         request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
 
     def reset(self) -> None:
-        """End the connection so that the client has an error."""
-        if self not in self.connections:  # it has ended: the number of its socket may be another one's
+        """Reset the connection, so that the client gets an error."""
+        if self not in self.connections:  # it has ended: another connection may have the number of its socket
             return
         with socket(fileno=os.dup(self._socket)) as connection:
             connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
@@ -496,18 +499,18 @@ class EdgeProtocol(PipeliningProtocol):
         return self._is_reading and self._in_content
 
     def linger(self) -> None:
-        """Close once the client has, or after a while. What comes, or has come behind the request, is dropped."""
+        """Close after the client has closed, or after a while. Further bytes and waiting requests are dropped."""
         self._stop_reading()
         self.pipeline.clear()
         self.cycle = self._running  # type: ignore[assignment]
         self._leave(b"")
 
     def _stop_reading(self) -> None:
-        """Drop what comes, and what has come and is not parsed yet."""
+        """Drop all bytes that are not parsed yet, and all that come."""
         self._is_reading, self.parser, self.flow.unread = False, DISCARD, b""
 
     def _leave(self, answer: bytes) -> None:
-        """Say it, and wait until the client has closed."""
+        """Write the answer and the end, and wait for the client to close."""
         transport = self.transport
         if transport.is_closing():
             return

@@ -29,7 +29,7 @@ logger = logging.getLogger("ops.gunicorn.exporter")
 SCRAPE_SECONDS = 5.0  # seconds for a scrape, from its first byte to its last
 MAX_CONNECTIONS = 8  # at once; the next one is closed
 MAX_HEAD_BYTES = 8192  # bytes of a request's head
-# Seconds that a merge serves further scrapes: the files change once a second, and a merge takes 15 ms of a core.
+# Seconds for which one merge answers scrapes: the files change once a second, and a merge takes 15 ms of a core.
 FRESH_SECONDS = 1.0
 RETRY_SECONDS = 5.0  # seconds until a port that is in use is tried again
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
@@ -43,7 +43,7 @@ class Exporter:
         self._merged, self._merged_at, self._fresh_until = b"", "", 0.0
 
     async def serve(self, host: str, port: int) -> None:
-        """Serve until cancelled. A port that is in use is said once and tried again: the service does without."""
+        """Serve until cancelled. While the port is in use, try it again, with one line in the log for all tries."""
         said = False
         while True:
             try:
@@ -76,7 +76,7 @@ class Exporter:
             self._connections -= 1
 
     def response(self, head: bytes) -> bytes:
-        """The bytes of HTTP/1.1 that answer a request with this head. Each answer closes the connection.
+        """Return the bytes of HTTP/1.1 that answer a request with this head. Each answer closes the connection.
 
         200 with the metrics of all workers, at most FRESH_SECONDS old, and the `Date` of their merge; 404 for another
         path, 405 for another method than GET and HEAD, 500 if the metrics cannot be collected. HEAD gets no body.
@@ -107,6 +107,7 @@ class Exporter:
         return lines if method == b"HEAD" else lines + body
 
 
+# Have the kernel (Linux) kill this process when its parent dies; exit now if the parent is no longer `parent`.
 def die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
@@ -118,13 +119,15 @@ async def main() -> None:
     serving = asyncio.ensure_future(
         Exporter(Path(os.environ[DIRECTORY])).serve(settings.METRICS_HOST, settings.METRICS_PORT)
     )
-    asyncio.get_running_loop().add_reader(sys.stdin, serving.cancel)  # nothing is ever sent: it is the end
+    # nothing is ever sent: readable means closed
+    asyncio.get_running_loop().add_reader(sys.stdin, serving.cancel)
     with suppress(asyncio.CancelledError):
         await serving
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too; it is the arbiter's to act on
+    # Ctrl-C reaches this process, too, but only the arbiter acts on it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with(int(sys.argv[1]))
     logging.config.dictConfig(settings.LOGGING)
     asyncio.run(main())

@@ -1,9 +1,9 @@
-"""Two releases on one port, REUSE_PORT=1: which of them gets the connections that are new.
+"""Decides which of two releases on one port (REUSE_PORT=1) gets new connections.
 
 Each release listens on a socket of its own, with SO_REUSEPORT, and so has a queue of its own in the kernel, which
 spreads connections over the sockets of a port. When a socket is closed, connections in its queue, or in the middle of
-their handshake, are reset. So before a release closes its socket, the kernel sends it nothing new, and its queue is
-emptied. docs/decisions/0033-handover.md has the figures.
+their handshake, are reset. So before a release closes its socket, it has the kernel send it nothing new, and empties
+its queue. docs/decisions/0033-handover.md has the figures.
 
 | when | new connections go to |
 | --- | --- |
@@ -12,8 +12,8 @@ emptied. docs/decisions/0033-handover.md has the figures.
 | the first stops | the second |
 | the second stops instead, while the first is there | the first |
 
-The kernel counts the sockets of a port from 0 in the order in which they began to listen; of two, the one that stays
-becomes number 0. A third is refused until one of the two has gone: its number would change without a notice.
+The kernel numbers the sockets of a port from 0, in the order in which they began to listen. If one of two closes, the
+other is number 0. A third release is refused until one of two has gone: its number would change without notice.
 """
 
 import ctypes
@@ -28,8 +28,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# From that moment on, the kernel sends a release nothing new; it still accepts for as long, from handshakes that had
-# begun: the first repetition of a packet that was lost comes after a second (RFC 6298).
+# Seconds for which a release still accepts after the kernel sends it nothing new, since handshakes have begun: the
+# first repetition of a packet that was lost comes after a second (RFC 6298).
 HANDSHAKE_SECONDS = 1.5
 
 SO_ATTACH_REUSEPORT_CBPF = 51  # socket(7); asm-generic/socket.h
@@ -39,10 +39,10 @@ TABLES = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("/proc/ne
 
 
 class Handover:
-    """The place of a release at one address, at which it is bound and does not listen yet."""
+    """A release's place among the releases at one address."""
 
     def __init__(self, listener: socket.socket) -> None:
-        """Raises OSError, EADDRINUSE, where two releases listen already."""
+        """`listener` is bound, and does not listen yet. Raises OSError, EADDRINUSE, if two releases listen there."""
         self._listener = listener
         self._elders = _listeners_beside(listener)
         if len(self._elders) > 1:
@@ -53,20 +53,20 @@ class Handover:
         return not self._elders.isdisjoint(_listeners_beside(self._listener))
 
     def take_over(self) -> bool:
-        """Take all new connections from the release that was there before; whether there is one. After listen()."""
+        """Take all new connections from the older release; returns whether there is one. Call it after listen()."""
         if has_elder := self.has_elder():
             _send_all_to(self._listener, 1)
         return has_elder
 
     def leave(self) -> None:
-        """Take no new connection, if there is another release. Before the socket is closed."""
+        """Leave new connections to the other release, if there is one. Call it before the socket is closed."""
         _send_all_to(self._listener, 0 if self.has_elder() else 1)
 
 
 def _send_all_to(listener: socket.socket, number: int) -> None:
     """Have the kernel give new connections of the port to the socket with this number.
 
-    Where there is none, it goes on to spread them by their addresses (reuseport_select_sock).
+    If there is no such socket, the kernel keeps spreading them by their addresses (reuseport_select_sock).
     """
     program = ctypes.create_string_buffer(struct.pack("=HBBI", RETURN_CONSTANT, 0, 0, number))
     try:
@@ -78,7 +78,7 @@ def _send_all_to(listener: socket.socket, number: int) -> None:
 
 
 def _listeners_beside(listener: socket.socket) -> set[str]:
-    """The inodes of the other sockets that listen at the address of this one."""
+    """Return the inodes of the other sockets that listen at the address of `listener`."""
     host, port = listener.getsockname()[:2]
     packed = socket.inet_pton(listener.family, host)
     words = (packed[start : start + 4] for start in range(0, len(packed), 4))
@@ -87,7 +87,7 @@ def _listeners_beside(listener: socket.socket) -> set[str]:
     with TABLES[listener.family].open() as table:
         for row in islice(table, 1, None):
             fields = row.split()
-            if fields[3] != LISTENING:  # these come first, and connections, which may be many, after them
+            if fields[3] != LISTENING:  # listening sockets come first; connections, which may be many, follow
                 break
             if fields[1] == address:
                 inodes.add(fields[9])

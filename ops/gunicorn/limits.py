@@ -7,16 +7,17 @@ from dataclasses import dataclass
 class Limits:
     """Times are in seconds, sizes in bytes."""
 
-    # Of the request line. RFC 9110, 4.1 asks for 8,000 at least.
+    # The target of a request. RFC 9110, 4.1 asks for 8,000 at least.
     max_target_bytes: int = 8 * 1024
-    # Target and fields; as much again for trailers and all that frames chunks. nginx takes four lines of 8 kB.
+    # Target and fields. A whole request may take 16 kB more, and 8 bytes for each byte of its content (`_count` in
+    # edge.py), which bounds trailers and chunk framing. nginx takes four lines of 8 kB for a head.
     max_head_bytes: int = 32 * 1024
-    # How many: as Apache. A browser sends 20.
+    # The number of fields, as in Apache. A browser sends 20.
     max_fields: int = 100
-    # For a head, from its first byte; for silence; and the span over which the least rate is averaged. An idle
-    # connection that has had an answer has the keep-alive time.
+    # For a head, from its first byte; for a client that sends or reads nothing; and the span over which the least
+    # rate is averaged. After an answer, an idle connection has the keep-alive time instead.
     patience_seconds: float = 10.0
-    # The least at which content arrives, in bytes a second: as Kestrel. A modem has ten times as much.
+    # The least rate at which content has to come, as in Kestrel. A modem is ten times as fast.
     min_bytes_per_second: int = 240
     # For the client to close after a refusal, and for the rest of a request when the server stops.
     linger_seconds: float = 2.0

@@ -1,8 +1,8 @@
-"""The event loop of a worker: uvloop, whose listening sockets accept a few connections at a time.
+"""The event loop of a worker: uvloop, with listening sockets that accept a few connections at a time.
 
 libuv accepts until the queue is empty, so that one of the workers that share a socket takes most of a burst: of
-32 connections 26, 29 or all 32. In small batches the others get their share meanwhile. Unlike SO_REUSEPORT, a
-connection in the queue belongs to no worker, and outlives one that is killed.
+32 connections 26, 29 or all 32. If each accepts in small batches, the others get their share. Unlike with
+SO_REUSEPORT, a connection in the queue belongs to no worker, and outlives a worker that is killed.
 """
 
 import asyncio
@@ -21,17 +21,16 @@ from ops.machine import files
 
 logger = logging.getLogger(__name__)
 
-# Connections that a worker accepts in one go, and its pause after them, in which other workers accept: the
-# resolution of a timer.
-# 4,000 connections a second and worker are more than it can answer.
+# Connections that a worker accepts in a row, and its pause after them, in which other workers accept. The pause is
+# the resolution of a timer; it allows 4,000 connections a second, more than a worker can answer.
 BATCH_CONNECTIONS = 4
 PAUSE_SECONDS = 0.001  # seconds
-# The time for a connection that was accepted just before the end to send its request, and for one that is idle then
-# (ops/gunicorn/draining.py): longer than a busy client takes between two requests.
+# The time for a connection that was accepted just before the server stopped accepting, or that is idle then, to send
+# a request (ops/gunicorn/draining.py). It is longer than a busy client takes between two requests.
 LAST_MOMENT_SECONDS = 1.0  # seconds
 
-# The errors of accept where the process, the machine or the kernel has no room for one more connection. It stays in
-# the queue: to accept again at once would be a busy loop.
+# The errors of accept if the process, the machine or the kernel has no room for one more connection. The connection
+# stays in the queue, so that accepting again at once would be a busy loop.
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 RETRY_SECONDS = 1.0  # seconds until the next attempt, as asyncio's
 SHORTAGE_OVER_SECONDS = 5.0  # seconds without a shortage, after which it is over
@@ -39,7 +38,7 @@ SHORTAGE_OVER_SECONDS = 5.0  # seconds without a shortage, after which it is ove
 
 class Loop(uvloop.Loop):
     async def create_server(self, protocol_factory: Any, *args: Any, sock: Any = None, **options: Any) -> Any:
-        """As asyncio's; for a socket, without TLS, one that accepts in batches."""
+        """As asyncio's; for a socket without TLS, return a server that accepts in batches."""
         if sock is None or options.get("ssl"):
             return await super().create_server(protocol_factory, *args, sock=sock, **options)
         if not BaseSocket._is_listening(sock):  # noqa: SLF001  a second release's (ops/gunicorn/handover.py)
@@ -48,7 +47,7 @@ class Loop(uvloop.Loop):
 
 
 class Batches:
-    """The part of asyncio.Server that uvicorn uses."""
+    """The part of asyncio.Server that uvicorn uses, which accepts in batches."""
 
     def __init__(
         self,
@@ -60,13 +59,13 @@ class Batches:
         self.sockets = [sock]
         self._loop, self._protocol_factory = loop, protocol_factory
         self._connecting: set[asyncio.Task[Any]] = set()
-        self._began, self._accepted = 0.0, 0  # of this batch
+        self._began, self._accepted = 0.0, 0  # the time when this batch began, and its connections
         self._most = files.most_connections()
-        self._shortage: asyncio.TimerHandle | None = None  # until its end
+        self._shortage: asyncio.TimerHandle | None = None  # ends a shortage; None if there is none
         self._listen()
 
     def close(self) -> None:
-        """Close the socket, once its queue is empty: there may be no other worker to accept from it."""
+        """Empty the socket's queue, and close it: there may be no other worker to accept from it."""
         for sock in self.sockets:
             self._loop.remove_reader(sock)
             with suppress(OSError):
@@ -142,9 +141,9 @@ class Batches:
         task.add_done_callback(self._connected)
 
     def _connected(self, task: "asyncio.Task[Any]") -> None:
-        """Shut a connection down that was still being made when uvicorn shut down all others.
+        """Shut down a connection that was still being made when uvicorn shut down all others.
 
-        It would stay open as long as its client likes: a stop under load took 18 s instead of one.
+        Otherwise it would stay open as long as its client likes: a stop under load took 18 s instead of one.
         """
         self._connecting.discard(task)
         if not self.sockets and not task.cancelled() and not task.exception():

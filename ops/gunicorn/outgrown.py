@@ -1,14 +1,14 @@
-"""Replaces a worker that has more memory than WORKER_MEMORY_LIMIT, before the kernel kills one that has not.
+"""Replaces a worker that has more memory than WORKER_MEMORY_LIMIT, before the kernel kills some other worker.
 
-gunicorn's max_requests would count requests, and a worker that it ends is gone before another is there. Here, as with
-a reload by SIGHUP, the next worker is forked before the one that it replaces stops:
+gunicorn's max_requests would count requests, and would end a worker before another is there. Here, as in a reload by
+SIGHUP, the next worker is forked before the worker that it replaces stops:
 
 | process | does |
 | --- | --- |
-| a worker over its limit | takes the turn, which one worker at a time has; marks itself; sends its arbiter SIGTTIN |
-| the arbiter | starts one more worker on SIGTTIN. `make_room` makes the marked one the first of its surplus |
+| a worker over its limit | takes the turn, which only one worker can have; marks itself; sends its arbiter SIGTTIN |
+| the arbiter | starts one more worker on SIGTTIN. `make_room` makes the marked worker the first of its surplus |
 | the arbiter | stops its surplus with SIGTERM, as it always does |
-| the worker | drains, ends, and with it its turn |
+| the worker | drains and ends, which frees the turn |
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from ops.telemetry.readiness import readiness
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # seconds between two looks, of 40 us each
-# Seconds that a worker serves at least: a limit that each exceeds as it starts replaces one worker a minute.
+# Seconds that a worker serves at least. If even a new worker exceeds the limit, each lives this long.
 SERVES_SECONDS = 60.0
-MARKED, NOTED = 1, 2  # by the worker, by the arbiter
+MARKED, NOTED = 1, 2  # values of a mark: set by the worker; by the arbiter
 
 RESIDENT = metrics.gauge(
     "worker_resident_memory_bytes", "Memory of the largest worker, with what all share.", over="max"
@@ -40,16 +40,16 @@ _turn: IO[bytes] | None = None
 
 
 def prepare(worker: Any) -> None:
-    """In the arbiter, before it forks a worker: the mark that both see, and the file whose lock is the turn."""
+    """In the arbiter, before it forks a worker: make the mark that both see, and the file for the turn's lock."""
     global _turn  # noqa: PLW0603  one a process, inherited by its workers
     _turn = _turn or tempfile.TemporaryFile(dir=tmpfs.directory())  # noqa: SIM115  until the process ends
     worker.outgrown = mmap(-1, 1)
 
 
 def make_room(server: Any) -> None:
-    """In the arbiter, before it forks a worker: the new one is in place of a marked one, and not one more.
+    """In the arbiter, before it forks a worker: have the new worker replace a marked worker, not come in addition.
 
-    gunicorn stops its oldest workers while it has more than `num_workers`.
+    gunicorn stops its oldest workers while it has more than `num_workers`, so the marked worker becomes the oldest.
     """
     for worker in server.WORKERS.values():
         if worker.outgrown[0] == MARKED:
@@ -59,7 +59,10 @@ def make_room(server: Any) -> None:
 
 
 async def watch(limit: int, mark: MutableSequence[int] | mmap, arbiter: int) -> None:
-    """In a worker: ask the arbiter to replace it once it has more than `limit` bytes. 0: there is no limit."""
+    """In a worker: ask the arbiter to replace it once it has more than `limit` bytes; 0 means no limit.
+
+    `mark` is the byte that it shares with the arbiter, and `arbiter` the id of the arbiter's process.
+    """
     loop = asyncio.get_running_loop()
     settled = loop.time() + SERVES_SECONDS
     while True:
@@ -78,7 +81,7 @@ async def watch(limit: int, mark: MutableSequence[int] | mmap, arbiter: int) -> 
 
 
 def _take_turn() -> bool:
-    """Whether no other worker has it. The kernel takes it back when the process ends, however it does."""
+    """Take the turn, and return True, unless another worker has it. The kernel frees it when the process ends."""
     if not _turn:
         return False
     try:

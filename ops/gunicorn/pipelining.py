@@ -14,26 +14,27 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from ops.asgi.disconnect import HAS_LEFT
 from ops.gunicorn.draining import DrainingProtocol
 
-# Requests that wait for the one before them while more are read. Those of one piece (PIECE_BYTES) come on top.
+# Requests of a connection that may wait for earlier ones before reading stops. Further requests in the same piece
+# (PIECE_BYTES) come on top.
 MAX_WAITING_REQUESTS = 16
-# Seconds for which the kernel's answer holds. With one question a request, it was 5 % of the cost of a row by id.
+# Seconds for which the kernel's answer holds. One question for each request was 5 % of the cost of a row by id.
 ASK_AGAIN_SECONDS = 0.001
-# Seconds after a client has left in which each request asks, since those that leave come in crowds: of 2,000 that
-# sent a request and left at once, 90 had it computed without that, 3 with it.
+# Seconds after a client has left, in which each request asks, since clients leave in crowds: of 2,000 that sent a
+# request and left at once, 90 had it computed without these questions, 3 with them.
 CROWD_SECONDS = 1.0
 
 
 class Backpressure(FlowControl):
-    """Reads on only if few requests wait.
+    """Resumes reading only if few requests wait.
 
-    Uvicorn's own reads on after each answer, and whenever the application looks for content or for the client's
-    leaving: another 256 kB of requests each time, which take some 15 MB while they wait.
+    Uvicorn's own FlowControl resumes after each answer, and whenever the application looks for content or for the
+    client's leaving: each time, another 256 kB of requests are read, which take some 15 MB while they wait.
     """
 
     def __init__(self, transport: Transport, waiting: Sized) -> None:
         super().__init__(transport)
         self._waiting = waiting
-        self.was_paused = False  # since it was last set
+        self.was_paused = False  # whether reading was paused since this was last set
         self.unread = b""  # bytes that have come, and wait for the requests before them
 
     def pause_reading(self) -> None:
@@ -46,7 +47,7 @@ class Backpressure(FlowControl):
 
 
 class Hangups:
-    """The connections of an event loop that are lost, though it has not heard of it: it does so some turns later."""
+    """The lost connections of an event loop, some turns before the loop itself hears of the loss."""
 
     def __init__(self) -> None:
         """Raises AttributeError where the system has no epoll: macOS."""
@@ -55,17 +56,17 @@ class Hangups:
         self._asked = self._found = 0.0
 
     def watch(self, socket: int) -> None:
-        """Ask for this one, too, until `forget`."""
-        self._epoll.register(socket, select.EPOLLET)  # once each; errors and hang-ups come unasked
+        """Watch the socket with this number until `forget`."""
+        self._epoll.register(socket, select.EPOLLET)  # reported once each; errors and hang-ups need no flag
 
     def forget(self, socket: int) -> None:
-        """Before the number is another connection's."""
+        """End the watch, before another connection gets the number."""
         self._lost.discard(socket)
         with suppress(OSError):
             self._epoll.unregister(socket)
 
     def have(self, socket: int) -> bool:
-        """Whether the connection is lost. One whose client has only closed its own side is not: that one waits."""
+        """Whether the connection is lost. It is not if the client has only closed its own side, and waits."""
         now = perf_counter()
         if now - self._asked > ASK_AGAIN_SECONDS or now - self._found < CROWD_SECONDS:
             self._asked = now
@@ -76,7 +77,7 @@ class Hangups:
 
 
 class NoHangups(Hangups):
-    """Where the system has no epoll: the event loop is to hear of it."""
+    """For a system without epoll: knows of no loss before the event loop does."""
 
     def __init__(self) -> None:
         pass
@@ -122,7 +123,7 @@ class PipeliningProtocol(DrainingProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _has_left(self) -> bool:
-        """Whether nobody waits for the answer to the running request."""
+        """Whether the client has left. The running request is then marked as disconnected."""
         if not self.transport.is_closing() and not self._hangups.have(self._socket):
             return False
         if self._running:

@@ -1,9 +1,9 @@
 """The wire cache: ready answers written to the socket where the request is parsed, before it becomes an ASGI task.
 
-An accelerator of the page cache, which fills `ready`: it answers a plain GET or HEAD of a target
-that is in there, exactly as the ASGI application would, and leaves everything unusual to that application. The layers
-in front of the page cache declare their effect on such an answer (ops/asgi/hits.py), an entry declares until when it
-may be sent. Requests that are one too many for the worker are refused here, too (ops/asgi/admission.py).
+It is an accelerator of the page cache, which fills `ready`: it answers a plain GET or HEAD of a target in `ready`,
+exactly as the ASGI application would, and leaves everything unusual to that application. The layers in front of the
+page cache declare their effect on such an answer (ops/asgi/hits.py); an entry declares until when it may be sent.
+Requests that are too many for the worker are refused here, too (ops/asgi/admission.py).
 """
 
 import logging
@@ -28,8 +28,8 @@ from ops.telemetry.readiness import readiness
 
 logger = logging.getLogger("ops.edge")
 
-MAX_EARLIER_PIECES_BYTES = 4096  # of a head, before its last piece: a longer one is left to the edge
-MAX_REMEMBERED_BYTES = 4096  # of a request that is compared with the next one of its connection
+MAX_EARLIER_PIECES_BYTES = 4096  # of a head, before its last piece; a longer head is left to the edge
+MAX_REMEMBERED_BYTES = 4096  # of a hit that is compared with the next request of its connection
 
 
 class Representation:
@@ -43,7 +43,7 @@ class Representation:
     def __init__(
         self, status: int, fields: Fields, body: bytes, etag: bytes, changing: Callable[[], Fields]
     ) -> None:
-        """`changing` returns the fields that depend on the time. It is called once a second at most."""
+        """`changing` returns the fields that depend on the time; it is called once a second at most."""
         self.status, self.fields, self.body, self.etag, self.changing = status, fields, body, etag, changing
         self.not_modified: Representation | None = None  # the 304 for a client that has this one
         self._stamp: Fields | None = None
@@ -51,10 +51,10 @@ class Representation:
         self._head = self._end = b""
 
     def write(self, of_server: Fields, own: bytes, defaults: Defaults = NONE, *, head_only: bool) -> bytes:
-        """The bytes, with `own`, the lines of a single request.
+        """Return the bytes of the answer to one request, with `own`, the lines for that request alone.
 
-        `of_server` are the server's fields, a list that is replaced each second, with the date in it. `defaults` are
-        those of the application, the same each time.
+        `of_server` are the server's fields, a list that uvicorn replaces each second, since it has the date.
+        `defaults` are the application's, and have to be the same in each call.
         """
         if self._stamp is not of_server:
             fields = [b"%b: %b\r\n" % field for field in (*of_server, *self.fields, *self.changing())]
@@ -63,7 +63,7 @@ class Representation:
             self._end = Defaults(self._lacking).lines + b"\r\n"
             self._stamp = of_server
         end = self._end
-        if defaults.may_be_added:  # to this hit, or to another one
+        if defaults.may_be_added:  # then `own` may have such fields
             lines = b"\r\n" + own.lower()
             lacking = [field for field in self._lacking if b"\r\n%b:" % field[0] not in lines]
             end = Defaults(lacking).lines + b"\r\n"
@@ -81,7 +81,7 @@ def _refusal() -> Representation:
     return Representation(503, fields, body, b"", list)
 
 
-REFUSALS = {scheme: _refusal() for scheme in ("http", "https")}  # each keeps the lines of its scheme
+REFUSALS = {scheme: _refusal() for scheme in ("http", "https")}  # each keeps the default lines of its scheme
 PROBE_PATHS = tuple(path.encode() for path in PROBES)
 
 
@@ -96,20 +96,20 @@ class Ready(Protocol):
         """The URL pattern that it is filed under."""
 
     def select_ready(self, fields: Fields) -> Representation | None:
-        """The representation for a GET with these header fields, which is then counted; None if it is not ready."""
+        """Return the representation for a GET with these header fields, and count it; None if none is ready."""
 
 
-# By request target, as it comes. The page cache fills and empties it.
+# Entries by request target, as clients send it. The page cache fills and empties it.
 ready: dict[bytes, Ready] = {}
-recent: dict[bytes, None] = {}  # targets that were in there lately, in the order in which they came into it
+recent: dict[bytes, None] = {}  # targets that `ready` has or had lately, the newest last
 
 
 class WireProtocol(EdgeProtocol):
     """uvicorn's protocol, which looks for a ready answer first. The states of a connection: ops/gunicorn/edge.py."""
 
     _segment = b""  # the bytes of the current segment, as long as they may be exactly one request
-    _known = b""  # the last segment, if it was exactly one hit: one that is equal skips the parser
-    _began = 0.0  # when the request that is being read did
+    _known = b""  # the last segment, if it was exactly one hit: an equal segment skips the parser
+    _began = 0.0  # when the request that is being read began
     _is_answered = False  # whether the request that is being read has its answer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -122,7 +122,7 @@ class WireProtocol(EdgeProtocol):
         self._hit.client = self.client
 
     def data_received(self, data: bytes) -> None:
-        """Read a request, unless it is the one before once more: the parser would say the same."""
+        """Answer a segment that equals the last hit without the parser, which would say the same; read any other."""
         if data == self._known:
             self._hit.began = perf_counter()
             try:
@@ -130,7 +130,9 @@ class WireProtocol(EdgeProtocol):
                     return
             except Exception:
                 logger.exception("what a layer does to a hit failed")
-                self._is_reading = True  # its method is known: that of the request before
+                self._is_reading = (
+                    True  # `_refuse` needs the method: the parser has that of the request before
+                )
                 self._refuse(FAILED)
                 return
         self._segment = data if len(data) <= MAX_REMEMBERED_BYTES and not self._is_reading else b""
@@ -143,7 +145,7 @@ class WireProtocol(EdgeProtocol):
     # --- The parser's calls -----------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Uvicorn's, without the scope, which the wire does not need: 0.3 us."""
+        """As uvicorn's, without the scope, which the wire does not need and which takes 0.3 us."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
         self._is_reading, self._read, self._known, self._began = True, 0, b"", perf_counter()
 
@@ -153,9 +155,10 @@ class WireProtocol(EdgeProtocol):
             self._is_answered = True
             self._known, self._segment = self._segment, b""
         elif not is_known and self.url not in recent and self._refuse_for_now():
-            self._is_answered, self._segment = True, b""  # others of this segment are not its only request
+            # A later request is not the only one of this segment.
+            self._is_answered, self._segment = True, b""
         else:
-            # Uvicorn's on_message_begin, which was skipped, clears these.
+            # Uvicorn's on_message_begin, which was skipped, clears these three.
             url, headers, expects = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
             self.url, self.headers, self.expect_100_continue = url, headers, expects
@@ -172,7 +175,7 @@ class WireProtocol(EdgeProtocol):
     # --- The wire ---------------------------------------------------------------------------------
 
     def _is_plain(self) -> bool:
-        """Whether it is a request that uvicorn would give to the application, and keep the connection."""
+        """Whether uvicorn would give this GET or HEAD to the application, and keep the connection. Fills `_hit`."""
         parser = self.parser
         method = parser.get_method()
         if (
@@ -190,17 +193,17 @@ class WireProtocol(EdgeProtocol):
         return True
 
     def _send_hit(self, admits: Sequence[Callable[[Hit], bool]]) -> bool:
-        """Answer the plain request that was read last, if the layers admit it and its entry may be sent as it is."""
+        """Answer the plain request in `_hit` if the layers admit it and its entry may be sent; whether it was so."""
         front, hit = self._front, self._hit
         entry = front.ready.get(hit.target)
         if entry is None or monotonic() >= entry.trusted_until or readiness.draining:
-            return False  # while it drains, uvicorn says that the connection ends
+            return False  # while the server drains, uvicorn says that the connection ends
         if self.flow.write_paused or not self._is_at_rest():
             return False  # the client does not read, or another request still waits for its answer
         for admit in admits:
             if not admit(hit):
                 return False
-        # An answer to the other scheme, or to HEAD where no layer takes the content away.
+        # The entry is for the other scheme, or the request is a HEAD and no layer takes the content away.
         if entry.scheme != hit.scheme or (hit.method == "HEAD" and not hit.head_only):
             return False
         representation = entry.select_ready(hit.headers)
@@ -215,12 +218,12 @@ class WireProtocol(EdgeProtocol):
         return True
 
     def _refuse_for_now(self) -> bool:
-        """Refuse a plain request that is one too many, before it costs more: see ops/asgi/admission.py."""
+        """Refuse a plain request that is one too many (ops/asgi/admission.py); whether it was refused."""
         if (
             admission.find_place()
-            or self._front.silent  # which has to say how an answer looks
+            or self._front.silent  # a layer that does not declare its fields
             or not self._is_plain()
-            or any(name in FRAMES for name, _ in self.headers)  # content, which is to be read
+            or any(name in FRAMES for name, _ in self.headers)  # content, which would have to be read
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)
             or readiness.draining
             or self.flow.write_paused
@@ -240,7 +243,7 @@ class WireProtocol(EdgeProtocol):
         return True
 
     def _write(self, representation: Representation, own: bytes) -> None:
-        """Answer the plain request that was read last: `own` are the lines of this answer."""
+        """Answer the plain request in `_hit`. `own` are the lines for this answer alone."""
         of_server, defaults = self.server_state.default_headers, self._front.defaults[self._hit.scheme]
         is_head = self._hit.method == "HEAD"
         self.transport.write(representation.write(of_server, own, defaults, head_only=is_head))

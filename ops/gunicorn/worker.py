@@ -19,16 +19,16 @@ from ops.gunicorn.draining import DrainingServer
 
 logger = logging.getLogger(__name__)
 
-# Seconds that stay of gunicorn's patience, for the lifespan's shutdown once the last request has ended.
+# Seconds of gunicorn's patience that are left for the lifespan's shutdown after the last request has ended.
 SHUTDOWN_RESERVE_SECONDS = 3
-ARBITER_SECONDS = 1.0  # between two looks whether gunicorn's first process is there
+ARBITER_SECONDS = 1.0  # between two checks that gunicorn's first process is there
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.typed
-    """Uvicorn with its C parts, and with an end to its patience when it stops."""
+    """Runs uvicorn with its C parts, and limits the time that it takes to stop."""
 
-    drain_seconds, memory_limit = 0.0, 0  # gunicorn.conf.py sets them, the one in seconds, the other in bytes
-    # 1 in it: the worker has stopped in order (ops/gunicorn/arbiter.py).
+    drain_seconds, memory_limit = 0.0, 0  # gunicorn.conf.py sets them, in seconds and bytes
+    # Its byte is 1 once the worker has stopped in order (ops/gunicorn/arbiter.py).
     stopped: MutableSequence[int] | mmap = bytearray(1)
     outgrown: MutableSequence[int] | mmap = bytearray(1)  # ops/gunicorn/outgrown.py
 
@@ -38,8 +38,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
         "ws": "none",  # an upgrade request is answered as a plain one
         "interface": "asgi3",
         "lifespan": "on",  # a worker whose start-up fails must not serve
-        # A pipelined request starts inside the context of the one before it (python/cpython#140947): its sync
-        # code would run in that one's thread, which ends, with the database connection that it holds.
+        # A pipelined request starts inside the context of the one before it (python/cpython#140947): its sync code
+        # would run in the thread of that earlier request, which ends, and its database connection with it.
         "reset_contextvars": True,
         "proxy_headers": False,  # any client can write X-Forwarded-For
         "server_header": False,
@@ -59,12 +59,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
     def run(self) -> None:
         handovers = (getattr(listener, "handover", None) for listener in self.sockets)
         self._handovers = [handover for handover in handovers if handover]
-        # A socket is uvloop's own to close. Of gunicorn's wrappers it closes the file, and uvicorn tries again.
+        # uvloop closes a socket itself. Given gunicorn's wrappers, it closes their files, and uvicorn does so again.
         self.sockets: list[Any] = [listener.sock for listener in self.sockets]
         super().run()
 
     async def _serve(self) -> None:
-        """As uvicorn-worker's, with a server that drains, and that hears SIGQUIT, gunicorn's quick stop."""
+        """As uvicorn-worker's, with a server that drains, and that acts on SIGQUIT, gunicorn's quick stop."""
         self.config.app = self.wsgi
         if settings.configured:
             logger.info("RUNTIME=%s", settings.RUNTIME)
@@ -87,7 +87,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _watch_arbiter(self, server: DrainingServer) -> None:
-        """Stop once gunicorn's first process was killed: nothing else would end this one, and it keeps the port."""
+        """Stop once gunicorn's first process was killed: nothing else would end this worker, which keeps the port."""
         while os.getppid() == self.ppid:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(ARBITER_SECONDS)
         logger.error("Gunicorn's first process is gone: this worker stops")

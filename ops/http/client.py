@@ -1,6 +1,6 @@
-"""The outgoing HTTP connections of an event loop: one pool for all upstreams, and the state of each of them.
+"""The outgoing HTTP connections of an event loop: one pool for all upstreams, and the state of each upstream.
 
-A worker opens it with its other resources. Anywhere else, in a test, a command or a shell, a call has one for itself.
+A worker opens the pool with its other resources. Elsewhere, in a test, a command or a shell, each call opens its own.
 """
 
 import asyncio
@@ -12,42 +12,42 @@ import aiohttp
 from ops.breaker import Breaker
 from ops.project import NAME, VERSION
 
-# Calls to one upstream that are under way at a time, and so its connections. One more is refused at once: by Little's
-# law, 32 calls that take 250 ms each are 128 a second in each worker.
+# Calls to one upstream that may be under way at once, and so its connections. A further call is refused at once. By
+# Little's law, 32 calls that take 250 ms each are 128 a second in each worker.
 MAX_IN_FLIGHT = 32
-IDLE_SECONDS = 15.0  # until an idle connection is closed: before most servers and balancers do so
-DNS_SECONDS = 10.0  # that an address is used without asking again: an upstream may move
-# Between two probes of an upstream whose breaker is open: it is somebody's, and each worker probes it.
+IDLE_SECONDS = 15.0  # seconds until an idle connection is closed, before most servers and balancers close it
+DNS_SECONDS = 10.0  # seconds until a name is looked up again, since an upstream may move
+# Seconds between two probes of an upstream while its breaker is open: each worker sends these to a foreign service.
 PROBE_SECONDS = 1.0
 
 FIELDS = {
     "User-Agent": f"{NAME}/{VERSION}",
-    "Accept-Encoding": "identity",  # a small answer can be no bomb
+    "Accept-Encoding": "identity",  # no small answer can expand to a large one
 }
 
 
 class State:
-    """An upstream, as this loop knows it."""
+    """An upstream, as one event loop knows it."""
 
     def __init__(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         self.breaker = Breaker(name, probe, probe_seconds=PROBE_SECONDS, min_probes=1)
         self.in_flight = 0
-        self.not_before = 0.0  # it has asked for no calls until then, on the loop's clock
+        self.not_before = 0.0  # until then, on the loop's clock, it has asked for no calls
 
 
 class Client:
-    """Belongs to one event loop."""
+    """The pool of connections of one event loop, and the states of its upstreams."""
 
     def __init__(self) -> None:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0,  # each upstream has its own, MAX_IN_FLIGHT: two on one host do not wait for each other
+                limit=0,  # MAX_IN_FLIGHT limits each upstream: two on one host do not wait for each other
                 limit_per_host=0,
                 keepalive_timeout=IDLE_SECONDS,
                 ttl_dns_cache=int(DNS_SECONDS),
             ),
             headers=FIELDS,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # a call has one deadline, for all
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # one deadline covers all of a call
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,  # no proxy, and no password of a ~/.netrc
@@ -66,7 +66,7 @@ clients: dict[asyncio.AbstractEventLoop, Client] = {}
 
 @asynccontextmanager
 async def open_client() -> AsyncIterator[Client]:
-    """A client for one call."""
+    """Open a client, and close it at the end of the block."""
     client = Client()
     try:
         yield client
@@ -76,7 +76,7 @@ async def open_client() -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def open_connections() -> AsyncIterator[None]:
-    """A client for the running loop: for the lifespan of a worker. It connects at the first call."""
+    """Open the client for all calls of the running loop, for a worker's lifespan. It connects at the first call."""
     loop = asyncio.get_running_loop()
     async with open_client() as client:
         clients[loop] = client

@@ -1,14 +1,14 @@
 """An upstream's content that changes seldom: asked for once in a while, and kept for when the upstream is not well.
 
 age of the content in seconds | a request
-------------------------------+-----------------------------------------------------------------------------------------
+------------------------------+--------------------------------------------------------
 below `fresh`                 | gets it
-below `stale`                 | waits for a newer one, and gets this one if there is none
-more, or there is no content  | waits for one; UpstreamUnavailable if there is none
+below `stale`                 | waits for newer content, and gets this if there is none
+more, or there is no content  | waits for content; UpstreamUnavailable if there is none
 
-One call at a time renews it in each worker, for all requests that wait, and goes on if they leave. Workers share it
-through Django's cache, so that the upstream gets one call in `fresh` seconds from all of them, or a few at once.
-After a failure none is made for PAUSE_SECONDS.
+In each worker, one call at a time renews the content, for all requests that wait; it continues if they leave. Workers
+share the content through Django's cache, so that the upstream gets one call in `fresh` seconds from all workers, or a
+few at once. After a failure, a worker makes no call for PAUSE_SECONDS.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from ops.telemetry.stopwatch import UPSTREAM
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
-CACHE_SECONDS = 0.05  # for a look into Django's cache, or a write, in a thread
+CACHE_SECONDS = 0.05  # for a read or a write of Django's cache, in a thread
 OK = 200
 INVALID = "invalid"
 
@@ -43,18 +43,18 @@ class Kept(Generic[Content]):
     def __init__(
         self, upstream: Upstream, schema: type[Content], *, path: str = "", fresh: float, stale: float
     ) -> None:
-        """`schema` reads the content, JSON, and refuses what must not be used. Times are in seconds."""
+        """`schema` parses the JSON content, and refuses content that must not be used. Times are in seconds."""
         self.upstream, self.schema, self.path = upstream, schema, path
         self.fresh, self.stale = fresh, stale
         self._key = f"upstream:{upstream.name}:{path}"
         self._content: Content | None = None
         self._fetched = 0.0  # by the wall clock, which all workers share
-        self._not_before = 0.0  # on the monotonic clock
-        self._failure: UpstreamUnavailable | None = None  # of the last call
+        self._not_before = 0.0  # no call before then, on the monotonic clock
+        self._failure: UpstreamUnavailable | None = None  # of the last call; None if it succeeded
         self._renewing: asyncio.Task[None] | None = None
 
     async def get(self) -> Value[Content]:
-        """The content, as far as possible no older than `fresh`. Raises UpstreamUnavailable."""
+        """Return the content, renewed if it is not fresh. Raises UpstreamUnavailable if none is below `stale`."""
         if self._age() >= self.fresh and time.monotonic() >= self._not_before:
             with UPSTREAM:
                 loop = asyncio.get_running_loop()
@@ -70,17 +70,19 @@ class Kept(Generic[Content]):
 
     def _age(self) -> float:
         age = time.time() - self._fetched
-        return max(0.0, age) if age > -self.fresh else math.inf  # of the future: the clock was set back
+        return max(0.0, age) if age > -self.fresh else math.inf  # from the future: the clock was set back
 
+    # Take newer content of another worker from Django's cache, or call the upstream.
     async def _renew(self) -> None:
         shared = await self._in_cache(cache.get, self._key)
         try:
             fetched = float(shared["fetched"])
-            # Another worker's is taken if it is newer; one of the future is another clock's, and fresh for too long.
+            # Another worker's content is taken if it is newer. Content from the future has the time of another clock,
+            # and would be fresh for too long.
             if self._fetched < fetched < time.time() + self.fresh:
                 self._content, self._fetched = self._read(shared["content"].encode()), fetched
         except (LookupError, TypeError, ValueError, AttributeError, UpstreamUnavailable):
-            pass  # there is none, or it is no content of this release's
+            pass  # the cache has no content, or none for this release
         if self._age() < self.fresh:
             return
         try:
@@ -92,7 +94,7 @@ class Kept(Generic[Content]):
             if self._failure is None or self._failure.reason != failure.reason:
                 logger.warning("%s, so its content is not renewed", failure)
             if failure.reason == INVALID:
-                CALLS.labels(self.upstream.name, INVALID).value += 1  # beside the class of its status
+                CALLS.labels(self.upstream.name, INVALID).value += 1  # besides the class of its status
             self._failure = failure
             self._not_before = time.monotonic() + PAUSE_SECONDS
             return
@@ -103,7 +105,7 @@ class Kept(Generic[Content]):
         await self._in_cache(cache.set, self._key, shared, self.stale)
 
     def _read(self, content: bytes) -> Content:
-        """Raises UpstreamUnavailable."""
+        """Parse content by the schema. Raises UpstreamUnavailable if it is invalid."""
         try:
             return self.schema.model_validate_json(content)
         except ValidationError as error:
@@ -113,7 +115,7 @@ class Kept(Generic[Content]):
 
     @staticmethod
     async def _in_cache(work: Any, *arguments: Any) -> Any:
-        """The result of Django's cache, or None if it takes too long or fails: the cache is optional."""
+        """Return the result of Django's cache, or None if it takes too long or fails: the cache is optional."""
         try:
             async with asyncio.timeout(CACHE_SECONDS):
                 return await asyncio.to_thread(work, *arguments)

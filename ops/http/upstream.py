@@ -10,10 +10,10 @@ time                 | `timeout`, for all of a call: name look-up, connecting, s
 calls under way      | MAX_IN_FLIGHT an upstream in each worker; one more is refused at once
 an answer's content  | `max_bytes`; its header fields: 128 of 8 kB (aiohttp's)
 tries                | MAX_TRIES, of methods that may be repeated (RFC 9110, 9.2.2)
-calls to an ill one  | a breaker: none, until it answers a probe in the background
+a failing upstream   | a breaker: no calls until the upstream answers a probe in the background
 
-A redirect is an answer like any other, not a way to another host. There are no cookies, and no proxies of the
-environment.
+A redirect is an answer like any other, and is not followed. There are no cookies, and the environment's proxies are
+not used.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ MAX_TRIES = 3
 # Seconds: the longest wait before the second try, which doubles with each further one. The wait itself is drawn from
 # 0 to that ("full jitter"), so that callers which failed together do not come again together.
 BACKOFF_SECONDS = 0.02
-MAX_HOLD_SECONDS = 60.0  # that a Retry-After keeps calls away
+MAX_HOLD_SECONDS = 60.0  # that a Retry-After keeps calls away, at most
 REPEATABLE = frozenset(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
 TOO_MANY, SERVER_ERROR = 429, 500
 PATH = re.compile(r"([/?][!-~]*)?")
-PASSING = frozenset([TOO_MANY, 502, 503, 504])  # statuses that another try may not have
+PASSING = frozenset([TOO_MANY, 502, 503, 504])  # statuses that may have passed at another try
 
 CALLS = metrics.counter(
     "upstream_calls_total",
@@ -54,17 +54,17 @@ OPEN = metrics.gauge("upstream_breaker_open", "1 while an upstream is left alone
 
 
 class UpstreamUnavailable(Exception):
-    """An upstream gave no answer that is of use; `reason` is one of these words.
+    """Raised if an upstream gave no answer of use; `reason` is one of these words.
 
     timeout      | there was no whole answer in time
-    connection   | it was refused or lost
+    connection   | the connection was refused or lost
     malformed    | the answer is no HTTP, or ended too early
-    too_large    | it has more than `max_bytes`
-    failed       | its status is 5xx
-    overloaded   | its status is 429, or 5xx with a Retry-After that has not passed
-    open, busy   | it was not asked: the breaker is open; MAX_IN_FLIGHT calls are under way
-    unconfigured | it has no URL
-    invalid      | its content is not as it should be (ops/http/kept.py)
+    too_large    | the answer has more than `max_bytes`
+    failed       | the status is 5xx
+    overloaded   | the status is 429, or 5xx with a Retry-After; or such a Retry-After has not passed yet
+    open, busy   | no call was made: the breaker is open; MAX_IN_FLIGHT calls are under way
+    unconfigured | the upstream has no URL
+    invalid      | the content is not as it should be (ops/http/kept.py)
     """
 
     def __init__(self, upstream: str, reason: str, detail: object = "") -> None:
@@ -73,7 +73,7 @@ class UpstreamUnavailable(Exception):
 
 
 class Answer(NamedTuple):
-    """A status below 500 that is not 429. The names of the fields are in lower case, the last of equal ones wins."""
+    """An answer with a status below 500, not 429. Field names are in lower case; of equal names the last wins."""
 
     status: int
     fields: Mapping[str, str]
@@ -81,29 +81,29 @@ class Answer(NamedTuple):
 
 
 class Upstream:
-    """A service that this one calls. Declare it once, beside the code that calls it."""
+    """A service that this one calls. Declare it once, next to the code that calls it."""
 
     def __init__(
         self, name: str, url: str, *, timeout: float, max_bytes: int = 64 * 1024, probe: str = ""
     ) -> None:
-        """`name` is its name in metrics, logs and problems; without a `url` each call is `unconfigured`.
+        """`name` is its name in metrics, logs and problems. If `url` is empty, each call fails as `unconfigured`.
 
-        `timeout` is in seconds. `probe` is the path that is asked while the breaker is open, with GET.
+        `timeout` is in seconds. `probe` is the path to which a GET is sent while the breaker is open.
         """
         self.name, self.url, self.timeout, self.max_bytes, self.probe = name, url, timeout, max_bytes, probe
 
     async def get(self, path: str = "") -> Answer:
-        """The answer to a GET. Raises UpstreamUnavailable."""
+        """Send a GET, and return the answer. Raises UpstreamUnavailable."""
         return await self.send("GET", path)
 
     async def send(
         self, method: str, path: str = "", *, content: bytes = b"", fields: Mapping[str, str] | None = None
     ) -> Answer:
-        """The answer to a request for `url` with `path` behind it. Raises UpstreamUnavailable.
+        """Send a request for `url` + `path`, and return the answer. Raises UpstreamUnavailable.
 
-        It carries the id of the request that is being answered, and its trace.
+        The request carries the id and the trace of the request that is being answered.
 
-        Raises ValueError for fields that are none, and for a path that is not encoded or could change the host.
+        Raises ValueError for invalid fields, and for a path that is not encoded or could change the host.
         """
         if not PATH.fullmatch(path):
             raise ValueError(f"a path begins with / or ?, and is percent-encoded: {path!r}")
@@ -132,7 +132,7 @@ class Upstream:
         return answer
 
     async def _call(self, client: Client, request: "Request") -> Answer:
-        """One call, if it may be made now, with its outcome told to the breaker."""
+        """Make the call, if it may be made now, and tell the breaker its outcome."""
         if not self.url:
             raise UpstreamUnavailable(self.name, "unconfigured")
         state = client.states.get(self.name)
@@ -158,7 +158,7 @@ class Upstream:
         return answer
 
     async def _probe(self, client: Client) -> None:
-        """Raises UpstreamUnavailable if the breaker has to stay open."""
+        """Send a probe. Raises UpstreamUnavailable if the breaker has to stay open."""
         state = client.states[self.name]
         if asyncio.get_running_loop().time() < state.not_before:
             raise UpstreamUnavailable(self.name, "overloaded", "it has asked for a pause")
@@ -174,7 +174,7 @@ class Upstream:
             raise UpstreamUnavailable(self.name, "timeout") from None
 
     async def _try(self, client: Client, state: State, request: "Request", deadline: float) -> Answer:
-        """Send the request until an answer is of use, at most MAX_TRIES times, with pauses that fit in."""
+        """Send the request until an answer is of use, MAX_TRIES times at most, with pauses that end in time."""
         loop = asyncio.get_running_loop()
         for tried in count(1):
             pause = random.uniform(0, BACKOFF_SECONDS * 2 ** (tried - 1))  # noqa: S311  no secret
@@ -185,7 +185,7 @@ class Upstream:
                 may_pass = isinstance(error, aiohttp.ClientConnectorError)
                 failure = UpstreamUnavailable(self.name, "connection", error)
             except aiohttp.ClientError as error:
-                # Without its cause, whose text has the whole URL, and so what is secret in it.
+                # The cause is left out: its text has the whole URL, with any secret in it.
                 raise UpstreamUnavailable(self.name, "malformed", type(error).__name__) from None
             else:
                 if answer.status < SERVER_ERROR and answer.status != TOO_MANY:
@@ -230,7 +230,7 @@ class Request(NamedTuple):
 
 
 def retry_after(text: str) -> float:
-    """The seconds of a Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if it has neither."""
+    """Return the seconds of a Retry-After, a number or a date (RFC 9110, 10.2.3); 0 if it is neither."""
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:

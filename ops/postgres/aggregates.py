@@ -12,16 +12,17 @@
 
     rows = Product.objects.values("category__slug").annotate(count=Count("*"), average=Avg("low_price"))
     groups = Groups(rows.order_by("category__slug"), GroupPrices, limit=1000)
-    await groups()        # b'[{"count":3,"average":1.5,"category":null},...]' and whether there are more
+    await groups()        # b'[{"count":3,"average":1.5,"category":null},...]' and whether there are more groups
 
-As in compiled.py, the ORM writes the SQL, the schema defines the JSON, and what Postgres cannot write so is refused
-when it is declared. The values are those of the ORM's own `aggregate()` and `annotate()`:
+As in compiled.py, the ORM writes the SQL and the schema defines the JSON. A field that Postgres cannot write as the
+schema does is refused when it is declared. The values are those of the ORM's own `aggregate()` and `annotate()`. An
+aggregate with `default=` is never null; for the others:
 
     aggregate | of                | is null                            | the schema may print it as
     ----------+-------------------+------------------------------------+--------------------------------------------
     Count     | anything          | never                              | an integer
     Min, Max  | a field           | of no rows, or of nulls only       | the field (json_sql.py)
-    Sum       | a number          | the same, but for `default=`       | the field, however large the sum
+    Sum       | a number          | the same                           | the field, however large the sum
     Avg       | integers, floats  | the same                           | a float
     Avg       | decimals          | the same                           | a float, or rounded to some decimal places
 """
@@ -43,13 +44,13 @@ from ops.postgres.pool import fetch
 from ops.postgres.statement import Statement
 
 WHOLE = BigIntegerField()  # for numbers of rows, and sums of integers
-INTEGERS = ("IntegerField", "AutoField")  # the ends of the internal types of all integers
+INTEGERS = ("IntegerField", "AutoField")  # endings of the internal types of all integers
 WITHOUT_ORDER = ("BooleanField", "JSONField", "UUIDField")  # for which Postgres has no min and max
-MOST_DIGITS = Context(prec=1000)  # of numeric
+MOST_DIGITS = Context(prec=1000)  # the most that a numeric can be declared with
 
 
 def rounded(value: Decimal, places: int) -> str:
-    """As Postgres's round() writes it: half away from zero, with all the places, and no minus before a zero."""
+    """Return the text that Postgres's round() makes: half away from zero, all places, no minus before a zero."""
     return f"{MOST_DIGITS.plus(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, MOST_DIGITS)):f}"
 
 
@@ -57,7 +58,7 @@ def _rounding(places: int) -> JsonSql:
     return JsonSql(f"round({{}}, {places})", lambda value: f'"{rounded(value, places)}"', QUOTES)
 
 
-# The average of a numeric has 16 digits and more, and as many zeros if it is zero.
+# Postgres's average of numerics has 16 digits or more, even if it is zero. So it is written as a float, or rounded.
 FLOAT = JsonSql(
     NULL_UNLESS_FINITE.replace("{}", "{}::float8"), lambda value: orjson.dumps(float(value)).decode()
 )
@@ -69,7 +70,7 @@ DECIMAL_SAMPLES = [Decimal("1234567.8901234567890123"), Decimal("0E-20"), *TIES,
 
 
 class Ungrouped(Func):
-    """An aggregate over all rows, which are one group: `annotate` would make a group of each row."""
+    """An aggregate over all rows as one group. Without this wrapper, `annotate` would make a group of each row."""
 
     template = "%(expressions)s"
     arity = 1
@@ -77,12 +78,12 @@ class Ungrouped(Func):
 
     @property
     def empty_result_set_value(self) -> Any:
-        """Of an aggregate whose filter lets no row through."""
+        """The value of an aggregate with a filter that no row can pass."""
         return self.get_source_expressions()[0].empty_result_set_value
 
 
 class Total:
-    """Aggregates over all rows of a queryset as one object, as of `queryset.aggregate(**aggregates)`."""
+    """Aggregates over all rows of a queryset as one object, with the values of `queryset.aggregate(**aggregates)`."""
 
     def __init__(self, queryset: "QuerySet[Any]", schema: type[BaseModel], **aggregates: Aggregate) -> None:
         """The schema has a field for each of the `aggregates`, and no other."""
@@ -120,8 +121,8 @@ class Total:
 class Groups:
     """Aggregates of each group of rows as an array of objects, in the order of the queryset.
 
-    The queryset is `.values("category__slug").annotate(count=Count("*")).order_by("category__slug")`. A field of the
-    schema is one of its aggregates, or one of the values, by its alias `category.slug`.
+    The queryset is `.values("category__slug").annotate(count=Count("*")).order_by("category__slug")`. Each field of
+    the schema is one of the queryset's aggregates, or one of its values, which an alias like `category.slug` names.
     """
 
     def __init__(self, queryset: "QuerySet[Any]", schema: type[BaseModel], *, limit: int) -> None:
@@ -156,7 +157,7 @@ class Groups:
         return self.read(await fetch(self.statement, self.statement.bind(values)))
 
     def read(self, result: PGresult) -> tuple[bytes, bool]:
-        """The array, of `limit` groups at most, and whether there are more; from the statement's result."""
+        """Return the array of at most `limit` groups, and whether there are more, from the statement's result."""
         text, count = result.get_value(0, 0) or b"", int(result.get_value(0, 1) or 0)
         has_more = count > self.limit
         if has_more:
@@ -198,7 +199,8 @@ def _member(
 ) -> Member:
     """A field of the schema that is an aggregate of rows of `model`.
 
-    Raises ImproperlyConfigured for what Postgres cannot write as the schema prints it.
+    `is_grouped`: the aggregate is of a group, so of at least one row. Raises ImproperlyConfigured if Postgres cannot
+    write the value as the schema prints it.
     """
     has_default = isinstance(expression, Coalesce)  # which Sum("x", default=0) becomes
     aggregate = expression.get_source_expressions()[0] if has_default else expression
@@ -211,9 +213,7 @@ def _member(
     field = getattr(aggregate.get_source_expressions()[0], "target", None)
     if field is None:
         raise ImproperlyConfigured(f"{schema.__name__}.{name}: {aggregate} is not over a field.")
-    is_own = (
-        field.model._meta.concrete_model is model._meta.concrete_model
-    )  # not of a row that may be missing
+    is_own = field.model._meta.concrete_model is model._meta.concrete_model  # a related row may be missing
     has_value = (
         is_grouped and is_own and not (aggregate.filter or field.null or getattr(field, "generated", False))
     )
@@ -251,6 +251,6 @@ def _json_of(aggregate: Any, field: Any, schema: type[BaseModel], name: str) -> 
 
 
 def _plain(field: Any) -> Any:
-    """The field that a foreign key or a generated field has its values from."""
+    """Return the field from which a foreign key or a generated field takes its values; else the field itself."""
     field = target_of(field)
     return getattr(field, "output_field", None) or field

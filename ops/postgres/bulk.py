@@ -9,12 +9,13 @@
     await change([{"id": 7, "sold_qty": 1}, {"id": 8, "category": None}])   # all other fields stay
     await remove([{"id": 7}, {"id": 8}])
 
-All or nothing, in one round trip, with the rows in the order of the items. If the key of an item, or its value for a
-related row, finds no row, NotWritten.items names the item. A broken constraint is psycopg's error, which does not
-tell the item.
+A command writes all items or none, in one round trip, and answers the rows in the order of the items. If the key of
+an item, or its value for a related row, finds no row, NotWritten.items names the item. A broken constraint is
+psycopg's error, which does not name the item.
 
-Each column of the items is one array. Their rows are locked in the order of their keys before any is changed, so that
-two commands do not deadlock over them. The rest is the SQL of the single commands, by the ORM's compilers:
+Each field of the items is passed as one array. The rows to change are locked in the order of their keys before any
+row is changed, so two commands do not deadlock over their rows. The rest is the SQL of the single commands, written
+by the ORM's compilers:
 
     WITH "bulk items" AS (SELECT i.*, j8."id" AS k8
                           FROM unnest($1::bit varying[], $2::bigint[], ...) WITH ORDINALITY AS i(given, c0, ..., at)
@@ -71,14 +72,14 @@ from ops.postgres.commands import (
 from ops.postgres.compiled import SEPARATOR, Json, compile_queryset, joined_sql, quote, row, value
 from ops.postgres.statement import Param, Statement, text_of
 
-Values = Sequence[Mapping[str, Any]]  # of each item, by the names of its fields
+Values = Sequence[Mapping[str, Any]]  # the items: each one's values by field name
 
-MAX_FAULTS = 10  # that one NotWritten names
+MAX_FAULTS = 10  # faults that one NotWritten names
 # Names in the statement that no table and no column has.
 ITEMS, FOUND, FAULTS, CHANGED, AT = (
     f'"bulk {name}"' for name in ("items", "found", "faults", "changed", "at")
 )
-# Types whose texts need no quotes in an array.
+# Types with texts that need no quotes in an array.
 PLAIN = frozenset((int, Decimal, float, bool, UUID, date, datetime, time, NoneType))
 INTEGERS = frozenset((int, NoneType))
 SPECIAL, ESCAPED = re.compile(r'["\\]'), r"\\\g<0>"  # characters that need a backslash in quotes
@@ -104,7 +105,7 @@ def _quoted(value: Any) -> str:
 
 
 class Sql(Expression):
-    """SQL of this module's own: a column of the items, or a condition on one."""
+    """SQL that this module writes itself: a column of the items, or a condition on such a column."""
 
     def __init__(self, sql: str, output_field: "Field[Any, Any]") -> None:
         super().__init__(output_field=output_field)
@@ -119,16 +120,19 @@ class Many(Command[Values, Rows]):
 
     by_key: RowByKey | None = None
     required: frozenset[str]
-    optional: tuple[str, ...]  # fields that an item may lack; a bit each tells which it has
-    key = ""  # the field with the primary key of the row to change or delete; none where rows are inserted
+    optional: tuple[str, ...]  # fields that an item may lack; for each, a bit tells whether the item has it
+    key = ""  # the field with the primary key of the row to change or delete; empty if rows are inserted
     python_defaults: Mapping[str, Callable[[], Any]] = MappingProxyType({})
 
     async def __call__(self, items: Values) -> Rows:
-        """Write all or none. Raises as Command, TypeError for wrong fields, ValueError for a key that comes twice."""
+        """Write all items or none. Raises as a single command does, and ValueError if two items have the same key."""
         return await self.run(items)
 
     def bind(self, values: Values) -> tuple[Statement, list[bytes | None]]:
-        """The statement with an array for each column, and one of the bits that tell a null from no value."""
+        """Return the statement, and its arrays: one for each column, and one of bits that tell null from no value.
+
+        Raises TypeError for unknown or missing fields, and ValueError if two items have the same key.
+        """
         shapes = [tuple(item) for item in values]
         bits = {}
         for shape in {*shapes}:
@@ -166,34 +170,34 @@ class Many(Command[Values, Rows]):
         return Rows(b"[]" if text is None else text, json.loads(keys or b"[]"))
 
     async def complete(self, written: Rows) -> Rows:
-        """Raises NotWritten if another one has deleted a row since."""
+        """Return the rows, with JSON read by key if it is empty. Raises NotWritten if a row was deleted since."""
         if written.json or not self.by_key:
             return written
         rows = [await self.by_key.read(key) for key in written.keys]
         return Rows(b"[%b]" % SEPARATOR.join(rows), written.keys)
 
     def _given(self, name: str) -> Expression:
-        """Whether an item has the field."""
+        """Return SQL for whether an item has the field."""
         return Sql(f"(get_bit({ITEMS}.given, {self.optional.index(name)}) = 1)", BooleanField())
 
     def _value(self, column: Column) -> Expression:
-        """The value of the column: what the item has, or the key of the related row that this names."""
+        """Return SQL for the value of a column: the item's own, or the key of the related row that the item names."""
         if column.related:
             return Sql(self._cell(column.name, "k"), column.field)
         cast = f"::{kind}" if (kind := plain_type(column.field)).endswith("[]") else ""
         return Sql(self._cell(column.name) + cast, column.field)
 
     def _cell(self, name: str, prefix: str = "c") -> str:
-        """The column of the items for a field: `c` has what they have, `k` the key of the row that this names."""
+        """Return the items' column for a field: `c` has their values, `k` the keys of the rows that these name."""
         return f"{ITEMS}.{prefix}{[*self.columns].index(name)}"
 
     def _items(self) -> Compiled:
-        """The items, with the keys of the related rows that they name."""
+        """Return the query of the items, with the keys of the related rows that they name."""
         names, types = ["given"], ["%s::bit varying[]"]
         keys, joins = "", ""
         for number, column in enumerate(self.columns.values()):
             names.append(f"c{number}")
-            # unnest() would flatten arrays of arrays: each array comes as a text
+            # unnest() would flatten arrays of arrays, so the value of an array field comes as a text
             kind = plain_type(column.related or column.field)
             types.append(f"%s::{'text' if kind.endswith('[]') else kind}[]")
             if column.related:
@@ -205,7 +209,10 @@ class Many(Command[Values, Rows]):
         return f"SELECT i.*{keys} FROM {items}{joins}", (Param(GIVEN), *map(Param, self.columns))
 
     def _found(self, rows: "QuerySet[Any]", *, no_key: bool) -> Compiled:
-        """The keys of the items' rows, which are locked one after the other, in their order."""
+        """Return the query of the items' rows among `rows`, which locks them in the order of their keys.
+
+        With `no_key`, other transactions may refer to the rows meanwhile.
+        """
         keys = f"ARRAY(SELECT {self._cell(self.key)} FROM {ITEMS})"
         is_named = Func("pk", template=f"%(expressions)s = ANY ({keys})", output_field=BooleanField())
         chosen = rows_of_table(rows.filter(is_named))
@@ -219,7 +226,7 @@ class Many(Command[Values, Rows]):
         return f"{sql} {lock}", parameters
 
     def _faults(self) -> Compiled:
-        """The items, by their numbers from 1, that name a row which is not there, and the fields that do."""
+        """Return the query of the faults: each item that names a missing row, by number from 1, and its field."""
         missing = {
             name: f"{self._cell(name)} IS NOT NULL AND {self._cell(name, 'k')} IS NULL"
             for name, column in self.columns.items()
@@ -232,7 +239,10 @@ class Many(Command[Values, Rows]):
         return " UNION ALL ".join(found) or "SELECT 0, '' WHERE false", ()
 
     def _changed(self, change: Compiled, joined: str) -> Compiled:
-        """An UPDATE or DELETE of all rows, restricted to the items' rows, and to none if an item is at fault."""
+        """Restrict an UPDATE or DELETE of all rows to the items' rows, or to none if an item is at fault.
+
+        `joined` is the word that joins the items to `change`: FROM or USING.
+        """
         chosen = f"{ITEMS} WHERE {self._pk} = {self._cell(self.key)} AND NOT EXISTS (SELECT FROM {FAULTS})"
         sql, parameters = change
         return f"{sql} {joined} {chosen} RETURNING {table_of(self.model)}.*, {ITEMS}.at AS {AT}", parameters
@@ -242,7 +252,10 @@ class Many(Command[Values, Rows]):
         return f"{table_of(self.model)}.{_quote(self.model._meta.pk.column)}"
 
     def _complete(self, changes: Mapping[str, Compiled], answer: Json) -> Statement:
-        """The statement around `changes`. The last of them gives the changed rows, and has their table's name."""
+        """Return the statement around `changes`, which are queries by name, and the JSON of `answer`.
+
+        The last of the changes gives the changed rows, and is named like their table.
+        """
         refuse_own_table(self.model, answer)
         at: Any = Sql(f"{table_of(self.model)}.{AT}", TextField())  # nothing reads this type
         read = read_written(self.model, [answer.without_ends(), "pk", at])
@@ -261,7 +274,7 @@ class Many(Command[Values, Rows]):
 
 
 class InsertMany(Many):
-    """New rows. The parameters are Insert's; with `only_keys`, the JSON is an array of the rows' keys."""
+    """Inserts many rows. The parameters are Insert's; with `only_keys`, the JSON is an array of the rows' keys."""
 
     def __init__(
         self,
@@ -282,14 +295,14 @@ class InsertMany(Many):
         changes: dict[str, Compiled] = {
             f"{FAULTS}(at, name)": self._faults(),
             CHANGED: (f"{head} {chosen} RETURNING *", parameters),
-            # RETURNING knows no column of the items, and gives the rows in the order in which they were inserted.
+            # RETURNING cannot name a column of the items, but gives the rows in the order of the items.
             written_as(model): (f"SELECT *, row_number() OVER () AS {AT} FROM {CHANGED}", ()),
         }
         self.statement = self._complete(changes, _answer(model, schema, only_keys=only_keys))
 
 
 class UpdateMany(Many):
-    """The given fields of the rows whose keys the items have, among those of a queryset; all others stay."""
+    """Changes the given fields of the rows that the items name by key, among those of a queryset; all others stay."""
 
     def __init__(
         self,
@@ -316,9 +329,9 @@ class UpdateMany(Many):
 
 
 class DeleteMany(Many):
-    """The rows whose keys the items have, among those of a queryset. The JSON is an array of the keys.
+    """Deletes the rows that the items name by key, among those of a queryset. The JSON is an array of the keys.
 
-    Refused where Delete is.
+    Raises ImproperlyConfigured where Delete does.
     """
 
     optional = ()

@@ -1,4 +1,4 @@
-"""Counters of requests for a connection, of either pool."""
+"""Metrics of the requests for a connection, for the native pool and the sync pool."""
 
 from ops.telemetry import request_stats
 from ops.telemetry.metrics import metrics
@@ -18,7 +18,7 @@ PIPES = metrics.histogram(
 
 
 class RecentWaits:
-    """What quick statements have waited for a busy connection since the last look, in seconds on average."""
+    """Quick statements' average wait for a busy connection since the last `take`, in seconds."""
 
     def __init__(self) -> None:
         self._sum, self._count = 0.0, 0

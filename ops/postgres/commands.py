@@ -10,15 +10,16 @@
     await remove(id=7)
 
 The ORM's compilers of inserts, updates and deletes write the SQL, and the schema defines the JSON, as in
-ops/postgres/compiled.py: a command's row is the same bytes as a query's. Each is one statement in one round trip, and
-its own transaction unless one is under way. The value of a field with an alias `category.slug` names the related row.
+ops/postgres/compiled.py: a command's row is the same bytes as a query's. A command is one statement in one round
+trip, and a transaction of its own unless one is under way. The value of a field with an alias `category.slug` names
+the related row.
 
-An update is one statement for every choice of fields: `SET a = CASE WHEN $1 THEN $2 ELSE a END`. With eight fields
-that takes Postgres a tenth more time than a statement that sets the one field which is given; but none of the 255
-choices is compiled or prepared by itself. A column that is set to itself is unchanged to Postgres: it alone causes no
-write to an index.
+An update has one statement for all choices of fields: `SET a = CASE WHEN $1 THEN $2 ELSE a END`. With eight fields
+this takes Postgres a tenth more time than a statement that sets only one given field, but spares compiling and
+preparing 255 statements. A column that is set to its own value is unchanged to Postgres, and alone causes no write to
+an index.
 
-A command that cannot work is refused when it is declared. It never calls save(), signals or validators.
+A command that cannot work is refused when it is declared. No command calls save(), signals or validators.
 """
 
 import json
@@ -72,20 +73,21 @@ from ops.postgres.transactions import IMMEDIATE
 Compiled = tuple[str, tuple[Any, ...]]  # SQL with Django's placeholders, and its parameters
 
 SEEN = "seen"  # the parameter for the digests of the row that the client has seen
-GIVEN = "given:"  # before a field's name: the parameter that tells whether the field has a value
-# Refused by Postgres itself, if the foreign key is a constraint. Django emulates the others row by row.
+GIVEN = "given:"  # before a field's name: the parameter that tells whether the caller gives the field a value
+# Rules of on_delete by which Postgres itself refuses the delete, if the foreign key has a constraint. Django emulates
+# other rules row by row.
 KEPT_BY_CONSTRAINT = frozenset((PROTECT, RESTRICT))
-# Methods by which a field makes another value of the one that it is given.
+# Methods by which a field may convert the value that it is given.
 CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
 CONFLICTS = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing was sent
 
 
 class NotWritten(Exception):
-    """Nothing was changed. `is_missing`: there is no such row. `unknown`: fields whose values name no related row.
+    """Nothing was changed, for a reason that the attributes tell.
 
-    `items`, of a command of many rows: the number of each item, from 0, and its field whose value names no row.
-
-    If none of them, then the row differs from the one that the client has seen.
+    `is_missing`: there is no row to change. `unknown`: these fields have values that name no related row. `items`,
+    for a command of many rows: the number of each item at fault, from 0, and its field with a value that names no
+    row. If none is set, the row differs from the one that the client has seen.
     """
 
     def __init__(
@@ -129,7 +131,7 @@ class Column:
 
     name: str
     field: Any  # of the model
-    related: Any = None  # of a relation, the unique field that names a row
+    related: Any = None  # of a relation, the related model's unique field by which a value names a row
 
     def value(self) -> Expression:
         """The value of the column, from the parameter `name`."""
@@ -148,9 +150,10 @@ class Column:
         return Q(IsNull(Cast(Param(self.name), TextField()), False)) & ~Q(Exists(self.named()))  # noqa: FBT003
 
     def prepare(self, value: Any) -> Any:
-        """A value that psycopg writes as Postgres reads it.
+        """Return a value that psycopg can write: for a document, its JSON; any other value as it is.
 
-        A document may have values of a schema's: those that its column's encoder does not know are as they print.
+        A document may hold values of a schema that the column's encoder does not know. They become JSON as pydantic
+        prints them.
         """
         if isinstance(self.field, JSONField) and value is not None:
             encoder = self.field.encoder or json.JSONEncoder
@@ -172,7 +175,7 @@ class IfGiven(Expression):
     """The value of a field, if the caller gives it one, or else another expression."""
 
     def __init__(self, given: Expression, value: Expression, otherwise: Any) -> None:
-        """`given` tells whether there is one."""
+        """`given` tells whether the caller gives a value."""
         super().__init__(output_field=TextField())  # nothing reads this type
         self.parts = [given, value, otherwise]
 
@@ -190,10 +193,10 @@ class IfGiven(Expression):
 
 
 def columns_of(model: type[Model], schema: type[BaseModel]) -> dict[str, Column]:
-    """The fields of the schema that a command can fill, by name.
+    """Return the columns that a command can fill, by the names of the schema's fields.
 
-    Left out are the primary key, unless it is the client's to choose, generated fields, related rows' fields that
-    name no single row, and objects and lists.
+    These are left out: a primary key that Postgres or a default makes, generated fields, fields of related rows that
+    are not unique, objects and lists.
     """
     found: dict[str, Column] = {}
     for name in schema.model_fields:
@@ -213,6 +216,7 @@ def columns_of(model: type[Model], schema: type[BaseModel]) -> dict[str, Column]
 
 
 def _concrete(model: type[Model], name: str) -> Any:
+    """Return the model's field with a column of its own, or None. `name` may be pk."""
     try:
         field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
     except FieldDoesNotExist:
@@ -225,12 +229,12 @@ def _is_automatic(field: Any) -> bool:
 
 
 def plain_type(field: Any) -> str:
-    """The type of a field's values, without a length or a precision.
+    """Return the SQL type of a field's values, without a length or a precision.
 
-    A cast to these would cut the value, where the column itself refuses it.
+    A cast to a type with a length would cut a longer value, which the column itself refuses.
     """
     plain = re.sub(r"\(.*?\)", "", target_of(field).rel_db_type(connection))
-    # Of these, the name alone has a length: 1.
+    # These names mean a length of 1 where no length follows.
     return {"char": "bpchar", "character": "bpchar", "bit": "bit varying"}.get(plain, plain)
 
 
@@ -246,25 +250,25 @@ class Command(Generic[Values, Written]):
         raise NotImplementedError
 
     def read(self, result: PGresult, values: Values) -> Written:
-        """What it has written of the parameters. Raises NotWritten."""
+        """Return the written row or rows, from the result for the parameters `values`. Raises NotWritten."""
         raise NotImplementedError
 
     async def complete(self, written: Written) -> Written:
-        """With the JSON that the statement could not see, if it lacks some: see `read_written`."""
+        """Return `written` with its JSON, which is read now if the statement could not see it (`read_written`)."""
         raise NotImplementedError
 
     async def run(self, values: Values) -> Written:
-        """As a call, for parameters in one object."""
+        """Run the command as a call does, with the parameters in one object."""
         return await self.complete(await self.write(values))
 
     async def write(self, values: Values) -> Written:
-        """Run the statement. The JSON of what it has written may be empty: call `complete`."""
+        """Run the statement, and return the written row or rows. Their JSON may be empty: `complete` reads it."""
         try:
             result = await fetch(*self.bind(values))
         except CONFLICTS:
             raise
         except OperationalError as error:
-            # In a transaction, the lack of a COMMIT says enough.
+            # In a transaction the outcome is known: without a COMMIT nothing is written.
             if current.get() is None and is_lost(error):
                 raise OutcomeUnknown(str(error)) from error
             raise
@@ -272,14 +276,15 @@ class Command(Generic[Values, Written]):
 
 
 class RowCommand(Command[Mapping[str, Any], Row]):
-    """One that changes one row at most. Call it with the parameters."""
+    """A command that changes one row at most. Call it with the parameters."""
 
-    optional: frozenset[str]  # fields whose column has another source if they are not given
+    # fields that a call may leave out: the statement then has another value for the column
+    optional: frozenset[str]
     unknowable: tuple[str, ...]  # fields that name a related row
-    by_key: "RowByKey | None" = None  # of a row that is there afterwards
-    required: frozenset[str] = frozenset()
-    compares = True  # the row that there is: it may be missing, or not the one that was seen
-    comparing: Statement  # for calls that say which; its digest takes Postgres a tenth of a change's time
+    by_key: "RowByKey | None" = None  # reads the row afterwards; None for Delete
+    required: frozenset[str] = frozenset()  # fields that a new row must be given
+    compares = True  # whether there must be a row already, which may be missing, or not as it was seen
+    comparing: Statement  # for calls with `seen`; the digest takes Postgres a tenth of a change's time
 
     async def __call__(self, **values: Any) -> Row:
         """Change the row. Raises NotWritten, OutcomeUnknown, psycopg's errors, TypeError for unknown parameters."""
@@ -310,20 +315,21 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         is_missing = bool(reasons) and self.compares and reasons.pop(0)
         unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
         if self.compares and values.get(SEEN) is None and not unknown:
-            is_missing = True  # it was there as the statement began, and another one has deleted it since
+            is_missing = True  # the row was there as the statement began; another writer has deleted it since
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
 
     async def complete(self, written: Row) -> Row:
-        """Raises NotWritten if another one has deleted the row since."""
+        """Return the row, with JSON read by key if it is empty. Raises NotWritten if the row was deleted since."""
         if written.json or not self.by_key:
             return written
         return Row(await self.by_key.read(written.key), written.key)
 
     def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
-        """The statement around the change: the row as JSON with its key, or the reasons of a change that is none.
+        """Return the statement around a change: it gives the row as JSON with its key, or else its `reasons`.
 
-        The changed rows have the name of their table, so the ORM's own SQL for reading them is the rest of it. The
-        reasons stand before, where that name is still the table's; Postgres computes them only if they are read.
+        The reasons are conditions; Postgres computes them only if nothing is changed. They stand before the change,
+        where the name of the table still means the table. After it, this name means the changed rows, so the rest of
+        the statement is the ORM's own SQL for reading the table.
         """
         written = written_as(self.model)
         refuse_own_table(self.model, answer)
@@ -344,10 +350,10 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
 
 class Insert(RowCommand):
-    """One new row. `fields` are those of the schema that callers fill, by default all but auto_now and auto_now_add.
+    """Inserts one row. `fields` of the schema are those that callers fill: by default all but auto_now, auto_now_add.
 
-    `defaults` are for fields that a caller may leave out, or that the schema lacks: expressions, functions, which are
-    called for each row, or values. They override the model's own defaults.
+    `defaults` are for fields that a caller may leave out, or that the schema lacks. They are values, expressions, or
+    functions, which are called for each row. They override the model's own defaults.
     """
 
     compares = False
@@ -366,7 +372,9 @@ class Insert(RowCommand):
         self.defaults = defaults or {}
         self.sources = _sources(model, self.defaults)
         column_of = {column.field: column for column in self.columns.values()}
-        self.python_defaults: dict[str, Callable[[], Any]] = {}  # None, too, where that is allowed
+        self.python_defaults: dict[
+            str, Callable[[], Any]
+        ] = {}  # for a column with nulls they may return None
         for field, source in self.sources.items():
             column = column_of.get(field)
             if isinstance(source, Expression):
@@ -401,7 +409,10 @@ class Insert(RowCommand):
     def values(
         self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
     ) -> dict[Any, Expression]:
-        """An expression for each field of the model. `value` makes a column's, `given` tells whether it has one."""
+        """Return an expression for each field of the new row.
+
+        `value` makes the expression of a column's value, `given` the one for whether the caller gives the field.
+        """
         column_of = {column.field: column for column in self.columns.values()}
         found = {}
         for field, source in self.sources.items():
@@ -409,7 +420,7 @@ class Insert(RowCommand):
             if not column:
                 found[field] = source
             elif isinstance(source, Expression):
-                # Beside a bare 0, Postgres would type the parameter as an integer.
+                # Without the CAST, a default of 0 would make Postgres take the parameter for an integer.
                 typed = Func(source, template=f"CAST(%(expressions)s AS {plain_type(field)})")
                 found[field] = IfGiven(given(column.name), value(column), typed)
             else:
@@ -422,10 +433,11 @@ class Insert(RowCommand):
 
 
 class Update(RowCommand):
-    """The given fields of the one row that a queryset finds; all others stay.
+    """Changes the given fields of the one row that a queryset finds; all others stay.
 
-    With `seen`, digests of rows joined by commas, only if the row has one of them, which no later writer can change
-    meanwhile: Postgres looks at the row again once it has the lock (READ COMMITTED, its default).
+    The parameter `seen`, digests joined by commas, is optional: the row then changes only if its digest is one of
+    them. No other writer can come between the comparison and the change: Postgres compares again once it has the
+    row's lock (READ COMMITTED, its default).
     """
 
     def __init__(
@@ -461,7 +473,7 @@ class Update(RowCommand):
     def values(
         self, value: Callable[[Column], Expression], given: Callable[[str], Expression]
     ) -> list[tuple[Any, None, Expression]]:
-        """As Insert's, in the form that UpdateQuery takes."""
+        """Return the fields and their expressions for UpdateQuery. `value` and `given` are as in Insert.values."""
         filled = {column.field for column in self.columns.values()}
         return [
             (column.field, None, IfGiven(given(name), value(column), F(column.field.attname)))
@@ -474,9 +486,9 @@ class Update(RowCommand):
 
 
 class Delete(RowCommand):
-    """The one row that a queryset finds. `seen` as in Update.
+    """Deletes the one row that a queryset finds. The parameter `seen` is as in Update.
 
-    Related rows must be none of its business: where the ORM would change or delete them, row by row, it is refused.
+    Raises ImproperlyConfigured if the ORM would change or delete related rows, one by one.
     """
 
     unknowable = ()
@@ -489,7 +501,7 @@ class Delete(RowCommand):
             if relation.concrete or not relation.auto_created or rule in (None, DO_NOTHING):
                 continue
             has_constraint = getattr(relation.field, "db_constraint", False)
-            # on_delete_sql is of Django 6.1: the rules that the database has itself.
+            # Rules with on_delete_sql (Django 6.1) are carried out by the database itself.
             if not (has_constraint if rule in KEPT_BY_CONSTRAINT else getattr(rule, "on_delete_sql", None)):
                 without = "" if has_constraint else " without a constraint"
                 raise ImproperlyConfigured(
@@ -512,9 +524,10 @@ class Delete(RowCommand):
 
 
 def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
-    """The source of each column of a new row, if it is not given: an expression, a function of Python's, or None.
+    """Return, for each field of a new row, the source of its value if the caller gives none.
 
-    Generated columns and automatic keys are left out.
+    A source is an expression, a Python function, or None if there is no value. Generated columns and automatic keys
+    are left out.
     """
     found: dict[Any, Any] = {}
     unused = {*defaults}
@@ -540,7 +553,7 @@ def _sources(model: type[Model], defaults: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _is_timed(field: Any) -> bool:
-    """Whether the field has the time of a write, which is no client's to say."""
+    """Whether the field has the time of a write (auto_now_add, auto_now), which clients normally do not give."""
     return getattr(field, "auto_now_add", False) or getattr(field, "auto_now", False)
 
 
@@ -557,7 +570,10 @@ def _same(value: Any) -> Any:
 
 
 def _choose(model: type[Model], schema: type[BaseModel], fields: Iterable[str] | None) -> dict[str, Column]:
-    """The named fields of the schema, or all that can be filled but for auto_now. Raises ImproperlyConfigured."""
+    """Return the columns of `fields`; for None, of all that can be filled but auto_now and auto_now_add.
+
+    Raises ImproperlyConfigured for a field that a command cannot fill, and for two fields of one column.
+    """
     known = columns_of(model, schema)
     if wrong := [name for name in fields or () if name not in known]:
         raise ImproperlyConfigured(f"{schema.__name__}: a command cannot fill {', '.join(wrong)}.")
@@ -578,6 +594,7 @@ def _choose(model: type[Model], schema: type[BaseModel], fields: Iterable[str] |
 
 
 def _refuse_parents(model: type[Model]) -> None:
+    """Raise ImproperlyConfigured for a model with rows in several tables, or with a key of several columns."""
     if model._meta.parents and not model._meta.proxy:
         raise ImproperlyConfigured(f"{model.__name__} has rows in several tables: write it by the ORM.")
     if not model._meta.pk.concrete:
@@ -585,7 +602,7 @@ def _refuse_parents(model: type[Model]) -> None:
 
 
 def refuse_own_table(model: type[Model], answer: Json) -> None:
-    """Raises ImproperlyConfigured for an answer with a field of a related row that is in the table itself."""
+    """Raise ImproperlyConfigured if the answer has a field of a related row in the same table."""
     if path := answer.contents.tables.get(model._meta.db_table):
         raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
 
@@ -601,15 +618,15 @@ def table_of(model: type[Model]) -> str:
 
 
 def written_as(model: type[Model]) -> str:
-    """The name of the changed rows in a statement: their table's, as one word where Django spells a schema before it.
+    """Return the name of the changed rows in a statement: that of their table.
 
-    Postgres takes no name with a schema for a common table expression.
+    A schema in front of it becomes part of the name: a common table expression cannot have one.
     """
     return table_of(model).replace('"."', ".")
 
 
 class RowByKey:
-    """The query of one row by its key, for a command whose own statement could not see all of it."""
+    """The query of one row by its key, for a command that could not see all of the row in its own statement."""
 
     def __init__(self, model: type[Model], schema: type[BaseModel]) -> None:
         self.model, self.schema = model, schema
@@ -619,7 +636,10 @@ class RowByKey:
         return One(QuerySet(self.model).filter(pk=Param("key")), self.schema)
 
     async def read(self, key: str) -> bytes:
-        """Its JSON. Raises NotWritten if there is none, OutcomeUnknown where it is committed and cannot be read."""
+        """Return the row's JSON. Raises NotWritten if there is none.
+
+        Raises OutcomeUnknown if the write is committed, but the row cannot be read.
+        """
         is_committed = current.get() is None
         try:
             found = await self._query(key=cast("Any", self.model._meta.pk).to_python(key))
@@ -629,22 +649,21 @@ class RowByKey:
             raise
         if found is None:
             if not is_committed:
-                await fetch(
-                    IMMEDIATE, ()
-                )  # raises the foreign key's error, if the row names one that there is not
+                # raises the foreign key's error, if the row names another that is not there
+                await fetch(IMMEDIATE, ())
             raise NotWritten(is_missing=True)
         return found
 
 
 class IsWhole(Expression):
-    """Whether a row of a query has all related rows that its foreign keys name, as far as these have a constraint."""
+    """Whether the joins of a query have found each row that a foreign key with a constraint names."""
 
     def __init__(self) -> None:
         super().__init__(output_field=BooleanField())
 
     def as_sql(self, compiler: Any, _connection: Any) -> tuple[str, Any]:
         quote = connection.ops.quote_name
-        # Before Django 6.1 the compiler leaves aliases of its own, T3, say, without quotes.
+        # Before Django 6.1 the compiler does not quote its own aliases, such as T3.
         quote_alias = getattr(compiler, "quote_name_unless_alias", quote)
         missing = [
             f"({quote_alias(join.parent_alias)}.{quote(own)} IS NOT NULL"
@@ -657,19 +676,19 @@ class IsWhole(Expression):
 
 
 def _is_constraint(field: Any) -> bool:
-    """Whether a foreign key of the table itself names no row that is missing."""
+    """Whether the field is a foreign key of the joining table itself, and has a constraint."""
     return bool(field.concrete and getattr(field, "db_constraint", True))
 
 
 def read_written(
     model: type[Model], columns: Sequence[Json | Expression | str], *, are_gone: bool = False
 ) -> Compiled:
-    """The ORM's own SQL for reading rows, from the changed ones. The last column tells whether a row is whole.
+    """Return the ORM's own SQL that reads `columns` of the changed rows, and whether each row is whole.
 
-    A command that has waited for another writer changes the row which that has left; related rows that the other one
-    has made are not in the command's snapshot. So rows are joined to what there is of those, none is left out, and
-    one whose foreign key names a row that it lacks is not whole. Raises ImproperlyConfigured for a row that has to
-    have a related one without a constraint, unless the rows are gone.
+    A command that has waited for another writer changes the row as that writer has left it. But related rows that the
+    writer has made are not in the command's snapshot. So an outer join leaves no changed row out, and a row is not
+    whole if its foreign key names a row that the snapshot lacks. Raises ImproperlyConfigured if the ORM would use an
+    inner join, but no constraint keeps the related row, unless `are_gone`: the rows are deleted.
     """
     query: Any = QuerySet(model).order_by().values_list(*columns, IsWhole()).query
     for alias, join in [*query.alias_map.items()]:
@@ -683,7 +702,7 @@ def read_written(
         query.alias_map[alias] = join.promote()
     sql, parameters = query.get_compiler(connection=connection).as_sql()
     table = re.escape(table_of(model))
-    # The bare name could also be a column of a table that is named like the schema.
+    # Only after FROM or before a dot: elsewhere the text could be a column of a table that is named like the schema.
     written = re.sub(rf"(?<=FROM ){table}|{table}(?=\.)", lambda _: written_as(model), sql)
     return written, tuple(parameters)
 
@@ -691,7 +710,7 @@ def read_written(
 def rows_of_table(rows: "QuerySet[Any]") -> "QuerySet[Any]":
     """The same rows by a query that Postgres can change and lock: without DISTINCT, groups in a subquery.
 
-    Raises ImproperlyConfigured for rows that depend on which others are asked for.
+    Raises ImproperlyConfigured for distinct(fields) and windows, by which a row depends on the query's other rows.
     """
     query = rows.query
     if query.distinct_fields or query.where.contains_over_clause:
@@ -706,7 +725,7 @@ def rows_of_table(rows: "QuerySet[Any]") -> "QuerySet[Any]":
 
 
 def insertion(model: type[Model], values: Mapping[Any, Expression]) -> Compiled:
-    """The INSERT of one row, of values by field."""
+    """Return the INSERT of one row, with an expression for each field in `values`."""
     query = InsertQuery(model)
     new: Any = SimpleNamespace(**{field.attname: value for field, value in values.items()})
     query.insert_values([*values], [new], raw=True)  # raw: no pre_save, no defaults of Python
@@ -715,7 +734,7 @@ def insertion(model: type[Model], values: Mapping[Any, Expression]) -> Compiled:
 
 
 def split_values(model: type[Model], sql: str) -> tuple[str, str]:
-    """The INSERT without its VALUES, and these, for a SELECT in their place."""
+    """Return the INSERT without its VALUES, and the list of the values, so that a SELECT can take their place."""
     head, found, values = sql.partition(" VALUES (")
     if not found or not values.endswith(")"):
         raise ImproperlyConfigured(f"{model.__name__}: an INSERT of Django's in another form: {sql}")
@@ -727,10 +746,10 @@ def _is_given(name: str) -> Param:
 
 
 def _seen(rows: "QuerySet[Any]", answer: Json) -> "QuerySet[Any]":
-    """The rows that are ones which the caller has seen.
+    """Return the rows with a digest that is in the parameter `seen`.
 
-    Of a queryset with joins, Django puts all conditions into a subquery, which Postgres does not ask again after the
-    wait for a lock. So the digest stands outside of it.
+    If a queryset has joins, Django puts all its conditions into a subquery, which Postgres does not run again after
+    waiting for a lock. So the comparison of the digest stands outside of that subquery.
     """
     if rows.query.count_active_tables() > 1:
         rows = QuerySet(rows.model).filter(pk__in=rows.order_by().values("pk"))

@@ -9,8 +9,8 @@ The ORM writes the SQL, the schema defines the JSON, and no Python touches a row
 that Postgres cannot write as the schema does) is refused at import. A listing compiles a choice of fields at the
 first request for it.
 
-A worker runs it on its native pool. Elsewhere, in a test, a command or a shell, it runs on Django's own connection,
-on any event loop: `asyncio.run(get_product(id=7))`.
+A worker runs a compiled query on its native pool. Elsewhere, in a test, a command or a shell, the query runs on
+Django's own connection, on any event loop: `asyncio.run(get_product(id=7))`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,12 +52,13 @@ from ops.postgres.statement import Statement
 
 # Between rows. No JSON text holds a line feed: to_json escapes it.
 SEPARATOR = b",\n"
-# With which a text can be a formula to a spreadsheet, in SQL (OWASP, "CSV Injection"). The last four are wide forms.
+# First characters, in SQL, of texts that may be formulas to a spreadsheet (OWASP, "CSV Injection"). The last four are
+# full-width forms.
 FORMULA_STARTS = r"'=', '+', '-', '@', E'\t', E'\r', E'\n', E'\uff1d', E'\uff0b', E'\uff0d', E'\uff20'"
 
-MAX_NESTED_ROWS = 10_000  # that the JSON of one row may hold in all its lists: about a megabyte
-# Rows of a query, those in its lists among them, which Postgres writes in some milliseconds: one that may have more
-# has a connection of its own, since other requests would wait for it.
+MAX_NESTED_ROWS = 10_000  # rows that the JSON of one row may hold in all its lists: about a megabyte
+# Rows that Postgres writes in a few milliseconds, those in lists among them. A query that may have more rows has a
+# connection of its own, since other requests would wait for it.
 MAX_QUICK_ROWS = 2000
 
 
@@ -71,13 +72,14 @@ class Column(NamedTuple):
 
 @dataclass(eq=False)
 class Contents:
-    """What the JSON of one row is made of, beside its own columns."""
+    """The related rows and the documents in the JSON of one row."""
 
-    tables: dict[str, str] = field(default_factory=dict)  # of related rows, each with a path that leads there
-    rows: int = 1  # at most, itself and those in its lists
-    # Postgres holds documents that not every reader of JSON takes: 1e400, a thousand levels.
+    # tables of related rows, each with a path that leads there
+    tables: dict[str, str] = field(default_factory=dict)
+    rows: int = 1  # the most that the JSON may hold: the row itself and those in its lists
+    # Whether there are documents. Postgres holds some that not every reader of JSON takes: 1e400, a thousand levels.
     has_documents: bool = False
-    # Of each list: the schema's field, the model of the rows that refer to this row, and their foreign key to it.
+    # For each list: the schema's field, the model of the rows that refer to this row, and their foreign key to it.
     lists: list[tuple[str, type[Model], str]] = field(default_factory=list)
 
     def add(self, path: str, *models: type[Model]) -> None:
@@ -108,15 +110,16 @@ class Json(Expression):
         return self.pieces[0] + before, after + self.pieces[-1]
 
     def without_ends(self) -> "Json":
+        """Return the same without the texts in `ends`, which are then part of a separator between rows."""
         inner = self.copy()
         inner.has_ends = False
         return inner
 
     def correlated(self) -> "Json":
-        """The same without a join: a related row's column is a subquery of the row's own.
+        """Return the same without joins: a column of a related row becomes a subquery on the row itself.
 
-        For the condition of an UPDATE or DELETE. After the wait for a lock, Postgres computes it again for the row
-        that there is then; it would not do so for a condition on a join, which Django puts in a subquery.
+        It is for the condition of an UPDATE or DELETE, which Postgres computes again after waiting for a lock, for
+        the row as it is then. A condition on a join would not be computed again, since Django puts it in a subquery.
         """
         inner = self.copy()
         inner.columns = [_correlated(self.model, column) for column in self.columns]
@@ -149,18 +152,19 @@ class Json(Expression):
         return "(" + " || ".join(parts) + ")", bound
 
 
-ONCE = "it.value"  # a value that is computed once, though `text` may have it in several places
+ONCE = "it.value"  # SQL of a value that `once` has computed once, even if it is used in several places
 
 
 def once(text: str, sql: str) -> str:
-    """SQL of `text`, in which ONCE is the value of `sql`. OFFSET keeps Postgres from putting that in each place."""
+    """Return SQL of `text`, in which ONCE is the value of `sql`. OFFSET keeps Postgres from repeating `sql`."""
     return f"(SELECT {text} FROM (SELECT {sql} OFFSET 0) AS it(value))"
 
 
 class Maybe(Expression):
-    """The JSON of a related row, or null where there is none.
+    """The JSON of a related row, or null if there is none.
 
-    The JSON is NULL where a row that belongs to the related one is missing. It would make the whole text NULL.
+    The JSON of the related row is NULL if a row to which it refers is missing. That would make the whole text NULL,
+    so null is written then, too.
     """
 
     def __init__(self, key: F, json: Json) -> None:
@@ -179,9 +183,9 @@ class Maybe(Expression):
 
 
 class Referring(NamedTuple):
-    """The rows whose field `lookup` has the value that another row has at the ORM's path `outer`.
+    """The rows in which the field `lookup` equals the value at the ORM's path `outer` of an outer row.
 
-    One of the two is a foreign key.
+    One of the two fields is a foreign key.
     """
 
     rows: "QuerySet[Any]"
@@ -189,11 +193,12 @@ class Referring(NamedTuple):
     outer: str
 
     def found(self) -> "QuerySet[Any]":
+        """Return the rows as a queryset for a subquery of the outer row's query."""
         return self.rows.filter(**{self.lookup: OuterRef(self.outer)})
 
 
 class List(Subquery):
-    """The JSON of the rows that refer to a row, as an array. `json` is the JSON of each, `limit` their number."""
+    """The JSON of the rows that refer to a row, as an array: `json` for each row, `limit` rows at most."""
 
     template = (
         "COALESCE((SELECT %(begin)s || string_agg(item, %(between)s) || %(end)s"
@@ -208,6 +213,7 @@ class List(Subquery):
         self.referring, self.json, self.limit = referring, json, limit
 
     def seen_from(self, outer: str) -> "List":
+        """Return the same for another outer row, from which `outer` is the path."""
         return List(self.referring._replace(outer=outer), self.json, self.limit)
 
 
@@ -219,22 +225,24 @@ class HasMore(Exists):
         self.referring, self.limit = referring, limit
 
     def seen_from(self, outer: str) -> "HasMore":
+        """As List.seen_from."""
         return HasMore(self.referring._replace(outer=outer), self.limit)
 
 
 class Found(Subquery):
-    """The primary key of a related row; null where the row is missing: the foreign key may have no constraint."""
+    """The primary key of a related row; null if the row is missing, as it may be without a constraint."""
 
     def __init__(self, referring: Referring) -> None:
         super().__init__(referring.found().values("pk")[:1])
         self.referring = referring
 
     def seen_from(self, outer: str) -> "Found":
+        """As List.seen_from."""
         return Found(self.referring._replace(outer=outer))
 
 
 def _correlated(model: type[Model], column: Any) -> Any:
-    """A column of the model's row, or of a related one, by subqueries in the place of joins."""
+    """Return a column of the model's row, or of a related row, with subqueries in place of joins."""
     if isinstance(column, Json):
         return column.correlated()
     if isinstance(column, Maybe):
@@ -253,21 +261,21 @@ def _correlated(model: type[Model], column: Any) -> Any:
 
 
 def quote(text: str) -> str:
-    """A literal, in SQL with Django's placeholders."""
+    """Return the literal of a text, for SQL with Django's placeholders: each percent sign is doubled."""
     return "'" + text.replace("'", "''").replace("%", "%%") + "'"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A row in a statement whose JSON is being written."""
+    """A row for which JSON is being compiled, and where it stands in the statement."""
 
-    root: type[Model]  # that the statement, or the subquery around it, selects from
+    root: type[Model]  # the model from which the statement, or the subquery around the row, selects
     model: type[Model]  # of the row
     contents: Contents
-    path: str = ""  # the ORM's from the root to the row, with its separator
+    path: str = ""  # the ORM's path from the root to the row, with a separator at its end
     annotations: Mapping[str, Any] = field(default_factory=dict)
-    within: tuple[type[BaseModel], ...] = ()  # schemas, outermost first
-    rows: int = 1  # rows like it that one row of the outermost statement may hold
+    within: tuple[type[BaseModel], ...] = ()  # the schemas around the row, outermost first
+    rows: int = 1  # the most rows of this kind in one row of the outermost statement
 
 
 def row(
@@ -276,7 +284,7 @@ def row(
     fields: Iterable[str],
     annotations: Mapping[str, Any] | None = None,
 ) -> Json:
-    """A row as an object of the schema's `fields`: `category` as a whole, or some of it, as in `category.slug`.
+    """Return the JSON of a row as an object of `fields`: `category` as a whole, or a member, as in `category.slug`.
 
     `annotations` are those of the queryset. Raises ImproperlyConfigured if Postgres cannot write the row.
     """
@@ -291,7 +299,7 @@ def value(
     annotations: Mapping[str, Any] | None = None,
     members: Iterable[str] = (),
 ) -> Json:
-    """One field of a row; of an object, all its members or those named."""
+    """Return the JSON of one field of a row. An object has the given `members`, or all if none are given."""
     place = Place(model, model, Contents(), annotations=annotations or {})
     return _json(place, _member(place, schema, name, [*members]))
 
@@ -299,7 +307,7 @@ def value(
 class Cell(Json):
     """One field of a row as a cell of CSV: the text that JSON has for it, without JSON's quotes; NULL for null.
 
-    An object, or a list, is its JSON.
+    An object, or a list, is written as its JSON.
     """
 
     def __init__(
@@ -344,7 +352,7 @@ def _json(place: Place, parts: Iterable[str | Column]) -> Json:
 
 
 def _object(place: Place, schema: type[BaseModel], fields: Iterable[str]) -> Iterator[str | Column]:
-    """The pieces and columns of a row as an object. Raises ImproperlyConfigured if Postgres cannot write it."""
+    """Yield the texts and columns of a row as an object. Raises ImproperlyConfigured if Postgres cannot write it."""
     chosen = by_head(fields)
     if not chosen:
         raise ImproperlyConfigured(f"{schema.__name__}: a row needs a field.")
@@ -365,7 +373,7 @@ def _object(place: Place, schema: type[BaseModel], fields: Iterable[str]) -> Ite
 
 
 def by_head(fields: Iterable[str]) -> dict[str, list[str]]:
-    """Each field with the members chosen of it: of `id` and `category.slug`, {"id": [], "category": ["slug"]}."""
+    """Return each field with its chosen members: for id and category.slug, {"id": [], "category": ["slug"]}."""
     found: dict[str, list[str]] = {}
     for name in fields:
         head, _, rest = name.partition(".")
@@ -378,6 +386,7 @@ def by_head(fields: Iterable[str]) -> dict[str, list[str]]:
 def _member(
     place: Place, schema: type[BaseModel], name: str, members: Sequence[str]
 ) -> Iterator[str | Column]:
+    """Yield the texts and columns of one field, of an object only `members`, or all if there are none."""
     path = path_of(schema, name)
     if schema.model_fields[name].exclude_if:
         raise ImproperlyConfigured(f"{schema.__name__}.{name}: Postgres cannot call its exclude_if.")
@@ -418,7 +427,7 @@ def _member(
 
 
 def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Column:
-    """A field that is one column of the row, or of a row that it refers to, or an annotation of the queryset."""
+    """Return the Column of a field: a column of the row, or of a row to which it refers, or an annotation."""
     if path in place.annotations:
         annotation: Any = place.annotations[path]
         output: Any = annotation.output_field
@@ -448,14 +457,14 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
     if column.many_to_many or (column.is_relation and last != getattr(column, "attname", None)):
         hint = f", or {column.attname}" if column.concrete and not column.many_to_many else ""
         raise ImproperlyConfigured(f"{owner.__name__}.{last} is a relation; name a field of it{hint}.")
-    nullable = nullable or column.null or getattr(column, "generated", False)  # Postgres computes NULL, too
+    nullable = nullable or column.null or getattr(column, "generated", False)  # Postgres may compute NULL
     column = target_of(column)
     place.contents.has_documents |= isinstance(column, JSONField)
     return Column(f"{place.path}{path}", json_sql(column, schema, name), nullable)
 
 
 def _converts(expression: Any) -> bool:
-    """Whether the ORM changes a value after it has read it, as for TruncMonth: a moment without its zone."""
+    """Whether the ORM changes a value that it has read, as for TruncMonth: Postgres gives it without a time zone."""
     if isinstance(expression, Cast) or not isinstance(expression, BaseExpression):
         return False
     is_own = type(expression).convert_value is not BaseExpression.convert_value
@@ -463,7 +472,11 @@ def _converts(expression: Any) -> bool:
 
 
 def _list(place: Place, found: "Nested", fields: Iterable[str], name: str) -> List:
-    """The rows of `found`, each an object of `fields`. `place` is the row with the list, with the model of these."""
+    """Return the List of the rows of `found`, each an object of `fields`.
+
+    `place` is the row that has the list, but with the model of the listed rows. Raises ImproperlyConfigured if one
+    row may hold too many others.
+    """
     children, contents = found.children, place.contents
     rows = place.rows * children.limit
     contents.rows += rows
@@ -484,7 +497,7 @@ def _list(place: Place, found: "Nested", fields: Iterable[str], name: str) -> Li
 
 @dataclass(frozen=True)
 class Nested:
-    """A field of a schema whose value is an object, or a list of them.
+    """A field of a schema that is an object, or a list of objects.
 
     | declared                        | the model has    | it is                              |
     | ------------------------------- | ---------------- | ---------------------------------- |
@@ -494,19 +507,19 @@ class Nested:
     """
 
     schema: type[BaseModel]
-    model: type[Model]  # that has the fields of the schema
+    model: type[Model]  # the model with the fields of the schema
     relation: Any = None  # None for a group
-    path: str = ""  # the ORM's to the related rows
-    between: tuple[type[Model], ...] = ()  # the models on that path
+    path: str = ""  # the ORM's path to the related rows
+    between: tuple[type[Model], ...] = ()  # the models on that path, without its ends
     is_list: bool = False
     is_nullable: bool = False
     children: Children = field(default_factory=Children)
 
     @property
     def through(self) -> tuple[type[Model], str, str] | None:
-        """A many-to-many relation's model between, and the names of its foreign keys.
+        """The through model of a many-to-many relation, and the names of its two foreign keys.
 
-        The first is to the row that has the list, the second to a listed row. None for any other relation.
+        The first foreign key is to the row that has the list, the second to a listed row. None for another relation.
         """
         if isinstance(self.relation, ManyToManyField):
             ends = self.relation.m2m_field_name(), self.relation.m2m_reverse_field_name()
@@ -518,11 +531,14 @@ class Nested:
 
     @property
     def prefix(self) -> str:
-        """The ORM's path from the rows of the model between to the listed rows; empty where there is none between."""
+        """The ORM's path from rows of the through model to the listed rows; empty without a through model."""
         return f"{self.through[2]}{LOOKUP_SEP}" if self.through else ""
 
     def referring(self, path: str, order_by: Sequence[str]) -> Referring:
-        """The rows that refer to the one at `path`, in the order of `order_by`, or else of their model's Meta."""
+        """Return the rows that refer to the row at `path`.
+
+        They have the order `order_by`, or else that of their model's Meta.
+        """
         *relations, _ = self.path.split(LOOKUP_SEP)
         path += "".join(f"{relation}{LOOKUP_SEP}" for relation in relations)
         listed = self.model._default_manager.all()
@@ -541,7 +557,8 @@ class Nested:
                 f"{self.model.__name__} is ordered by an expression: say Children(order_by=...)."
             )
         if not {"pk", self.model._meta.pk.name} & {each.lstrip("-") for each in order}:
-            # It orders rows with equal values, in the direction of the last field, so that one index has them all.
+            # The primary key orders rows with equal values. Its direction is that of the last field, so that one
+            # index can have this order.
             order.append("-pk" if order and order[-1].startswith("-") else "pk")
         order = [f"{'-' * each.startswith('-')}{self.prefix}{each.lstrip('-')}" for each in order]
         return Referring(rows.order_by(*order), lookup, f"{path}{target.attname}")
@@ -550,9 +567,9 @@ class Nested:
 def nested(
     model: type[Model], schema: type[BaseModel], name: str, annotations: Iterable[str] = ()
 ) -> Nested | None:
-    """The object or the list that a schema's field is, or None for a field with one column.
+    """Return the object or the list that a schema's field is, or None for a field with one column.
 
-    Raises ImproperlyConfigured for a type that does not suit the model's relation.
+    Raises ImproperlyConfigured for a type that does not fit the model's relation.
     """
     found = schema_in(schema, name)
     path = path_of(schema, name)
@@ -596,7 +613,10 @@ Members: TypeAlias = dict[str, "Members"]
 def members_of(
     model: type[Model], schema: type[BaseModel], annotations: Mapping[str, Any] | None = None
 ) -> Members:
-    """The fields of a schema, each with the members of its object or of its list's objects; empty for a column."""
+    """Return the fields of a schema, each with the members of its object or of its list's objects.
+
+    A column has no members.
+    """
     found: Members = {}
     for name in schema.model_fields:
         inner = nested(model, schema, name, annotations or {})
@@ -618,7 +638,7 @@ def _attribute(model: type[Model], name: str) -> Any:
 
 
 def _follow(model: type[Model], relations: Iterable[str], path: str) -> tuple[list[type[Model]], bool]:
-    """The model and those along its single relations, and whether there may be no row at the end."""
+    """Return the model and the models along its single `relations`, and whether the last row may be missing."""
     models, nullable = [model], False
     for name in relations:
         relation = _field(owner := models[-1], name)
@@ -656,7 +676,7 @@ class One:
     ) -> None:
         """`quick` is False for a query that may take Postgres more than a few milliseconds (Statement).
 
-        One whose row may hold more than MAX_QUICK_ROWS is not quick in any case.
+        If one row may hold more than MAX_QUICK_ROWS rows, the query is not quick in any case.
         """
         names = schema.model_fields if fields is None else fields
         if not queryset.query.order_by:
@@ -674,13 +694,13 @@ class One:
 class Columns:
     """A compiled query for an ordered set of rows: one text for each column, its values joined by SEPARATOR.
 
-    Postgres joins them as well: 73 us of its time for 100 rows instead of 80 for sending each, and 6 us less of ours.
-    The literal texts at the ends of a column's values are part of the separator: two `||` less a value, which is a
-    twentieth of the statement's time for rows, and a tenth for columns.
+    Postgres also joins the values: for 100 rows that takes it 73 us, where sending each value takes 80, and it saves
+    Python 6 us. The literal texts at the ends of a column's values are part of the separator, which saves two `||`
+    for each value: a twentieth of the statement's time in the layout of rows, a tenth in that of columns.
     """
 
     def __init__(self, queryset: "QuerySet[Any]", columns: Sequence[Json], *, limit: int) -> None:
-        """Up to `limit` rows."""
+        """Up to `limit` rows. Raises ImproperlyConfigured for a queryset without an order, or a limit below 1."""
         if not queryset.ordered:
             raise ImproperlyConfigured("A compiled queryset of many rows needs an order.")
         if limit < 1:
@@ -696,7 +716,7 @@ class Columns:
         self.width = len(columns)
 
     async def fetch(self, parameters: Sequence[bytes | None]) -> tuple[list[bytes], int]:
-        """The texts, empty where there are no rows, and the number of rows.
+        """Return the text of each column, empty if there are no rows, and the number of rows.
 
         `parameters` come from `statement.bind`. Counting in the database is free; counting the separators of
         100 rows takes 12 us.
@@ -707,14 +727,17 @@ class Columns:
 
 
 def joined_sql(name: str, column: Json, order: str = "") -> str:
-    """SQL for the values of a column without its ends, all in one text; null of no rows."""
+    """Return SQL that joins the values of `column` to one text, which is NULL if there are no rows.
+
+    `name` is the SQL column with the values, which lack the texts in `ends`. `order` goes into string_agg().
+    """
     before, after = column.ends
     text = f"string_agg({name}, {quote(after + SEPARATOR.decode() + before)}{order})"
     return f"{quote(before)} || {text} || {quote(after)}" if before or after else text
 
 
 def compile_queryset(queryset: "QuerySet[Any]", columns: Sequence[Json | str]) -> tuple[str, tuple[Any, ...]]:
-    """SQL with Django's placeholders, without a limit, and its parameters."""
+    """Return the SQL of the columns, with Django's placeholders and without a limit, and its parameters."""
     if queryset.query.is_sliced:
         raise ImproperlyConfigured("A compiled queryset cannot be a slice.")
     try:

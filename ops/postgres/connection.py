@@ -1,23 +1,23 @@
-"""One connection of the native pool: statements of many requests, in libpq's pipeline mode.
+"""One connection of the native pool. It runs the statements of many requests, in libpq's pipeline mode.
 
 psycopg opens the connection: TLS, authentication, time-outs. Statements then go straight through psycopg.pq. The
 event loop watches the socket all the time, and so sees at once that the server has closed the connection.
 
 The statements of one turn of the event loop are a batch: they are sent in one write, with one Sync at their end, and
 Postgres answers them in order. A batch is one transaction and few system calls: a row by id takes client and server
-48 us together, and 112 on a connection that others do not use meanwhile (docs/decisions/0008-native-pool.md). A
+48 us together, instead of 112 if each statement has a connection to itself (docs/decisions/0008-native-pool.md). A
 statement that changes data is a batch of its own.
 
-A call's wait for the results of earlier calls counts as `queue`, the rest as `db`. Results that come together are
-taken to have had equal shares of the time.
+A call's wait for the results of earlier calls counts as `queue`, the rest of its time as `db`. If several results
+come together, each counts as an equal share of the time.
 
-After an error Postgres skips the rest of the batch, unexecuted. Those statements are sent again, each a batch of its
-own, so that the error is only for its own caller.
+After an error Postgres skips the rest of the batch. The skipped statements are sent again, each as a batch of its
+own, so that only the caller of the wrong statement gets the error.
 
 | state | meaning                                                   | next                                         |
 | ----- | --------------------------------------------------------- | -------------------------------------------- |
 | idle  | no result is due                                          | busy by `send`                               |
-| busy  | results are due, also of callers that were cancelled      | idle with the last result                    |
+| busy  | results are due, also for callers that were cancelled     | idle with the last result                    |
 | lost  | closed by the server, given up by the pool or too old     | none; `fail` leads here from any state       |
 
 https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
@@ -40,34 +40,35 @@ from ops.postgres.statement import Statement
 
 
 class ConnectionLost(OperationalError):
-    """The connection was lost; the statement on it may or may not have had an effect."""
+    """The connection was lost. Its statement may have had an effect, unless it is in a transaction still open."""
 
 
 class OutcomeUnknown(OperationalError):
-    """The connection was lost, or silent, under a write or a COMMIT: it may or may not have had its effect."""
+    """The connection was lost or silent under a write or COMMIT, which may or may not have had its effect."""
 
 
 class ResponseTimeout(OperationalError):
-    """The server was silent for too long. It is not asked again: the caller would wait as long once more."""
+    """The server was silent for too long. The statement is not sent again: its caller would wait as long again."""
 
 
 def is_lost(error: OperationalError) -> bool:
-    """Whether the connection is gone. Errors without a code come from libpq, 57P is a server that shuts down.
+    """Whether the error means that the connection is gone.
 
-    After any FATAL nothing more comes: PgBouncer says 08P01 where it has lost the server under a statement.
+    An error without a code comes from libpq; codes in 57P come from a server that shuts down. After any FATAL error
+    nothing more comes: PgBouncer sends one, 08P01, when it has lost the server under a statement.
     """
     severity = error.diag.severity_nonlocalized or error.diag.severity
     return error.sqlstate is None or error.sqlstate.startswith("57P") or severity in ("FATAL", "PANIC")
 
 
-# Statements that a connection keeps prepared, as psycopg does; each takes memory in the backend.
+# Most statements that a connection keeps prepared, as in psycopg; each takes memory in the backend.
 MAX_PREPARED_STATEMENTS = 100
 SUCCESS = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
-# The prepared statement is gone or no longer fits the tables, after a DEALLOCATE or a migration.
+# Errors of a prepared statement that is gone after a DEALLOCATE, or no longer fits the tables after a migration.
 STALE_STATEMENT = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
 
-# The names of the statements prepared on each of psycopg's connections, by last use. They stay when a Connection
-# gives it back to psycopg_pool.
+# The names of the statements prepared on each of psycopg's connections, the last used one last. The statements stay
+# prepared when a connection goes back to psycopg_pool.
 _prepared: WeakKeyDictionary[AsyncConnection[Any], OrderedDict[bytes, None]] = WeakKeyDictionary()
 
 
@@ -89,20 +90,20 @@ class Call:
         self.statement = statement
         self.parameters = parameters
         self.future = future
-        self.connection: Connection | None = None  # that it was sent on
-        self.since = since  # its caller asked for it
-        self.sent = since
-        self.started = since  # the batches before it were answered; set with the result
+        self.connection: Connection | None = None  # the one that the call was sent on
+        self.since = since  # when its caller asked for it, or its second attempt began
+        self.sent = since  # when it was given to its connection
+        self.started = since  # when the results before its own had come; set with its result
         self.alone = not statement.repeatable  # whether it is a batch of its own
-        self.is_last_attempt = False  # whether an error ends a transaction: the call is not sent again
+        self.is_last_attempt = False  # whether it is not sent again, since an error ends its transaction
         self.only_proven = False  # whether its connection must have answered since `since`, or be a new one
-        self.lease: Any = None  # that gets the connection: a transaction begins
+        self.lease: Any = None  # the Lease that gets the connection, if the call begins a transaction
         self.closes_first = False  # whether to close its statement's name before preparing it
-        self.error: Exception | None = None  # of its preparation
+        self.error: Exception | None = None  # of its Parse message
 
 
 class Preparation:
-    """The result of a Parse message is due, for the call after it."""
+    """Stands for the result of a Parse message, which is due, before that of its call."""
 
     __slots__ = ("call",)
 
@@ -111,7 +112,7 @@ class Preparation:
 
 
 class Closing:
-    """The result of a Close message is due."""
+    """Stands for the result of a Close message, which is due."""
 
     __slots__ = ("name",)
 
@@ -119,13 +120,14 @@ class Closing:
         self.name = name
 
 
-SYNC = object()  # the end of a batch is due
+SYNC = object()  # stands for the end of a batch, which is due
 
 
 class Connection:
     """Runs the statements of many callers, in order.
 
-    `on_progress` is called when results have come, `on_lost` once, when the connection is lost.
+    `on_progress` is called when results have come, `on_lost` once, when the connection is lost. With `prepare`,
+    statements are prepared.
     """
 
     def __init__(
@@ -136,24 +138,24 @@ class Connection:
         *,
         prepare: bool,
     ) -> None:
-        """Raises psycopg.OperationalError if the server has hung up already."""
+        """Put `source` into pipeline mode. Raises psycopg.OperationalError if the server has hung up already."""
         self.source = source
-        self.load = 0  # calls whose result is due
+        self.load = 0  # calls with a result due
         self.since = 0.0  # perf_counter when Postgres could begin with the first of them
         self.proven = perf_counter()  # when it last answered
         self.is_lost = False
-        self.is_usable = True  # once it is lost: whether its psycopg connection can be used on
+        self.is_usable = True  # after a loss: whether the psycopg connection is still good
         self._prepare_statements = prepare
         self._on_progress, self._on_lost = on_progress, on_lost
         self._pq = source.pgconn
         self._pq.enter_pipeline_mode()
         self._socket = self._pq.socket
         self._prepared = _prepared.setdefault(source, OrderedDict())
-        self._expected: deque[Any] = deque()  # what Postgres answers next: Call, Preparation, Closing or SYNC
-        self._is_flush_due = False  # before the next statement of the batch
-        self._is_batch_open = False  # whether the last batch waits for more statements, and for its Sync
-        self._results: list[tuple[Call, PGresult | Exception]] = []  # of this read
-        self._held: tuple[Call, PGresult | Exception] | None = None  # of a batch of its own, until its Sync
+        self._expected: deque[Any] = deque()  # due, in order: Call, Preparation, Closing or SYNC
+        self._is_flush_due = False  # whether a flush goes before the next statement
+        self._is_batch_open = False  # whether the last batch still lacks its Sync
+        self._results: list[tuple[Call, PGresult | Exception]] = []  # that this read has brought
+        self._held: tuple[Call, PGresult | Exception] | None = None  # a lone call, until its Sync
         self._again: list[Call] = []  # calls that the server has skipped or that need another preparation
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
@@ -161,7 +163,7 @@ class Connection:
     def send(self, call: Call) -> None:
         """Send a call, with others of this turn of the event loop. Its future gets the result or psycopg's error.
 
-        A cancelled caller leaves the statement to its end, which statement_timeout bounds.
+        If its caller is cancelled, the statement runs to its end all the same; statement_timeout bounds that.
         """
         self.load += 1
         if self.load == 1:
@@ -175,16 +177,16 @@ class Connection:
                 call.future.set_exception(lost)
 
     def calls(self) -> list[Call]:
-        """The calls whose results are due, in order."""
+        """The calls with a result due, in order."""
         return [*self.sent(), *self._again]
 
     def sent(self) -> list[Call]:
-        """Of these, the ones that Postgres has, or has answered."""
+        """The same without the calls that have to be sent again."""
         held = [self._held[0]] if self._held else []
         return [*held, *(each for each in self._expected if isinstance(each, Call))]
 
     def withdraw(self, call: Call) -> None:
-        """Drop the result of a call, when it comes: its caller gets it from another connection."""
+        """Have a call's result dropped when it comes: its caller gets one from another connection."""
         future: asyncio.Future[PGresult] = self._loop.create_future()
         future.cancel()
         dropped = Call(call.statement, call.parameters, future, call.since)
@@ -200,7 +202,7 @@ class Connection:
     def fail(self, error: OperationalError) -> None:
         """Give the connection up: callers that wait for a result get the error.
 
-        An idle one leaves the pipeline mode: its psycopg connection can be used on.
+        If it is idle, it leaves pipeline mode, so that its psycopg connection can be used further.
         """
         if self.is_lost:
             return
@@ -257,7 +259,7 @@ class Connection:
         self._pq.send_prepare(statement.name, statement.sql)
 
     def _close_prepared(self, name: bytes) -> None:
-        """By a message of the protocol, which PgBouncer understands, and which succeeds for an unknown name."""
+        """Send a Close message: PgBouncer understands it, and it succeeds even for an unknown name."""
         self._expected.append(Closing(name))
         self._pq.send_close_prepared(name)
 
@@ -275,7 +277,7 @@ class Connection:
             return
         self._is_batch_open = self._is_flush_due = False
         self._expected.append(SYNC)
-        self._pq.pipeline_sync()  # writes what the socket takes
+        self._pq.pipeline_sync()  # writes as much as the socket takes
         if self._pq.flush():
             self._loop.add_writer(self._socket, self._write)
 
@@ -307,11 +309,11 @@ class Connection:
             if self._results:
                 self._give_results()
                 self._on_progress(self)
-            elif not self.load:  # the last calls were dropped, since nobody waits for them any more
+            elif not self.load:  # the last calls were dropped: no caller waits any more
                 self._on_progress(self)
 
     def _take_sync(self, result: PGresult) -> None:
-        """A batch has ended. An error comes before its end, if its commit has failed: by a deferred constraint."""
+        """Take the end of a batch, or an error before it: a deferred constraint has failed the batch's commit."""
         if result.status != ExecStatus.PIPELINE_SYNC:
             if self._held:
                 self._held = self._held[0], error_from_result(result)
@@ -324,7 +326,7 @@ class Connection:
             self._send_again()
 
     def _give_results(self) -> None:
-        """Give the results of this read to the callers that still wait. They have had equal shares of the time."""
+        """Give the results of this read to the callers that still wait, each with an equal share of the time."""
         results, self._results = self._results, []
         now = perf_counter()
         share = (now - self.since) / len(results)
@@ -340,7 +342,7 @@ class Connection:
         self.since = self.proven = now
 
     def _take(self, due: Any, result: PGresult) -> None:
-        """Postgres has answered what was due."""
+        """Take Postgres's answer to `due`: a Call, a Preparation or a Closing."""
         status = result.status
         if isinstance(due, Call):
             if status in SUCCESS and due.alone:
@@ -357,7 +359,7 @@ class Connection:
                 error = error_from_result(result)
                 is_known = isinstance(error, errors.DuplicatePreparedStatement)
                 if is_known and not due.call.closes_first and not due.call.is_last_attempt:
-                    due.call.closes_first = True  # the server has skipped the Close of it
+                    due.call.closes_first = True  # the server has skipped the Close of its name
                 else:
                     due.call.error = error
         elif isinstance(due, Closing) and status == ExecStatus.PIPELINE_ABORTED:
@@ -371,7 +373,7 @@ class Connection:
         elif self._prepare_statements and isinstance(error, STALE_STATEMENT) and not call.closes_first:
             if call.is_last_attempt:
                 self._prepared.pop(call.statement.name, None)
-                self._close_prepared(call.statement.name)  # with the next batch, the ROLLBACK
+                self._close_prepared(call.statement.name)  # goes out with the next batch, the ROLLBACK
                 self._complete(call, error)
             else:
                 call.closes_first = True
@@ -384,7 +386,7 @@ class Connection:
         self._results.append((call, result))
 
     def _send_again(self) -> None:
-        """Send what the batch has left over, each call a batch of its own. No caller waits for a cancelled one."""
+        """Send the calls that are left over, each as a batch of its own, without those that no caller waits for."""
         for call in self._again:
             if call.future.done():
                 self.load -= 1

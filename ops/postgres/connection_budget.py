@@ -1,4 +1,4 @@
-"""The connection budget: the connections that all workers may open at worst, and the room in Postgres."""
+"""The connection budget: the connections that all workers may open at worst, and the room for them in Postgres."""
 
 import logging
 import threading
@@ -12,10 +12,10 @@ from psycopg import Connection
 
 logger = logging.getLogger(__name__)
 
-OTHER_CONNECTIONS = 10  # at least, for migrations, psql and monitoring; more where others hold more already
+OTHER_CONNECTIONS = 10  # at least, for migrations, psql and monitoring; more if other programs hold more
 PSYCOPG_MIN_SIZE = 4  # psycopg_pool's own min_size, which is also its max_size where none is given
 
-# The type of another role's backend is null to a role without pg_read_all_stats.
+# A role without pg_read_all_stats sees null as the type of other roles' backends.
 LIMITS_QUERY = """
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int,
@@ -29,19 +29,19 @@ SELECT current_setting('max_connections')::int,
 @dataclass(frozen=True, kw_only=True)
 class ConnectionBudget:
     workers: int
-    sync: int  # connections of a worker's sync pool, at most
-    native: int  # and of its native pool
-    imports: int  # and of the imports that it runs at a time
-    snapshots: int  # and of the statistics that it computes
-    exports: int  # and of the exports
+    sync: int  # most connections of a worker's sync pool
+    native: int  # of its native pool
+    imports: int  # of the imports that it runs at once
+    snapshots: int  # of the statistics that it computes
+    exports: int  # of the exports that it runs at once
     maximum: int  # max_connections
     superusers: int  # superuser_reserved_connections
     reserved: int  # reserved_connections
-    others: int  # that other programs and databases hold, or OTHER_CONNECTIONS if that is more
+    others: int  # connections of other programs and databases, at least OTHER_CONNECTIONS
 
     @classmethod
     def measure(cls, alias: str) -> Self:
-        """By the settings, and what Postgres says. Raises Django's OperationalError where it cannot be reached."""
+        """Take the settings, and ask Postgres. Raises Django's OperationalError if it cannot be reached."""
         with connect_outside_pools(alias) as connection:
             row: Any = connection.execute(LIMITS_QUERY).fetchone()
         maximum, superusers, reserved, others = row
@@ -62,18 +62,18 @@ class ConnectionBudget:
 
     @property
     def worst(self) -> int:
-        """The connections that all workers may open."""
+        """The connections that all workers together may open."""
         long = self.imports + self.exports + self.snapshots
         return self.workers * (self.sync + self.native + long)
 
     @property
     def worst_of_two_releases(self) -> int:
-        """The connections of two releases at once: one that stops has its own until its last request has ended."""
+        """The connections of two releases: one that stops keeps its own until its last request has ended."""
         return 2 * self.worst
 
     @property
     def room(self) -> int:
-        """The connections that Postgres has left for them."""
+        """The connections that Postgres has left for the workers."""
         return self.maximum - self.superusers - self.reserved - self.others
 
     def __str__(self) -> str:
@@ -88,14 +88,15 @@ class ConnectionBudget:
 
 
 def pool_of(database: Mapping[str, Any]) -> Any:
-    """The pool of an entry of DATABASES, which manage.py moves out of its OPTIONS; false if it has none."""
+    """Return the `pool` of an entry of DATABASES, also where manage.py has moved it; false if there is none."""
     return database.get("POOL") or database.get("OPTIONS", {}).get("pool")
 
 
 def connect_outside_pools(alias: str) -> "Connection[Any]":
-    """A connection with the parameters of Django's, as Postgres opens it: Django would correct its time zone.
+    """Open a connection with the parameters of Django's own, but outside Django and its pool.
 
-    Outside the pool: its threads would outlive the question. Raises Django's OperationalError.
+    Django would correct the time zone of the session, and the pool's threads would outlive the query. Raises Django's
+    OperationalError.
     """
     wrapper = connections[alias].copy()
     wrapper.settings_dict["OPTIONS"].pop("pool", None)
@@ -108,8 +109,8 @@ def connect_outside_pools(alias: str) -> "Connection[Any]":
 def report() -> None:
     """Log the budget, in a thread of its own: a Postgres that is down or frozen does not delay the start.
 
-    It warns if the connections do not fit; with REUSE_PORT, if those of two releases do not. Behind a pooler nothing
-    is logged: the pooler bounds the connections.
+    The log is a warning if the connections do not fit; with REUSE_PORT, if those of two releases do not. Behind a
+    pooler nothing is logged: the pooler bounds the connections.
     """
 
     def log() -> None:

@@ -1,11 +1,11 @@
 """Rows out of Postgres by COPY, as fast as their reader takes them: no value becomes a Python object.
 
     async with aclosing(copy_out(query, values, CSV)) as batches:
-        async for lines in batches:         # some 60 KiB of them
+        async for lines in batches:         # about 60 KiB of lines
             await send(b"".join(lines))
 
-One COPY is one statement, so all its rows are of one moment. It has a connection of its own, which is closed at the
-end; how many there are at a time is the caller's to bound, and part of the connection budget.
+One COPY is one statement, so all its rows are of one moment. Each COPY has a connection of its own, which is closed
+at the end. The caller bounds how many run at once; their connections are part of the connection budget.
 
 psycopg's own way takes each row through a generator. Here rows are taken from libpq's buffer in a loop, and the event
 loop has its turn between two batches: 1,000,000 rows cost the loop 0.9 s in pieces of 0.3 ms.
@@ -30,13 +30,16 @@ from ops.postgres.pool import pools
 from ops.tasks import finish
 from ops.telemetry.stopwatch import DB
 
-BATCH_BYTES = 60 * 1024  # with its last row less than the 64 KiB that Django sends as one piece
-LINGER_SECONDS = 0.1  # that rows wait for more of them to come, after the first batch, which goes out at once
+# A batch ends with the row that reaches this size. Batches of small rows mostly fit into the 64 KiB that Django sends
+# as one piece.
+BATCH_BYTES = 60 * 1024
+LINGER_SECONDS = 0.1  # for which a batch waits for its next row; the first batch does not wait
 CANCEL_SECONDS = 2.0
 
-# The forms of COPY. CSV has lines with a line feed. TEXTS are those of a query's only column, as they are: the binary
-# form escapes nothing, takes Postgres 1.3 s for 1,000,000 rows of JSON instead of 1.55 as CSV, and has a frame of
-# six bytes around each, a header before the first and a trailer after the last.
+# The forms of COPY. CSV gives lines that end with a line feed. TEXTS gives the texts of a query's only column as they
+# are, by COPY's binary form, which escapes nothing: 1,000,000 rows of JSON take Postgres 1.3 s, and 1.55 s as CSV.
+# Six bytes stand before each text (the number of columns and the text's length), a header before the first row, a
+# trailer after the last.
 CSV, TEXTS = "FORMAT csv", "FORMAT binary"
 SIGNATURE, HEADER_BYTES, FRAME_BYTES, TRAILER = b"PGCOPY\n\xff\r\n\0", 19, 6, b"\xff\xff"
 
@@ -44,11 +47,11 @@ Rows = Sequence[memoryview] | Sequence[bytes]
 
 
 async def copy_out(query: str, values: Sequence[str | None], form: str) -> AsyncGenerator[Rows, None]:
-    """The rows of `COPY (query) TO STDOUT`, in batches of 60 KiB. Raises psycopg's errors.
+    """Yield the rows of `COPY (query) TO STDOUT` in batches of about 60 KiB. Raises psycopg's errors.
 
-    `form` is CSV or TEXTS. `query` has Django's placeholders. Postgres is cancelled if the generator is closed before
-    its end. Where no native pool is open, the COPY runs on Django's own connection, as every other statement, and is
-    one batch.
+    `query` has Django's placeholders, which `values` fill. `form` is CSV or TEXTS. If the generator is closed before
+    its end, the COPY is cancelled. Where no native pool is open, the COPY runs on Django's own connection, as every
+    other statement does, and all rows are one batch.
     """
     statement = f"COPY ({query}) TO STDOUT ({form})"
     if asyncio.get_running_loop() not in pools:
@@ -62,9 +65,8 @@ async def copy_out(query: str, values: Sequence[str | None], form: str) -> Async
             with DB:
                 await copy.begin(statement, values)
             while read := await copy.read():
-                await asyncio.sleep(
-                    0
-                )  # other requests have their turn, also if Postgres and client are faster
+                # other requests have their turn, even if `read` and the client never make this task wait
+                await asyncio.sleep(0)
                 if rows := read if form == CSV else _texts(read):
                     yield rows
         finally:
@@ -72,7 +74,7 @@ async def copy_out(query: str, values: Sequence[str | None], form: str) -> Async
 
 
 class Copy:
-    """One COPY out, on a connection that it has to itself."""
+    """One COPY out, which has its connection to itself."""
 
     def __init__(self, connection: "AsyncConnection[Any]") -> None:
         self._connection, self._pq = connection, connection.pgconn
@@ -80,22 +82,22 @@ class Copy:
         self._silence: float = settings.STREAM_PATIENCE_SECONDS
 
     async def begin(self, statement: str, values: Sequence[str | None]) -> None:
-        """Send it. Raises psycopg's errors, and ResponseTimeout."""
-        # The session's limits are a request's. SET LOCAL, since a pooler may give each transaction another session.
-        # To compile expressions would only delay the first row.
+        """Send the COPY in a transaction, and wait until it starts. Raises psycopg's errors, and ResponseTimeout."""
+        # The session has the time limit of a request. SET LOCAL, since a pooler may give each transaction another
+        # session. Compiling expressions would only delay the first row.
         limit = round(settings.EXPORT_SECONDS * 1000)
         with in_time(self._connection):
             await self._connection.execute(
                 f"BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}; SET LOCAL jit = off"
             )
         text = AsyncClientCursor(self._connection).mogrify(statement, values)  # COPY takes no parameters
-        self._pq.nonblocking = 0  # it fits into the socket's buffer, which is empty
+        self._pq.nonblocking = 0  # sending does not block: the statement fits into the socket's empty buffer
         self._pq.send_query(text.encode())
         self._pq.nonblocking = 1
         await self._result(ExecStatus.COPY_OUT)
 
     async def read(self) -> list[memoryview]:
-        """COPY's next messages; none after the last. Raises psycopg's errors, and ResponseTimeout."""
+        """Return COPY's next messages, an empty list after the last. Raises psycopg's errors, and ResponseTimeout."""
         get, rows, size = self._pq.get_copy_data, [], 0
         was_read = False  # whether the socket was read since the last row
         while size < BATCH_BYTES and not self._has_ended:
@@ -122,13 +124,14 @@ class Copy:
         return rows
 
     async def end(self) -> None:
-        """Cancel it, if it is under way; the block of its connection closes that."""
+        """Cancel the COPY if it has not ended. The connection is left open: its own `async with` block closes it."""
         if not self._has_ended:
-            # Closing alone would end it with the next row that Postgres sends, which may be long in coming.
+            # If the connection were only closed, Postgres would run on to the next row that it sends.
             with suppress(psycopg.Error, OSError):
                 await self._connection.cancel_safe(timeout=CANCEL_SECONDS)
 
     async def _result(self, expected: ExecStatus) -> None:
+        """Wait for the next result. Raises psycopg's errors if its status is another, and ResponseTimeout."""
         while self._pq.is_busy():
             if not await self._readable(self._silence):
                 raise ResponseTimeout("no answer from Postgres in time")
@@ -138,7 +141,7 @@ class Copy:
             raise error_from_result(result) if result else psycopg.OperationalError("the connection is lost")
 
     async def _readable(self, seconds: float) -> bool:
-        """Wait for Postgres to send something, so long at most."""
+        """Wait until Postgres sends something; False if it has sent nothing after `seconds`."""
         loop, socket = asyncio.get_running_loop(), self._pq.socket
         event = asyncio.Event()
         loop.add_reader(socket, event.set)
@@ -154,7 +157,7 @@ class Copy:
 
 
 def _texts(rows: list[Any]) -> Rows:
-    """The column of each binary row: none of a header and a trailer alone."""
+    """Return the text in each message of the binary form; messages of only a header and a trailer give none."""
     if rows[0][: len(SIGNATURE)] == SIGNATURE:
         rows[0] = rows[0][HEADER_BYTES:]
     if rows[-1] == TRAILER:
@@ -165,7 +168,7 @@ def _texts(rows: list[Any]) -> Rows:
 def _through_django(statement: str, values: Sequence[str | None]) -> list[bytes]:
     was_open = djangos.connection is not None
     try:
-        # One argument, which is all that Django's cursor for DEBUG passes on.
+        # The values are filled in before: with DEBUG, Django's cursor passes only one argument on to copy().
         with (
             djangos.cursor() as cursor,
             cursor.copy(ClientCursor(djangos.connection).mogrify(statement, values)) as copy,

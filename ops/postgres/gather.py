@@ -1,9 +1,9 @@
-"""Several queries of one request at once, each on a connection of the pool.
+"""Runs several queries of one request at once, on connections of the pool.
 
     product, total = await gather(get_product(id=7), TOTAL())
 
-For queries that do not need each other's results. A worker has few connections, so a request takes some of them only,
-`limit` at once; the others of its queries wait. The stopwatch counts the time in which any of them runs, once.
+It is for queries that do not need each other's results. A worker has few connections, so only `limit` queries of a
+request run at once, and its others wait. The stopwatch counts time in which several queries run only once.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ Result = TypeVar("Result")
 
 
 async def gather(*queries: Coroutine[Any, Any, Result], limit: int = 2) -> list[Result]:
-    """Their results, in the order of the queries.
+    """Run the queries, and return their results in the same order.
 
-    If one fails, the others are cancelled, and its error is raised once they have ended. In Postgres, a statement
-    that is under way runs to its end all the same, and keeps its connection so long, statement_timeout at most.
+    If a query fails, the others are cancelled, and its error is raised once they have ended. In Postgres, a statement
+    under way still runs to its end, by statement_timeout at the latest, and keeps its connection until then.
 
-    In a transaction, and where no native pool is open, there is one connection: they run one after another.
+    In a transaction, or where no native pool is open, there is one connection: the queries run one after another.
     """
     places = asyncio.Semaphore(1 if current.get() or asyncio.get_running_loop() not in pools else limit)
 
@@ -36,4 +36,4 @@ async def gather(*queries: Coroutine[Any, Any, Result], limit: int = 2) -> list[
         return await run_together(*map(run, queries))
     finally:
         for query in queries:
-            query.close()  # one that was not begun would be reported as forgotten
+            query.close()  # Python would warn of a coroutine that was never awaited

@@ -9,6 +9,6 @@ QUERY = Statement("SELECT 1", (), quick=True)
 
 
 async def ask_postgres() -> dict[str, Any]:
-    """Ask as requests do, through the pool. Raises psycopg.OperationalError."""
+    """Run a statement through the pool, as requests do. Raises psycopg.OperationalError."""
     await fetch(QUERY, [])
     return {}

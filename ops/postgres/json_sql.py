@@ -2,8 +2,8 @@
 
 The schema is the author of the JSON. For each type of column there are candidates (`JsonSql`), the cheapest first: an
 SQL expression, and a function in Python that returns the same text. Sample values are printed through the schema, and
-the first candidate that gives equal JSON is chosen. If there is none, the field is refused when it is
-declared. So is one whose bounds exclude all samples, if it may convert values.
+the first candidate that gives equal JSON is chosen. If there is none, the field is refused when it is declared. A
+field with bounds that exclude all samples is also refused if it may convert values, unless its own examples show how.
 
 An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the samples -12.5, 0.01, 0, 1, 2, 5 and 10.
 
@@ -12,7 +12,7 @@ An example: `low_price = DecimalField(max_digits=7, decimal_places=2)` has the s
 | low_price: float   | -12.5    | "-12.50", different   | -12.50, an equal number | 2: `{}::text`, null for NaN   |
 | low_price: int     | 0        | "0.00", different     | 0.00, no integer        | none: ImproperlyConfigured    |
 
-(An int takes only samples without a fraction.) With a Decimal, the SQL of `{"low_price":"12.50"}` is
+(An int takes only the samples without a fraction.) With a Decimal, the SQL of `{"low_price":"12.50"}` is
 `'{"low_price":"' || low_price || '"}'`.
 """
 
@@ -36,14 +36,14 @@ class JsonSql:
     """SQL for a value that is not null, between two literal texts. `{}` is the column."""
 
     sql: str
-    python: Callable[[Any], str]  # makes of a sample the JSON that `sql` writes
-    quotes: tuple[str, str] = ("", "")  # literal texts around it
-    plain: str = ""  # SQL of the cell of CSV, NULL for null, where that is not `sql`
-    is_text: bool = False  # whether a client may have written anything into it
-    may_lose: bool = False  # whether readers, which make a double of a number, may lose digits of it
+    python: Callable[[Any], str]  # makes of a sample the JSON that Postgres writes
+    quotes: tuple[str, str] = ("", "")  # literal texts around the value
+    plain: str = ""  # SQL of a cell of CSV, which is NULL for null; empty if it is `sql`
+    is_text: bool = False  # whether the value is text that a client may have chosen freely
+    may_lose: bool = False  # whether a reader that makes a double of the number may lose digits of it
 
     def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
-        """The literal before, the SQL of the column, the literal after."""
+        """Return the literal text before the column, the SQL of the column, and the literal text after it."""
         sql = self.sql.replace("%", "%%").replace("{}", column)
         before, after = self.quotes
         if not nullable:
@@ -59,11 +59,15 @@ class JsonSql:
 
 
 def temporal(value: Any) -> str:
-    """The text of a datetime, a time or a timedelta in every answer, whether Postgres or Python writes it.
+    """Return the text of a datetime, a time or a timedelta in every answer. Raises TypeError for any other value.
 
-    Fractions have six digits and the offset is +00:00: Python before 3.11 reads no `Z` and no other number of
-    digits, and a parser with a fixed format, as in Swift, takes one (docs/decisions/0015-one-width.md). A timedelta
-    is an ISO 8601 duration with years of 365 days, as pydantic prints it.
+    A datetime is written in UTC, with the offset +00:00; without a time zone it counts as local time. The fraction of
+    a datetime or a time has six digits. Python before 3.11 reads no `Z`, and only three or six digits; Swift's parser
+    reads fractions or their absence, as configured, not both (docs/decisions/0015-one-width.md). Postgres writes
+    both in the same way.
+
+    A timedelta is an ISO 8601 duration with years of 365 days, as pydantic prints it, without zeros at the end of a
+    fraction. Only Python writes it: a DurationField is refused where Postgres would.
     """
     if isinstance(value, datetime.datetime):
         return value.astimezone(datetime.UTC).isoformat(timespec="microseconds")
@@ -94,13 +98,13 @@ QUOTES = ('"', '"')
 BARE = JsonSql("{}", str)
 BOOLEAN = JsonSql("{}::text", _json)
 QUOTED = JsonSql("{}", lambda value: f'"{value}"', QUOTES)
-# The zeros that Postgres leaves out at the end of a fraction. To round a timestamp and compare it takes 10 ns,
-# to_char 450.
+# SQL of the zeros that Postgres leaves out at the end of a fraction. Rounding a timestamp and comparing it takes
+# 10 ns, to_char 450.
 ZEROS = "CASE {} " + " ".join(
     f"WHEN {{}}::TYPE({digits}) THEN '{'.' * (not digits)}{'0' * (6 - digits)}'" for digits in range(6)
 )
 ZEROS += " ELSE '' END"
-# In UTC whatever the session's time zone, without the 300 ns of a look-up in it.
+# The moment in UTC, in a session of any time zone, without the 300 ns of a look-up in that zone.
 UTC_TIMESTAMP = f"replace({{}} AT TIME ZONE INTERVAL '0' || {ZEROS.replace('TYPE', 'timestamptz')}, ' ', 'T')"
 NULL_UNLESS_FINITE = "CASE WHEN {} IN ('NaN', 'Infinity', '-Infinity') THEN 'null' ELSE {}::text END"
 
@@ -109,7 +113,8 @@ NULL_UNLESS_FINITE = "CASE WHEN {} IN ('NaN', 'Infinity', '-Infinity') THEN 'nul
 SMALL = [1, 2, 5, 10]  # for schemas with narrow bounds
 INTEGERS = ([0, -1, 2**31 - 1, *SMALL], [BARE, QUOTED])
 POSITIVE_INTEGERS = ([0, 2**31 - 1, *SMALL], [BARE, QUOTED])
-# The first has all that JSON escapes; short ones show a conversion within narrow bounds, too. HttpUrl takes the last.
+# The first sample has characters of all kinds that JSON escapes. The short ones show conversions even in a schema
+# with narrow bounds. HttpUrl takes the last.
 TEXTS = (
     [' A "quoted" \\ \x01\n\u2028é😀 ', "aA ", "aA", "a ", "a", "A", "https://example.org/"],
     [JsonSql("to_json({}::text)", _json, plain="{}::text", is_text=True)],
@@ -146,11 +151,12 @@ CANDIDATES: dict[str, tuple[list[Any], list[JsonSql]]] = {
     "JSONField": ([{"a": [1, "b", None, True]}], [JsonSql("{}::text", _json)]),
 }
 
-# Pydantic's kinds of core schemas that keep a value, beside that of its own type.
+# Types of pydantic's core schemas that leave a value as it is, in addition to the value's own type.
 TRANSPARENT = frozenset(("any", "enum", "literal", "none", "nullable", "union"))
 # Options of a core schema that change a text.
 CONVERSIONS = ("to_upper", "to_lower", "strip_whitespace")
-# Pydantic's codes of faults, without `_parsing`, for a text of another type; and for a value that would lose digits.
+# Pydantic's codes of faults. PARSED, without `_parsing`: a text is no value of the type. INEXACT: a value would lose
+# digits.
 PARSED = frozenset(("bool", "date", "datetime", "decimal", "float", "int", "time", "time_delta", "uuid"))
 INEXACT = frozenset(("date_from_datetime_inexact", "int_from_float"))
 
@@ -166,7 +172,7 @@ def json_sql(field: "models.Field[Any, Any]", schema: type[BaseModel], name: str
     field = getattr(field, "output_field", None) or field  # of a generated field
     internal_type = field.get_internal_type()
     samples: Sequence[Any]
-    # A custom field that converts a value as it reads it: the schema prints that, Postgres what is stored.
+    # If a custom field converts the values that it reads, the schema prints these, and Postgres the stored values.
     converts = hasattr(field, "from_db_value") and internal_type != "JSONField"
     if converts or not (isinstance(field, models.DecimalField) or internal_type in CANDIDATES):
         raise ImproperlyConfigured(f"{field}: Postgres cannot write a {type(field).__name__} as JSON.")
@@ -189,14 +195,14 @@ def json_sql(field: "models.Field[Any, Any]", schema: type[BaseModel], name: str
 
 
 def target_of(field: Any) -> Any:
-    """The field whose values a field has: a relation those of its target, which may be a relation, too."""
+    """Return the field that a relation refers to, through any number of relations; else the field itself."""
     while field.is_relation:
         field = field.target_field
     return field
 
 
 def choices_of(field: Any) -> list[Any]:
-    """The values that a field with choices may have: of a blank text also the empty one, as Django takes it."""
+    """Return the values that a field with choices may have; a blank text may also be empty, as in Django."""
     values = [value for value, _ in field.flatchoices or () if value is not None]
     is_blank = field.blank and isinstance(field, models.CharField | models.TextField)
     return [*values, ""] if values and is_blank and "" not in values else values
@@ -207,7 +213,7 @@ def choose(
 ) -> JsonSql:
     """The first candidate that writes the samples as the schema prints its field `name`.
 
-    Raises ImproperlyConfigured if there is none; `of` names in it what the values are.
+    Raises ImproperlyConfigured if there is none. In this error, `of` names the field or aggregate with the values.
     """
     printed = _printed(schema, name, samples, of)
     for candidate in candidates:
@@ -224,14 +230,15 @@ def choose(
 
 
 def _printed(schema: type[BaseModel], name: str, samples: Sequence[Any], of: str) -> list[tuple[Any, str]]:
-    """Each sample that the schema accepts, with its JSON in an answer. If its bounds exclude all, all samples.
+    """Return each sample that the schema accepts, with its JSON in an answer.
 
-    Raises ImproperlyConfigured if the schema has another type, whatever the bounds, or may convert values of which
-    its bounds exclude all samples. A datetime or time that no serialiser of the schema prints is written by
-    `temporal`, as in all other answers.
+    If the schema's bounds exclude all samples, the field's examples take their place, or else all samples as they
+    are. Raises ImproperlyConfigured if the field is of another type, or if it may convert values and neither samples
+    nor examples show how. A datetime or time without a serialiser in the schema is written by `temporal`, as in all
+    other answers.
     """
     valid, faults = _accepted(schema, name, samples)
-    # Whether all faults are of the value's type: of its length, its size or its form they are not.
+    # Whether all faults are about the value's type, and none about its length, size or form.
     are_of_type = all(
         code.endswith("_type") or code.removesuffix("_parsing") in PARSED or code in INEXACT
         for code in {fault["type"] for fault in faults}
@@ -274,7 +281,7 @@ def _examples(schema: type[BaseModel], name: str, sample: Any) -> list[Any]:
 def _accepted(
     schema: type[BaseModel], name: str, samples: Sequence[Any]
 ) -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Each sample that the schema accepts, with the value that it makes of it, and the faults of the others."""
+    """Return each sample that the schema accepts, with the value that results, and the faults of all others."""
     valid, faults = [], []
     for sample in samples:
         try:
@@ -289,14 +296,15 @@ def _accepted(
 def _may_convert(schema: type[BaseModel], name: str, kind: type) -> bool:
     """Whether validation may change a value of type `kind`: by a function, a conversion or another type.
 
-    Serialisers do not count: the samples are printed by them.
+    Serialisers do not count, since they print the samples.
     """
     info = schema.model_fields[name]
     validators = schema.__pydantic_decorators__.field_validators.values()
     if any({name, "*"} & {*each.info.fields} for each in validators):
         return True
     transparent = TRANSPARENT | {kind.__name__.lower()}
-    annotated: Any = Annotated[info.annotation, Field(), *info.metadata]  # one annotation at least
+    # Annotated needs one annotation at least
+    annotated: Any = Annotated[info.annotation, Field(), *info.metadata]
     nodes: list[Any] = [TypeAdapter(annotated).core_schema]
     while nodes:
         node = nodes.pop()
@@ -310,7 +318,7 @@ def _may_convert(schema: type[BaseModel], name: str, kind: type) -> bool:
 
 
 def _is_same_json(printed: str, written: str) -> bool:
-    """Equal JSON: to the letter, or as numbers of one type and as objects."""
+    """Whether two JSON texts are equal: strings to the letter, all else as values of one type."""
     if printed == written or printed[:1] in ("", '"'):
         return printed == written
     one, other = orjson.loads(printed), orjson.loads(written)

@@ -1,7 +1,8 @@
-"""A stream cut anywhere, as COPY takes it: whole lines, and no byte with a meaning that its sender does not know.
+"""Makes whole lines for COPY from a stream that is cut anywhere. No byte means more to COPY than to its sender.
 
-COPY forgets all of its lines at the first one that it cannot read. So it gets none of these, and the lines before it
-stay, with their faults. Many lines are looked at together, by searches in C: a sound one costs no Python of its own.
+COPY forgets all of its lines at the first one that it cannot read. So no unreadable line is passed on, and the lines
+before it stay, so that their faults can be named. Many lines are looked at together, by searches in C: a sound line
+takes no Python code of its own.
 """
 
 import csv
@@ -9,15 +10,16 @@ import re
 from abc import ABC, abstractmethod
 
 MAX_LINE_BYTES = 64 * 1024  # of a line of JSON, or a record of CSV, which may have line breaks
-DELIMITER = b"\x01"  # of the columns of NDJSON's COPY, which has one
-# In the place of characters that would end a column or a line for COPY: no JSON has it, so the line is refused.
+DELIMITER = b"\x01"  # between columns in NDJSON's COPY, which has only one column
+# Replaces bytes that would end a column or a line for COPY. JSON text never has it, so the line is refused later.
 FORBIDDEN = b"\x02"
-MARK = b"\xef\xbb\xbf"  # of the byte order, with which spreadsheets begin a file
-END = b"\\."  # a line that ends a COPY of CSV before Postgres 18, whatever comes after it
+MARK = b"\xef\xbb\xbf"  # the byte order mark, with which spreadsheets begin a file
+END = b"\\."  # alone in a line, it ends a COPY of CSV before Postgres 18, even if lines follow
 END_ALONE = re.compile(rb"(?:^|[\r\n])\\\.[\r\n]")
-NO_SHAPE = bytes(set(range(256)) - set(b'",\r\n\0'))  # what neither ends a cell or a record nor quotes
+# all bytes but quotes, ends of cells and records, and NUL
+NO_SHAPE = bytes(set(range(256)) - set(b'",\r\n\0'))
 
-# What is wrong with a line that cannot be told apart, as code and detail.
+# The faults of a line that COPY cannot read, as code and detail.
 ENCODING = "encoding", "is not UTF-8, or has a NUL"
 CELLS = "malformed", "has another number of cells than the first line, or a quote that is not closed"
 OPEN_QUOTE = "malformed", "has a quote that is not closed"
@@ -27,7 +29,7 @@ TOO_LONG_QUOTE = "too_long", f"has more than {MAX_LINE_BYTES} bytes, or a quote 
 
 
 class Unreadable(Exception):
-    """A line that ends the reading: what comes after it cannot be told apart, or shall not."""
+    """A line that ends the reading. The lines after it are not looked at, even if they could be told apart."""
 
     def __init__(self, line: int, code: str, detail: str) -> None:
         super().__init__(f"line {line} {detail}")
@@ -35,20 +37,20 @@ class Unreadable(Exception):
 
 
 class Lines(ABC):
-    """The lines of a stream, as soon as they are whole, up to the first one that is broken."""
+    """Gives the lines of a stream as soon as they are whole, up to the first one that is broken."""
 
     line: re.Pattern[bytes]
     newline = b"\n"
 
     def __init__(self) -> None:
-        self.broken: tuple[str, str] | None = None  # what is wrong with the line behind all that were taken
-        self._rest = b""  # of a line whose end is still to come
+        self.broken: tuple[str, str] | None = None  # the fault of the line after those taken
+        self._rest = b""  # of a line that has not ended yet
 
     def feed(self, piece: bytes) -> bytes:
-        """The lines that end in the piece, for COPY; none after the first that is broken."""
+        """Return the lines that end in the piece, for COPY, up to the first broken one."""
         taken, at = [], 0
         while at < len(piece) and not self.broken:
-            # So much that no line which ends in it is too long.
+            # Short enough that no line which ends in it is too long.
             window = piece[at : at + MAX_LINE_BYTES + 1 - len(self._rest)]
             at += len(window)
             if end := self._end(window):
@@ -61,12 +63,13 @@ class Lines(ABC):
         return b"".join(taken)
 
     def end(self) -> bytes:
-        """The same of a last line without an end, which it gets."""
+        """Return the last line, if the stream has ended in the middle of one, with an end added."""
         if self.broken or not self._rest:
             return b""
         return self._take(self._rest.removesuffix(b"\r") + self.newline)
 
     def _take(self, lines: bytes) -> bytes:
+        """Return whole lines, for COPY, up to the first broken one, and set `broken` to the fault of that line."""
         if self._fault(lines):
             good = 0
             for line in self.line.findall(lines):
@@ -79,14 +82,14 @@ class Lines(ABC):
 
     @abstractmethod
     def _end(self, window: bytes) -> int:
-        """The end of the last whole line in `window`, or 0. Called once for each window, in order."""
+        """Return the position after the last whole line in `window`, or 0. Called once for each window, in order."""
 
     @abstractmethod
     def _fault(self, lines: bytes) -> tuple[str, str] | None:
-        """What is wrong with one line; or with any of many, and then only whether something is."""
+        """Return the fault of a line, or None. For several lines, the result only tells whether any has a fault."""
 
     def _text(self, lines: bytes) -> bytes:
-        """What COPY gets for sound lines."""
+        """Return sound lines as COPY gets them."""
         return lines
 
     def _too_long(self) -> tuple[str, str]:
@@ -94,10 +97,10 @@ class Lines(ABC):
 
 
 class JsonLines(Lines):
-    r"""NDJSON as a text column: `COPY ... (FORMAT text, DELIMITER '\x01')`, where a backslash is written as two."""
+    r"""NDJSON as one text column: `COPY ... (FORMAT text, DELIMITER '\x01')`, in which a backslash is doubled."""
 
     line = re.compile(rb"[^\n]*\n")
-    _mark = MARK  # until it was looked for
+    _mark = MARK  # empty once the stream's beginning was searched for it
 
     def _end(self, window: bytes) -> int:
         return window.rfind(b"\n") + 1
@@ -120,11 +123,14 @@ class CsvLines(Lines):
     def __init__(self, cells: int) -> None:
         super().__init__()
         self._commas = b"," * (cells - 1)
-        self._shape = b""  # of each record: its commas and its end outside of quotes
+        self._shape = b""  # the commas and the end of a record outside of quotes, the same for all records
         self._is_quoted = False
 
     def _end(self, window: bytes) -> int:
-        """Behind the last line feed outside of quotes. Keeps whether the next window begins in quotes."""
+        """Return the position after the last line feed outside of quotes, or 0.
+
+        Keeps whether the next window begins in quotes.
+        """
         self._is_quoted ^= window.count(b'"') % 2 == 1
         is_quoted, end = self._is_quoted, len(window)
         while end >= 0:
@@ -144,12 +150,12 @@ class CsvLines(Lines):
             return ENCODING
         if END in lines and END_ALONE.search(lines):
             return "malformed", "is a backslash and a full stop alone, which ends a COPY"
-        # Sound text has no NUL: here it is a line feed behind a carriage return.
+        # Sound text has no NUL, so a NUL can stand for a carriage return with its line feed.
         shape = lines.replace(b"\r\n", b"\0") if b"\r" in lines else lines
         shape = shape.translate(None, NO_SHAPE).replace(b'""', b"")
         if b'"' in shape:
             shape = b"".join(shape.split(b'"')[::2])
-        if not self._shape:  # COPY takes the first one's end for that of all
+        if not self._shape:  # COPY expects all records to end as the first does
             end = shape.lstrip(b",\r")[:1]
             self.newline, self._shape = b"\r\n" if end == b"\0" else b"\n", self._commas + end
         if shape == self._shape * (len(shape) // len(self._shape)):
@@ -175,7 +181,7 @@ def header_of(line: bytes) -> list[str]:
 
 
 def _is_text(lines: bytes) -> bool:
-    """Whether Postgres can hold it: UTF-8 without NUL."""
+    """Whether Postgres can hold the lines as text: they are UTF-8 without NUL."""
     if b"\0" in lines:
         return False
     if not lines.isascii():

@@ -1,14 +1,14 @@
-"""A stream of rows on its way into a table: the statements of ops/postgres/staging.py, one after the other.
+"""Loads a stream of rows into a table, by the statements of ops/postgres/staging.py, one after the other.
 
     load = Load(plan, connection)                              # in a transaction
     read = await load.receive(pieces, is_csv=True)             # the stream as it is, into a temporary table
-    await load.convert()                                       # into rows; marks the lines that cannot be one
+    await load.convert()                                       # into rows; marks the lines that cannot be rows
     wrong = await load.wrong_lines(100)
     inserted = await load.insert(100)                          # in batches
 
-While the client is waited for, nothing of the table is locked or written. Lines that are wrong by themselves are
-found before the first is inserted, so they cost the table nothing; only `insert` finds conflicts with other rows.
-Postgres says which lines are wrong; why they are is for the caller, which has the reader of single rows.
+While the client sends, the target table is neither locked nor written. Lines that are wrong by themselves are
+found before the first row is inserted, so they cost the table nothing; only `insert` finds conflicts with other rows.
+Postgres says which lines are wrong. The caller finds out why, by the code that reads single rows.
 """
 
 import re
@@ -38,8 +38,8 @@ from ops.telemetry.stopwatch import DB
 
 logger = structlog.get_logger(__name__)
 
-# Of "import rows", that one statement inserts: some 40,000 rows. Postgres keeps a note of each for its foreign keys
-# until the statement ends.
+# Bytes of "import rows" that one INSERT takes, about 40,000 rows. Postgres keeps a note of each row until the
+# statement ends, to check the foreign keys.
 BATCH_BYTES = 4 * 1024 * 1024
 PROGRESS_SECONDS = 10.0  # between two lines in the log
 
@@ -48,14 +48,15 @@ class WrongLine(NamedTuple):
     """A line that cannot be a row."""
 
     line: int
-    content: str | dict[str, str | None] | None  # its text, or its cells, if it is wrong by itself
-    refused: Sequence[str]  # fields whose value there is none
+    # NDJSON's text or CSV's cells, if the line is wrong by itself
+    content: str | dict[str, str | None] | None
+    refused: Sequence[str]  # fields with an invalid value
     unknown: Sequence[str]  # fields that name no row
-    broken: Sequence[str]  # check constraints, where nothing else is wrong
+    broken: Sequence[str]  # check constraints that the line breaks, if nothing else is wrong
 
 
 class WrongHeader(Exception):
-    """The first line of CSV: names with the code of what is wrong with them."""
+    """The first line of CSV is wrong. `faults` are names of fields, each with the code of its fault."""
 
     def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
         super().__init__(", ".join(f"{name}: {code}" for name, code in faults))
@@ -63,7 +64,7 @@ class WrongHeader(Exception):
 
 
 class Conflict(Exception):
-    """Postgres has refused a row: the lines at fault, at least one."""
+    """Postgres has refused a row. `lines` are the numbers of the lines at fault, at least one."""
 
     def __init__(self, error: psycopg.Error, lines: Sequence[int]) -> None:
         super().__init__(str(error))
@@ -71,22 +72,22 @@ class Conflict(Exception):
 
 
 class Load:
-    """One stream into one table, in the transaction of `connection`, which is its caller's to commit or to leave.
+    """Loads one stream into one table, in the transaction of `connection`, which the caller commits or rolls back.
 
-    Call its methods in the order in which they stand here. They raise psycopg's errors. An OperationalError is not
+    Call the methods in the order in which they stand here. They raise psycopg's errors. An OperationalError is not
     the stream's fault.
     """
 
     def __init__(self, plan: Staging, connection: "AsyncConnection[Any]") -> None:
         self.plan, self.connection = plan, connection
-        self.header: list[str] | None = None  # of CSV
-        self.broken: Unreadable | None = None  # the line that has ended the reading
-        self._told = monotonic()
+        self.header: list[str] | None = None  # the names in CSV's first line
+        self.broken: Unreadable | None = None  # the line that has ended the reading, once there is one
+        self._told = monotonic()  # when the progress was logged last
 
     async def receive(self, pieces: AsyncIterator[bytes], *, is_csv: bool) -> int:
-        """Stage the lines, up to one that is broken; returns their number. Raises Unreadable and WrongHeader.
+        """Stage the lines up to the first broken one, and return their number. Raises Unreadable and WrongHeader.
 
-        `pieces` may raise, too: nothing but the transaction is left then.
+        An error of `pieces` is passed on; the caller then only has to roll the transaction back.
         """
         piece: bytes | None = b""
         if is_csv:
@@ -108,7 +109,7 @@ class Load:
                     while piece is not None:
                         with DB:
                             await copy.write(lines.feed(piece))
-                        # An error, after which Postgres would read on to the end for nothing.
+                        # Postgres has sent something, surely an error, and would ignore the rest.
                         if (is_cut := bool(answers.poll(0))) or lines.broken:
                             break
                         piece = await anext(pieces, None)
@@ -122,12 +123,15 @@ class Load:
         except psycopg.Error as error:
             if not _is_of_values(error):
                 raise
-            # UTF-8 that the database's own encoding lacks, if that is another one.
+            # A character that the database's encoding lacks, if that is not UTF-8.
             found = re.search(r"import lines\D+(\d+)", error.diag.context or "")
             raise Unreadable(int(found[1]) + is_csv if found else 0, *ENCODING) from error
 
     async def _read_header(self, pieces: AsyncIterator[bytes]) -> tuple[list[str], bytes]:
-        """The names in the first line, and what has come of the next ones."""
+        """Return the names in CSV's first line, and the bytes that have come after that line.
+
+        Raises Unreadable and WrongHeader.
+        """
         read = b""
         async for piece in pieces:
             read += piece
@@ -147,9 +151,10 @@ class Load:
         return header, rest
 
     async def convert(self) -> None:
-        """Make rows of the lines, and mark the wrong ones: at first as if each text were a value of its column.
+        """Make rows of the lines, and mark the wrong ones.
 
-        If one is not, once more, with a test before each cast, which takes longer.
+        The first attempt casts each text without a test. If a cast fails, a second attempt tests each text before its
+        cast, which takes longer.
         """
         with DB:
             try:
@@ -161,8 +166,8 @@ class Load:
                 await self.connection.execute(self.plan.conversion(self.header, tests_first=True))
 
     async def wrong_lines(self, limit: int) -> list[WrongLine]:
-        """The first lines that cannot be rows, in their order."""
-        # The table's check constraints that are about columns which the rows have, by name, as SQL.
+        """Return the first lines that cannot be rows, in their order, `limit` at most."""
+        # The table's check constraints on columns that the rows have: the SQL of each condition, by name.
         checks = dict(
             await self._rows(
                 sql.SQL(
@@ -205,7 +210,7 @@ class Load:
         ]
 
     async def insert(self, limit: int) -> int:
-        """Insert the rows; returns their number. Raises Conflict, with as many lines as `limit` at most."""
+        """Insert the rows in batches, and return their number. Raises Conflict with at most `limit` lines."""
         await self.connection.execute('DROP TABLE "import lines"')
         [[size, page]] = await self._rows(
             "SELECT pg_relation_size('\"import rows\"'), current_setting('block_size')::int"
@@ -217,7 +222,7 @@ class Load:
             try:
                 inserted += await self._insert(batch)
             except (psycopg.IntegrityError, psycopg.DataError) as error:
-                # All lines that break a unique rule, of any other one the first.
+                # For a unique rule of the table, all lines that break it; for any other rule, only the first line.
                 lines: list[int] = []
                 if isinstance(error, psycopg.errors.UniqueViolation):
                     lines = await self._repeated(error.diag.constraint_name or "", limit)
@@ -231,6 +236,10 @@ class Load:
         return inserted
 
     async def _insert(self, which: str) -> int:
+        """Insert those of "import rows" for which the SQL condition `which` holds, and return their number.
+
+        An error undoes only this INSERT.
+        """
         columns = ", ".join(djangos.ops.quote_name(column) for column in self.plan.columns)
         query = f'INSERT INTO {self.plan.table} ({columns}) SELECT {columns} FROM "import rows" WHERE {which}'
         with DB:
@@ -238,9 +247,10 @@ class Load:
                 return (await self.connection.execute(query)).rowcount
 
     async def _repeated(self, index: str, limit: int) -> list[int]:
-        """The lines whose row has the values of another one, in the table or in a line before; undoes all batches.
+        """Return the lines that repeat a row of the table, or an earlier line, in the columns of a unique index.
 
-        Empty if it is not the table's own index, but that of one which a trigger writes, say.
+        All batches are undone before the search. If `index` is of another table, such as one that a trigger writes,
+        the list is empty, and nothing is undone.
         """
         found = await self._rows(
             sql.SQL(
@@ -252,7 +262,8 @@ class Load:
         if not found:
             return []
         [[keys, condition, are_nulls_equal]] = found
-        await self.connection.execute('ROLLBACK TO SAVEPOINT "import"')  # or each line would find its own row
+        # else each line would find its own row
+        await self.connection.execute('ROLLBACK TO SAVEPOINT "import"')
         where = condition or "true"
         names = [f"k{at}" for at in range(len(keys))]
         equals = "IS NOT DISTINCT FROM" if are_nulls_equal else "="
@@ -268,7 +279,10 @@ class Load:
         return [line for (line,) in found]
 
     async def _first_refused(self, batch: str) -> int:
-        """The first line of a batch that cannot be inserted with those before it, by halves. Leaves rows inserted."""
+        """Return the first line of a batch that Postgres refuses after the lines before it, found by halving.
+
+        The lines before it are left inserted: the caller has to roll back.
+        """
         [[low, high]] = await self._rows(
             f'SELECT min("import line"), max("import line") FROM "import rows" WHERE {batch}'
         )
@@ -287,5 +301,5 @@ class Load:
 
 
 def _is_of_values(error: psycopg.Error) -> bool:
-    """Whether a value is at fault: it is none of its type, too long or too deep."""
+    """Whether a value is at fault: it does not fit its type, is too long, or is nested too deep."""
     return (error.sqlstate or "")[:2] in ("22", "54")

@@ -1,7 +1,7 @@
 """One transaction on a connection of its own, for work that takes longer than a request's statements may.
 
-A worker has few connections in its native pool, for quick statements. What waits for a client needs another one. How
-many there are at a time is the caller's to bound, and part of the connection budget.
+A worker has few connections in its native pool, for quick statements: a transaction that waits for a client needs
+one of its own. The caller has to limit the number of these connections; the connection budget counts them.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from ops.postgres.pool import Busy, connection_parameters, pools
 from ops.postgres.session import verify
 from ops.tasks import end
 
-LOCK_SECONDS = 5  # until it gives up to wait for a lock; a request gives up after half a second
-# Seconds for which data may stay unacknowledged. A request gives up after 5; but Postgres stops to read for so long
-# when it writes a checkpoint.
+LOCK_SECONDS = 5  # longest wait for a lock; a request gives up after half a second
+# Seconds for which data may stay unacknowledged. A request gives up after 5, but Postgres may stop reading for that
+# long while it writes a checkpoint.
 ACKNOWLEDGED_SECONDS = 30
-ASK_SECONDS = 1.0  # between two questions to Postgres, while a statement is under way
-SILENT_SECONDS = 15.0  # for which Postgres may answer nobody
-COMMIT_SECONDS = 60.0  # until a commit is given up
+ASK_SECONDS = 1.0  # between two questions to Postgres, while the transaction is open
+SILENT_SECONDS = 15.0  # without an answer to them, until the connection is cut
+COMMIT_SECONDS = 60.0  # without an answer to the commit, until the connection is cut
 
 
 class LongTransaction:
-    """`connection` runs its statements, with savepoints by `connection.transaction()`, until `commit`."""
+    """A transaction. Run its statements on `connection`, savepoints by `connection.transaction()`, then `commit`."""
 
     def __init__(self, connection: "AsyncConnection[Any]") -> None:
         self.connection = connection
-        # Within a transaction of Django's, a test's, it is a savepoint.
+        # If Django's connection is in a transaction already, as in a test, this one is a savepoint.
         is_outermost = connection.pgconn.transaction_status == TransactionStatus.IDLE
         self._begin, self._commit, self._rollback = (
             ("BEGIN", "COMMIT", "ROLLBACK")
@@ -50,16 +50,19 @@ class LongTransaction:
     async def begin(self) -> None:
         await self.connection.execute(self._begin)
         self._is_open = True
-        # The session's are a request's. SET LOCAL, since a pooler may give each transaction another session.
-        idle = 2 * settings.STREAM_PATIENCE_SECONDS  # a client that is silent for so long is refused before
+        # The session's own limits are for requests. SET LOCAL: a pooler may run each transaction in another session.
+        idle = 2 * settings.STREAM_PATIENCE_SECONDS  # a silent client is refused after half of that
         await self.connection.execute(
             f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
             f"SET LOCAL idle_in_transaction_session_timeout = '{idle:g}s'; "
-            "SET CONSTRAINTS ALL IMMEDIATE"  # a deferred one would be an error of the commit, and wait in memory
+            "SET CONSTRAINTS ALL IMMEDIATE"  # a deferred check would wait in memory, and fail the commit
         )
 
     async def commit(self) -> None:
-        """Raises OutcomeUnknown if the connection is lost meanwhile, or there is no answer for COMMIT_SECONDS."""
+        """Commit, or release the savepoint. Raises OutcomeUnknown for any OperationalError.
+
+        The connection may be lost, for instance, or give no answer for COMMIT_SECONDS.
+        """
         expiry = asyncio.get_running_loop().call_later(COMMIT_SECONDS, _cut, self.connection)
         try:
             await self.connection.execute(self._commit)
@@ -70,7 +73,7 @@ class LongTransaction:
             self._is_open = False
 
     async def rollback(self) -> None:
-        """Unless it is committed."""
+        """Roll back, unless `commit` or `rollback` was called before."""
         if self._is_open:
             self._is_open = False
             await self.connection.execute(self._rollback)
@@ -78,10 +81,11 @@ class LongTransaction:
 
 @asynccontextmanager
 async def long_transaction() -> AsyncIterator[LongTransaction]:
-    """Rolled back, unless the block commits it. Raises OperationalError where no connection can be opened.
+    """Begin a long transaction. It is rolled back at the end of the block, unless the block has committed it.
 
-    A connection of its own is closed at the end of the block, whatever has happened: nothing is left of it, even if
-    the server cannot be told. Where no native pool is open, it is Django's, as for every other statement.
+    Raises OperationalError if Postgres cannot be reached. The transaction's own connection is closed at the end of
+    the block: so nothing is left of the transaction, even if the server cannot be told. Where no native pool is open,
+    it runs on Django's connection, as every other statement does.
     """
     if asyncio.get_running_loop() not in pools:
         async with _djangos() as connection:
@@ -104,9 +108,10 @@ async def long_transaction() -> AsyncIterator[LongTransaction]:
 
 
 async def _watch(connection: "AsyncConnection[Any]") -> None:
-    """Cut the connection once Postgres, frozen, say, has answered nobody for SILENT_SECONDS.
+    """Cut the connection once Postgres, frozen, say, has not answered the pool either for SILENT_SECONDS.
 
-    A statement on it may take an hour, so its own silence tells nothing. Others are asked for, by the pool.
+    A statement may take an hour, so silence on `connection` proves nothing. Every ASK_SECONDS a quick statement asks
+    Postgres through the pool; an error of a pool that is busy counts as an answer.
     """
     loop = asyncio.get_running_loop()
     heard = loop.time()
@@ -124,9 +129,10 @@ async def _watch(connection: "AsyncConnection[Any]") -> None:
 
 @contextmanager
 def in_time(connection: "AsyncConnection[Any]") -> Iterator[None]:
-    """End quick statements that Postgres does not answer in time, with OperationalError.
+    """Cut the connection if the block, of quick statements, takes longer than NATIVE_POOL.deadline.
 
-    A server may take a connection and answer nothing on it: PgBouncer, in front of one that is frozen.
+    Its statement then raises OperationalError. A connection may open and still get no answer: PgBouncer accepts
+    connections while the Postgres behind it is frozen.
     """
     timer = asyncio.get_running_loop().call_later(settings.NATIVE_POOL.deadline, _cut, connection)
     try:
@@ -136,16 +142,19 @@ def in_time(connection: "AsyncConnection[Any]") -> Iterator[None]:
 
 
 def _cut(connection: "AsyncConnection[Any]") -> None:
-    """End what waits for an answer, with OperationalError. A cancellation would wait for an answer, too."""
+    """Shut the socket down, which ends a waiting statement with OperationalError.
+
+    A cancellation would wait for an answer, too.
+    """
     with suppress(OperationalError, OSError), socket.socket(fileno=os.dup(connection.pgconn.socket)) as lost:
         lost.shutdown(socket.SHUT_RDWR)
 
 
 @asynccontextmanager
 async def own_connection(**parameters: Any) -> "AsyncIterator[AsyncConnection[Any]]":
-    """A connection outside the pool, without prepared statements; `parameters` go to libpq.
+    """Open a connection outside the pool for the block, without prepared statements; `parameters` go to libpq.
 
-    Raises OperationalError where none can be opened.
+    Raises OperationalError if it cannot be opened, or `verify` refuses it.
     """
     connection = await AsyncConnection.connect(
         **connection_parameters() | {"prepare_threshold": None} | parameters
@@ -160,12 +169,12 @@ async def own_connection(**parameters: Any) -> "AsyncIterator[AsyncConnection[An
 
 @asynccontextmanager
 async def _djangos() -> AsyncIterator["AsyncConnection[Any]"]:
-    """Django's own connection, for the event loop: libpq has one state of it, whoever speaks."""
+    """Lend Django's own connection to the event loop: an AsyncConnection with the same connection of libpq."""
 
     def borrow() -> tuple[Any, bool]:
         was_open = djangos.connection is not None
         with djangos.cursor() as cursor:
-            cursor.execute("")  # by which Django's transaction begins, if it is in one
+            cursor.execute("")  # has psycopg send BEGIN, if Django is in a transaction
         return djangos.connection.pgconn, was_open
 
     pgconn, was_open = await sync_to_async(borrow)()
@@ -175,6 +184,6 @@ async def _djangos() -> AsyncIterator["AsyncConnection[Any]"]:
     try:
         yield connection
     finally:
-        del connection.pgconn  # which it would miss to close
+        del connection.pgconn  # else psycopg would warn that it was not closed
         if not was_open:
             await sync_to_async(djangos.close)()

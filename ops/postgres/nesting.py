@@ -29,8 +29,8 @@ Marker = TypeVar("Marker")
 class Children:
     """The order of the related rows in a list, and how many of them it has at most.
 
-    Without an order they have their model's. Rows with equal values are ordered by primary key, in the direction of
-    the last field.
+    Without `order_by`, the rows have the order of their model's Meta. Rows with equal values are ordered by primary
+    key, in the direction of the last field.
     """
 
     order_by: tuple[str, ...]
@@ -57,13 +57,15 @@ class More:
 
 
 class Declared(NamedTuple):
+    """The type of a schema's field that is an object of `schema`, or a list of them."""
+
     schema: type[BaseModel]
     is_list: bool
     may_be_null: bool
 
 
 def schema_in(schema: type[BaseModel], name: str) -> Declared | None:
-    """The schema that the type of a field is, or is a list of."""
+    """Return the schema of a field's object, or of the objects in its list; None for a field of any other type."""
     of: Any = schema.model_fields[name].annotation
     may_be_null = False
     if get_origin(of) in (Union, UnionType):
@@ -85,12 +87,12 @@ def _bare(annotation: Any) -> Any:
 
 
 def marker_of(schema: type[BaseModel], name: str, kind: type[Marker]) -> Marker | None:
-    """The marker of this kind in the annotation of a field."""
+    """Return the marker of this kind in the annotation of a field, or None."""
     return next((each for each in schema.model_fields[name].metadata if isinstance(each, kind)), None)
 
 
 def refuse_conversions(schema: type[BaseModel], name: str) -> None:
-    """Raises ImproperlyConfigured if the schema converts, checks or leaves out this object or list."""
+    """Raise ImproperlyConfigured if the schema converts, checks or leaves out this object or list."""
     info, decorators = schema.model_fields[name], schema.__pydantic_decorators__
     functions: list[Any] = [*decorators.field_serializers.values(), *decorators.field_validators.values()]
     if (
@@ -106,12 +108,12 @@ def refuse_conversions(schema: type[BaseModel], name: str) -> None:
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """What Annotated says within a type: of a member of a union, or of the items of a list."""
+    """Yield the metadata of each Annotated in a type, such as around a member of a union or the items of a list."""
     inner = get_args(annotation)
     if get_origin(annotation) is Annotated:
         inner = inner[:1]
         for each in annotation.__metadata__:
-            # What a Field without rules has is for the document.
+            # A Field without rules only describes the type, in the OpenAPI document.
             if not isinstance(each, FieldInfo) or each.metadata or each.exclude:
                 yield each
     for each in inner:

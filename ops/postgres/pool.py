@@ -1,8 +1,8 @@
-"""The native async pool: a few connections a worker for the statements that requests run.
+"""The native async pool: a few connections in each worker, for the statements that requests run.
 
-psycopg_pool opens, replaces and retires the connections. This pool borrows them from it for minutes, so that a
-request only takes one off a list: its checkout costs 1 us where `AsyncConnectionPool.connection()` costs 20. All
-waits are bounded, in time and in number.
+psycopg_pool opens, replaces and retires the connections. This pool borrows each for minutes, so that a request only
+picks one from a list: that costs 1 us, where `AsyncConnectionPool.connection()` costs 20. All waits are bounded, in
+time and in number.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from ops.telemetry.stopwatch import DB, QUEUE
 
 logger = logging.getLogger(__name__)
 
-WATCH_INTERVAL_SECONDS = 0.1  # between two looks at statements that take too long
-# Until psycopg_pool is asked again for a connection to a server that is away. It tries each second or two itself.
+WATCH_INTERVAL_SECONDS = 0.1  # between two looks for statements that take too long
+# Between two requests to psycopg_pool for a connection while the server is away. It tries each second or two itself.
 PROBE_SECONDS = 0.5
-HELD_UP_SECONDS = 0.005  # that Postgres takes for a batch, until new statements avoid the connection
+HELD_UP_SECONDS = 0.005  # without a result on a busy connection, until new statements avoid it
 
 TAKEN, TIMED_OUT, REFUSED, LOST, AWAY = (
     CHECKOUTS.labels("native", outcome) for outcome in ("ok", "timeout", "refused", "lost", "away")
@@ -45,7 +45,7 @@ PIPED = PIPES.labels("native")
 
 
 class Busy(PoolTimeout):
-    """All connections had work for as long as a request may wait for one. Nothing was sent."""
+    """All connections were busy for as long as a request may wait for one. Nothing was sent."""
 
 
 class Unreachable(PoolTimeout):
@@ -53,35 +53,36 @@ class Unreachable(PoolTimeout):
 
 
 class Lane:
-    """Statements of a kind: quick ones, other reads, writes. Each has its own queue and choice of connections."""
+    """A kind of statements (quick ones, other reads, or writes), with its queue and its choice of connections."""
 
     def __init__(self) -> None:
-        self.places: Sequence[int] = ()  # of its connections, the first choice first
+        self.places: Sequence[int] = ()  # indexes of Pool._places, the first choice first
         self.waiting: deque[Call] = deque()
 
 
 class Pool:
     """Belongs to one event loop: open and close it there.
 
-    Quick statements share the first connection, up to a depth. While it is full, or held up by a statement that takes
-    long, they go to the next ones, but never to the last of those for reads. Any other statement has a connection to
-    itself while it runs, never the first: a read one of those for reads, the last first; a write also one after them.
-    A pool of one connection uses it for all. A lost connection is returned to psycopg_pool, which opens another.
+    Quick statements share the first connection, up to `depth` at once. While it is full, or held up by a statement
+    that takes long, they go to the next connections for reads, but never to the last of these. Any other statement
+    has a connection to itself while it runs, and never the first. A read gets a connection for reads, preferably the
+    last; a write may also get one that is not for reads. If there is only one connection for reads, all statements
+    may use it. A lost connection is returned to psycopg_pool, which opens another.
 
     | the server   | a request without a connection       | next                                                   |
     | ------------ | ------------------------------------ | ------------------------------------------------------ |
-    | is there     | waits, for a bounded time            | away, once one has waited in vain and there is no      |
-    |              |                                      | connection at all                                      |
-    | is away      | is refused at once: Unreachable      | there, once a connection opens: it is tried each       |
-    |              |                                      | second or two                                          |
+    | is there     | waits, for a bounded time            | away, once such a request has waited in vain, and      |
+    |              |                                      | there is no connection at all                          |
+    | is away      | is refused at once: Unreachable      | there, once a connection opens: psycopg_pool tries     |
+    |              |                                      | each second or two                                     |
     """
 
     def __init__(self) -> None:
         self.borrowed: dict[Connection, float] = {}  # with the loop time at which each was borrowed
-        self._places: list[Connection | None] = []  # the same connections, each in its place
-        self._borrowing: set[int] = set()  # places that get a connection
+        self._places: list[Connection | None] = []  # the same connections by place; None: it is empty
+        self._borrowing: set[int] = set()  # empty places for which a connection is on its way
         self._exclusive: set[Connection] = set()  # connections that a call has to itself
-        self._leased: set[Connection] = set()  # and those that a transaction has
+        self._leased: set[Connection] = set()  # connections that a transaction has to itself
         self._quick, self._slow, self._writes = self._lanes = Lane(), Lane(), Lane()
         self._rescue_due: asyncio.TimerHandle | None = None
         self._is_away = False  # whether the server cannot be reached
@@ -90,7 +91,7 @@ class Pool:
 
     @property
     def idle(self) -> list[Connection]:
-        """The connections on which nothing is under way."""
+        """The connections on which no statement and no transaction is under way."""
         return [each for each in self.borrowed if each.is_idle and each not in self._leased]
 
     @property
@@ -135,18 +136,18 @@ class Pool:
             connection.fail(ConnectionLost("the pool is closed"))
         await source.close()
         for connection in lost:
-            await source.putconn(connection.source)  # which a closed pool closes
+            await source.putconn(connection.source)  # a closed pool closes it
         await asyncio.gather(self._watching, *self._tasks, return_exceptions=True)
 
     def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]:
-        """Run a statement. Raises psycopg.OperationalError where Postgres, or the queue for it, cannot answer.
+        """Run a statement. Raises psycopg.OperationalError if no connection is free, or Postgres does not answer.
 
-        A repeatable one whose connection is lost meanwhile runs once more, on another.
+        If its connection is lost meanwhile, a repeatable statement runs once more, on another connection.
         """
         return self._fetch(statement, parameters)
 
     async def lease(self, begin: Statement) -> "Lease":
-        """A connection for a transaction, which `begin` has begun. Raises as `fetch`."""
+        """Begin a transaction by the statement `begin`, on a connection of its own. Raises as `fetch` does."""
         lease = Lease(self)
         try:
             await self._fetch(begin, (), lease)
@@ -158,13 +159,14 @@ class Pool:
     async def _fetch(
         self, statement: Statement, parameters: Sequence[bytes | None], lease: "Lease | None" = None
     ) -> PGresult:
+        # With a lease, the statement begins a transaction, and the lease gets the connection.
         began = now = perf_counter()
         is_retry = False
         while True:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease, call.only_proven = lease, is_retry
             lane = self._lane(call)
-            # A call that has lost its connection waits for a better one than others need: they go before it.
+            # A call that has lost its connection may not use every free one, so other calls need not wait behind it.
             is_free = not lane.waiting or all(each.only_proven for each in lane.waiting)
             connection = self._find(lane, now, call) if is_free else None
             expiry, was_away = None, False
@@ -194,7 +196,10 @@ class Pool:
     def _end_wait(
         self, call: Call, lane: Lane, expiry: asyncio.TimerHandle | None, *, was_away: bool
     ) -> None:
-        """Count what a call has waited, for a connection and on it."""
+        """Record how long a call has waited, for a connection and on it.
+
+        `was_away` says that the pool had no connection: such a wait is no sign of overload.
+        """
         if expiry:
             expiry.cancel()
             if not call.connection:  # timed out, cancelled, or the pool was closed
@@ -208,18 +213,18 @@ class Pool:
         QUEUE.take_from(DB, call.since, call.started)
 
     def load(self) -> tuple[int, int, int]:
-        """Connections that are idle and that are busy, and requests that wait for one."""
+        """The numbers of idle connections, of busy ones, and of requests that wait."""
         idle = len(self.idle)
         return idle, len(self.borrowed) - idle, len(self.waiting)
 
     def _lane(self, call: Call) -> Lane:
-        """The queue of a call. One that begins a transaction counts as a write."""
+        """The lane of a call. A call that begins a transaction counts as a write."""
         if call.statement.quick:
             return self._quick
         return self._slow if call.statement.repeatable and not call.lease else self._writes
 
     def _find(self, lane: Lane, now: float, call: Call) -> Connection | None:
-        """A connection that can take the call at once. Where there is none, another is borrowed if it may be.
+        """Return a connection that can take the call at once, or None. Fills the first empty place on its way, too.
 
         A call that lost its connection gets only one that has answered since then, or is new.
         """
@@ -257,9 +262,9 @@ class Pool:
             self._plan_rescue()
 
     def _rescue(self) -> None:
-        """Run calls that are held up on one connection again, on an idle one. Where none is idle, nothing is sent.
+        """Run calls that are held up on one connection again, on an idle one. If no connection is idle, send nothing.
 
-        The first connection runs them, too: what it answers then is dropped.
+        The first connection runs these calls, too: its answers are dropped.
         """
         self._rescue_due = None
         now = perf_counter()
@@ -283,7 +288,7 @@ class Pool:
             self._rescue_due = self._loop.call_later(HELD_UP_SECONDS, self._rescue)
 
     def _enqueue(self, lane: Lane, call: Call) -> asyncio.TimerHandle:
-        """Let the call wait until a connection can take it, for a bounded time. Raises psycopg_pool's errors."""
+        """Queue a call, and return the timer that ends its wait. Raises psycopg_pool's errors if it may not wait."""
         if not self._source:
             raise PoolClosed("the pool is closed")
         if self._is_away:
@@ -303,7 +308,7 @@ class Pool:
                 if self.borrowed:
                     SHED.value += 1
                 elif not self._is_away:
-                    self._is_away = True  # without a connection the next ones need not wait
+                    self._is_away = True  # the next requests need not wait
                     logger.warning("the database is away: requests that need it are refused")
                 call.future.set_exception(error(f"no connection within {self._options.timeout} s"))
 
@@ -314,7 +319,7 @@ class Pool:
         now = perf_counter()
         for lane in self._lanes:
             for call in [*lane.waiting]:
-                # Its caller is about to take it out of the queue, or a loss under _send has had it served.
+                # Its caller is about to remove it, or a loss in _send has called _serve, which has sent it.
                 if call.future.done() or call.connection:
                     continue
                 if connection := self._find(lane, now, call):
@@ -324,14 +329,14 @@ class Pool:
                     break
 
     def _progress(self, connection: Connection) -> None:
-        """Results have come."""
+        """Results have come: the connection may take calls that wait."""
         if self._exclusive and not connection.load and connection not in self._leased:
             self._exclusive.discard(connection)
         if self._quick.waiting or self._slow.waiting or self._writes.waiting:
             self._serve()
 
     def take_back(self, connection: Connection) -> None:
-        """The transaction on a leased connection has ended: others may have it."""
+        """The transaction on a leased connection has ended: let others have the connection."""
         if connection in self._leased:
             self._leased.discard(connection)
             self._progress(connection)
@@ -383,9 +388,9 @@ class Pool:
     async def _replace(
         self, source: "AsyncConnectionPool[AsyncConnection[Any]]", connection: Connection
     ) -> None:
-        """Return a connection, and with a broken one all idle ones: who ended it may have ended them.
+        """Return a connection. If it is broken, psycopg_pool replaces its idle ones, too: they may be as broken.
 
-        A read that was on it runs once more, and would be lost for good on one of those.
+        A read that was on it runs only once more, and would be lost for good on another broken connection.
         """
         if not connection.is_usable:
             await source.drain()
@@ -394,7 +399,7 @@ class Pool:
     async def _watch(self) -> None:
         """Fail calls and connections that wait too long for a result, and return connections borrowed long ago.
 
-        Look whether a server that is away has come back.
+        While the server is away, ask for a connection every PROBE_SECONDS.
         """
         probed = 0.0
         while True:
@@ -417,11 +422,11 @@ class Pool:
 
 
 class Lease:
-    """A connection of the pool for one transaction. Statements on it run in their order, and none is run again."""
+    """A connection of the pool for one transaction. Its statements run in order; only BEGIN may run again."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self.connection: Connection | None = None  # until BEGIN is sent
+        self.connection: Connection | None = None  # None until BEGIN is sent
 
     @property
     def is_lost(self) -> bool:
@@ -433,11 +438,11 @@ class Lease:
             return await self._send(statement, parameters)
 
     def end(self, statement: Statement) -> asyncio.Future[PGresult]:
-        """Send COMMIT or ROLLBACK, behind what is under way. With its result the pool has the connection back."""
+        """Send COMMIT or ROLLBACK after the statements under way. Its result gives the pool the connection back."""
 
         def take_back(ended: asyncio.Future[PGresult]) -> None:
             if not ended.cancelled():
-                ended.exception()  # no news for the log if nobody waits for it
+                ended.exception()  # keeps it out of the log if no caller waits
             if self.connection:
                 self._pool.take_back(self.connection)
 
@@ -459,9 +464,9 @@ class Lease:
 
 
 class StockPool:
-    """psycopg's pool and cursors as they come, with the limits of settings.NATIVE_POOL: RUNTIME=stock.
+    """The pool of RUNTIME=stock: psycopg's own pool and cursors, with the limits of settings.NATIVE_POOL.
 
-    A read whose connection is lost fails, and one that a frozen server holds up ends with its TCP connection.
+    A read fails if its connection is lost. A read that a frozen server holds up ends only with its TCP connection.
     """
 
     async def open(self) -> None:
@@ -478,7 +483,7 @@ class StockPool:
         await self._source.close()
 
     async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        """Run a read. Raises psycopg.OperationalError where Postgres, or the queue for it, is not up to it."""
+        """Run a statement. Raises psycopg.OperationalError if no connection is free, or Postgres does not answer."""
         values = [None if text is None else text.decode() for text in parameters]
         async with AsyncExitStack() as stack:
             with _checkout():
@@ -488,7 +493,7 @@ class StockPool:
         return cast("PGresult", cursor.pgresult)
 
     async def lease(self, begin: Statement) -> "StockLease":
-        """A connection for a transaction, which `begin` has begun. Raises as `fetch`."""
+        """Begin a transaction by the statement `begin`, on a connection of its own. Raises as `fetch` does."""
         with _checkout():
             lease = StockLease(self._source, await self._source.getconn())
         try:
@@ -499,7 +504,7 @@ class StockPool:
         return lease
 
     def load(self) -> tuple[int, int, int]:
-        """Connections that are idle and that are busy, and requests that wait for one."""
+        """The numbers of idle connections, of busy ones, and of requests that wait."""
         stats = self._source.get_stats()
         idle = stats["pool_available"]
         return idle, stats["pool_size"] - idle, stats["requests_waiting"]
@@ -507,12 +512,12 @@ class StockPool:
 
 @contextmanager
 def _checkout() -> Iterator[None]:
-    """Count a checkout from psycopg's pool, and what it has waited."""
+    """Count the block's checkout from psycopg's pool, and time its wait."""
     began = perf_counter()
     try:
         with QUEUE:
             yield
-    except PoolTimeout:  # whether the pool is full or the server away, it does not say
+    except PoolTimeout:  # it does not say whether the pool is full or the server away
         TIMED_OUT.value += 1
         raise
     except TooManyRequests:
@@ -525,9 +530,9 @@ def _checkout() -> Iterator[None]:
 
 
 class StockLease:
-    """As Lease, by psycopg's cursors."""
+    """The same as Lease, with psycopg's cursors."""
 
-    _ending: ClassVar[set[asyncio.Task[PGresult]]] = set()  # a loop keeps no reference to a task
+    _ending: ClassVar[set[asyncio.Task[PGresult]]] = set()  # a loop has only weak references to tasks
 
     def __init__(
         self, source: "AsyncConnectionPool[AsyncConnection[Any]]", connection: AsyncConnection[Any]
@@ -539,7 +544,7 @@ class StockLease:
         return self._connection.closed
 
     async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        """As Lease's."""
+        """The same as Lease.fetch."""
         values = [None if text is None else text.decode() for text in parameters]
         try:
             with DB:
@@ -551,7 +556,7 @@ class StockLease:
         return cast("PGresult", cursor.pgresult)
 
     def end(self, statement: Statement) -> asyncio.Future[PGresult]:
-        """As Lease's."""
+        """The same as Lease.end."""
 
         def forget(task: asyncio.Task[PGresult]) -> None:
             self._ending.discard(task)
@@ -577,9 +582,9 @@ def _psycopg_pool(
     max_waiting: int = 0,
     **parameters: Any,
 ) -> "AsyncConnectionPool[AsyncConnection[Any]]":
-    """Psycopg's pool with the sizes and times of settings.NATIVE_POOL, not open yet.
+    """Return psycopg's pool with the sizes and times of settings.NATIVE_POOL, not open yet.
 
-    `parameters` go to libpq beside those of Django's default connection; there are no transactions.
+    `parameters` go to psycopg's connect(), besides those of `connection_parameters`.
     """
     options: PoolOptions = settings.NATIVE_POOL
     return AsyncConnectionPool(
@@ -598,7 +603,7 @@ def _psycopg_pool(
 
 
 def connection_parameters() -> dict[str, Any]:
-    """Those of Django's default connection for libpq, and no transactions of psycopg's."""
+    """Return the libpq parameters of Django's default connection, and autocommit: psycopg begins no transactions."""
     django = connections["default"].get_connection_params()
     own = ("cursor_factory", "context", "prepare_threshold", "server_side_binding")
     return {name: value for name, value in django.items() if name not in own} | {"autocommit": True}
@@ -609,7 +614,7 @@ pools: dict[asyncio.AbstractEventLoop, Pool | StockPool] = {}
 
 
 class Runs(Protocol):
-    """What runs the statements of a transaction."""
+    """A transaction, as `fetch` needs it."""
 
     def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]: ...
 
@@ -621,7 +626,7 @@ current: ContextVar[Runs | None] = ContextVar("current", default=None)
 def fetch(statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]:
     """Run a statement on the pool of the running loop. Raises psycopg.OperationalError, as `Pool.fetch` does.
 
-    In a transaction it runs on the connection of that.
+    In a transaction, the statement runs on the connection of the transaction.
 
     Where no pool is open, it runs in a thread on Django's own connection: in tests, which then see the rows of their
     own transaction; in commands and shells, on any number of loops; with the instruments of development, which watch
@@ -636,7 +641,7 @@ fetch_through_django = sync_to_async(through_django.fetch)
 
 @asynccontextmanager
 async def open_pool() -> AsyncIterator[None]:
-    """A pool for the running loop: for the lifespan of a worker, or of a command that reads much."""
+    """Open a pool for the running loop, for the lifespan of a worker, or of a command that reads much."""
     if settings.INSTRUMENTED:
         yield
         return

@@ -1,4 +1,4 @@
-"""Gauges of the pools, sampled once a second. Events in between are counted in pool.py."""
+"""Gauges of the pools, sampled once a second. The pools themselves count events (ops/postgres/checkouts.py)."""
 
 from django.conf import settings
 from django.db.backends.postgresql.base import DatabaseWrapper
@@ -13,11 +13,11 @@ MAX = metrics.gauge("postgres_pool_max", "Connections that the pool may have.", 
 
 
 def sample() -> None:
-    # Of the native pools: a worker has one.
+    # The sums of all native pools: a worker has one.
     idle, busy, waiting = map(sum, zip((0, 0, 0), *(pool.load() for pool in pools.values()), strict=True))
     _set("native", idle, busy, waiting, settings.NATIVE_POOL.max_size)
     opened: dict[str, ConnectionPool] = getattr(DatabaseWrapper, "_connection_pools")  # noqa: B009  has no public name
-    sync = opened.get("default")  # Django's own property would open one
+    sync = opened.get("default")  # Django's property `pool` would make one
     if sync:
         stats = sync.get_stats()
         idle = stats["pool_available"]

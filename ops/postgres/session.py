@@ -1,6 +1,6 @@
 """The parameters of a worker's database sessions: time limits and formats, set as a session starts, and verified.
 
-Sessions of management commands have no time limits.
+Sessions of management commands have only the formats and the lock_timeout of settings.SESSION.
 """
 
 import logging
@@ -21,11 +21,11 @@ SETTINGS_QUERY = "SELECT lower(name), setting FROM pg_settings WHERE lower(name)
 
 
 def add_startup_parameters() -> None:
-    """Open every later database session of this process with settings.REQUEST_SESSION.
+    """Add settings.REQUEST_SESSION to the startup options of all database sessions that this process opens later.
 
-    libpq sets them as the session starts, so they cost no round trip: a receiver of connection_created would run a
-    SET for each checkout. Call it before the first connection. A pooler takes no startup parameters: there the role
-    has to bring them, which `verify` and a system check look at.
+    libpq sends them as it opens a session, so they cost no round trip: a receiver of connection_created would run a
+    SET at each checkout. Call it before the first connection. A pooler takes no startup options: there nothing is
+    added, and the role must have these settings, which `verify` and a system check look at.
     """
     if settings.DATABASE_POOLER:
         return
@@ -38,32 +38,33 @@ def add_startup_parameters() -> None:
 
 @asynccontextmanager
 async def startup_parameters() -> AsyncIterator[None]:
-    """For the lifespan of a worker, before its pools. A process that only imports the application is left alone."""
+    """Add the startup options in a worker's lifespan, before its pools open; an import alone adds none."""
     add_startup_parameters()
     yield
 
 
 def differences(wanted: Mapping[str, object], rows: list[tuple[str, str]]) -> dict[str, str]:
-    """The settings of a session that are not as wanted, by SETTINGS_QUERY's rows."""
+    """Return the actual values of the settings in `wanted` that differ in `rows`, the result of SETTINGS_QUERY."""
     actual = {name: dict(rows).get(name.lower(), "") for name in wanted}
-    if actual.get("TimeZone") == "Etc/UTC":  # one zone: how Debian's packages and images write it
+    if actual.get("TimeZone") == "Etc/UTC":  # the same zone, as Debian's packages and images write it
         actual["TimeZone"] = "UTC"
     if "DateStyle" in actual:
-        actual["DateStyle"] = actual["DateStyle"].split(",")[0]  # the rest is about input
+        actual["DateStyle"] = actual["DateStyle"].split(",")[0]  # the part after the comma is about input
     return {name: value for name, value in actual.items() if value != str(wanted[name])}
 
 
 def remedy(name: str, wanted: object) -> str:
-    """The sentence that tells an operator how the session parameter `name` gets the value `wanted`."""
+    """Return the sentence that tells an operator how the session parameter `name` gets the value `wanted`."""
     if settings.DATABASE_POOLER:
         return f"Behind a pooler the role has to bring it: ALTER ROLE ... SET {name} = '{wanted}'."
     return "The connection's `options` did not arrive: if a pooler stands between, set DATABASE_POOLER."
 
 
 async def verify(connection: AsyncConnection[Any]) -> None:
-    """Refuse a new connection whose formats are not the service's. Any other difference is logged, once a process.
+    """Check the settings of a new connection, in one round trip.
 
-    Raises OperationalError. It takes one round trip for each connection that is opened.
+    Closes it and raises OperationalError if a format is not as in SESSION_FORMAT. Any other difference is logged,
+    once a process.
     """
     wanted: dict[str, object] = settings.SESSION | settings.REQUEST_SESSION
     cursor = await connection.execute(SETTINGS_QUERY, [[name.lower() for name in wanted]], prepare=False)

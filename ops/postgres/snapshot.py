@@ -1,8 +1,8 @@
-"""Reads that take seconds, side by side, all of the same moment.
+"""Runs reads that take seconds, several at once, on one snapshot of the data.
 
-A request's statements may take a second, and a worker's pool has no connection to spare for longer ones. These have
-connections of their own, for as long as they run. One transaction exports its snapshot, the others take it over, as
-pg_dump's jobs do: so a total is the sum of its groups, whatever is written meanwhile.
+A request's statements may take a second, and a worker's pool has no connection to spare for longer ones. These reads
+have connections of their own, which are closed after them. One transaction exports its snapshot, and the others take
+it over, as pg_dump's jobs do: so a total is the sum of its groups, even if rows are written meanwhile.
 
 https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
 """
@@ -28,10 +28,11 @@ Session = AsyncConnection[Any]
 async def read_snapshot(
     statements: Sequence[Statement], *, seconds: float, connections: int
 ) -> list[PGresult]:
-    """Their results; the statements have no parameters. Each of the connections takes the next one as it is free.
+    """Return the results of `statements`, in their order. They have no parameters.
 
-    Raises psycopg.OperationalError where Postgres cannot be reached, or has not answered all within `seconds`. Where
-    no native pool is open, they run on Django's connection, one after another, each with a snapshot of its own.
+    Each of the connections runs the next statement once it is free. Raises psycopg.OperationalError if Postgres
+    cannot be reached, or has not answered all statements within `seconds`. Where no native pool is open, they run on
+    Django's connection, one after another, each on a snapshot of its own.
     """
     if asyncio.get_running_loop() not in pools:
         return [await fetch(statement, ()) for statement in statements]
@@ -62,10 +63,10 @@ async def read_snapshot(
 
 @asynccontextmanager
 async def _reading(seconds: float) -> AsyncIterator[Session]:
-    """A connection in a transaction that reads one snapshot; the transaction ends with it."""
+    """Open a connection for the block, in a read-only transaction on one snapshot. Its closing ends both."""
     async with own_connection() as session:
         await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # Of the server itself, should it not hear that nobody waits any more; the session's are a request's.
+        # The session's own limits are for requests. These end the work in the server if it hears no cancellation.
         limit = f"'{seconds:g}s'"
         await session.execute(
             f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"

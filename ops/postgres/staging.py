@@ -1,17 +1,17 @@
-"""How a stream of NDJSON or CSV becomes rows: by statements in which Postgres reads, checks and casts all of them.
+"""How a stream of NDJSON or CSV becomes rows: by statements in which Postgres reads, checks and casts all lines.
 
     plan = Staging(Insert(Product, ProductOut), ProductOut)    # when the resource is declared
 
-ops/postgres/load.py runs them. They refuse what is refused in a single row: the conditions follow from the schema and
-the columns.
+ops/postgres/load.py runs the statements. They refuse the values that the POST of a single row refuses: the conditions
+follow from the schema and the columns.
 
 | temporary table | a row is | its columns |
 | --------------- | -------- | ----------- |
 | "import lines"  | a line as it came | `line`; `doc`, the text of NDJSON, or `c0`, `c1`, ... the cells of CSV |
-| "import rows"   | the same as a row | "import line"; "import fault", null for a good one; the table's own |
+| "import rows"   | a line as a row | "import line"; "import fault", null for a good line; the target table's own |
 
-The first conversion tests no cast, and fails at the first text that a cast refuses. The second, for a stream that has
-one, tests each before the cast (docs/decisions/0023-import.md has the figures).
+The first conversion casts without a test, and fails at the first text that a cast refuses. A stream with such a text
+is converted a second time, with a test before each cast (docs/decisions/0023-import.md has the figures).
 """
 
 import datetime
@@ -35,9 +35,10 @@ from ops.postgres.commands import Column, Insert, sql_of
 from ops.postgres.json_sql import choices_of, target_of
 from ops.postgres.statement import Statement, literal
 
-LEAST_VERSION = 16  # of Postgres: pg_input_is_valid, IS JSON
-MAX_DEPTH = 64  # of a JSON value, as for single rows
-# Brackets of a line, or of a cell. Thousands of levels exceed Postgres's stack, which is an error that names no line.
+LEAST_VERSION = 16  # of Postgres: the first with pg_input_is_valid and IS JSON
+MAX_DEPTH = 64  # levels of a JSON value, as for single rows
+# Opening brackets in a line of NDJSON, or in a cell of CSV. Thousands of levels exceed Postgres's stack, and the
+# error then names no line.
 MAX_BRACKETS = 4000
 
 # Conditions on {t}, the text of a value, and {v}, the value.
@@ -45,9 +46,10 @@ INTEGER = "{t} ~ '^-?[0-9]+([.]0+)?$'"
 NUMBER = "{t} ~ '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$'"
 DATE = "{t} ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'"
 TIME = "{t} ~ '^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?$'"
-LEAP = f"{'_' * 17}60%"  # the form of a leap second, which ends a month
-# RFC 3339. The expression takes Postgres 2 us, so its usual forms are looked for first, which takes less than half.
-# A form without its digits tells that there are digits in all other places: Postgres reads 1q as a day, too.
+LEAP = f"{'_' * 17}60%"  # for LIKE: a moment with a leap second, which ends a month
+# A moment of RFC 3339. The regular expression takes Postgres 2 us, so the usual forms are looked for first, which
+# takes less than half. If a form is left without the digits, all other places hold digits. LIKE alone does not tell
+# that, and Postgres also reads 1q as a day.
 MOMENT = (
     "CASE WHEN CASE translate({t}, '0123456789', '')"
     " WHEN '--T::.+:' THEN {t} LIKE '____-__-__T__:__:__._%+00:00'"
@@ -58,7 +60,7 @@ MOMENT = (
     " '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)([.][0-9]+)?"
     "([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$' END"
 )
-# In UTC and rounded, moments of the first and the last year may be in one that Python lacks.
+# Python has the years 1 to 9999. In UTC and rounded, a moment of the first or last year may fall outside of them.
 IN_YEARS = "{t} COLLATE \"C\" BETWEEN '0002' AND '9999' OR {v} >= '0001-01-01Z' AND {v} < '10000-01-01Z'"
 ENDS_MONTH = f"{{t}} NOT LIKE '{LEAP}' OR {{v}} = date_trunc('month', {{v}}, 'UTC')"
 DEPTH = f"""({{v}} @? 'strict $.**{{{MAX_DEPTH - 1}}} ? (@.type() == "object" || @.type() == "array")') IS NOT TRUE"""
@@ -73,8 +75,8 @@ INTEGER_TYPES = {
     for name, bits in (("smallint", 16), ("integer", 32), ("bigint", 64))
 }
 TEXTS = frozenset(("CharField", "TextField", "SlugField"))
-# By Django's internal type and the schema's: the JSON type, if the text does not show it, and the text's form, if
-# Postgres would take other forms.
+# By Django's internal type and the schema's type: the JSON type that a value must have, if the text does not show it,
+# and the condition on the text, if Postgres would take other forms, too.
 KINDS: Mapping[tuple[str, Any], tuple[str, str]] = {
     ("DecimalField", Decimal): ("", NUMBER),
     ("FloatField", float): ("number", NUMBER),
@@ -91,7 +93,7 @@ KINDS: Mapping[tuple[str, Any], tuple[str, str]] = {
 }
 RULES: Mapping[str, Sequence[str]] = {
     "DateTimeField": (IN_YEARS, ENDS_MONTH),
-    "TimeField": ("{v} < '24:00'",),  # which 23:59:59.9999999 is rounded to
+    "TimeField": ("{v} < '24:00'",),  # 23:59:59.9999999 is rounded to 24:00
     "JSONField": (DEPTH,),
 }
 COMPARISONS: Mapping[type, tuple[str, str]] = {
@@ -106,7 +108,7 @@ COMPARISONS: Mapping[type, tuple[str, str]] = {
     validators.MinLengthValidator: ("limit_value", "char_length({t}) >= "),
     validators.MaxLengthValidator: ("limit_value", "char_length({t}) <= "),
 }
-ELSEWHERE = (  # what says nothing of values, or is said by other conditions
+ELSEWHERE = (  # annotations and validators that restrict no value, or only as other conditions do
     *(PlainSerializer, WithJsonSchema),
     *(validators.DecimalValidator, validators.ProhibitNullCharactersValidator),
 )
@@ -114,24 +116,27 @@ ELSEWHERE = (  # what says nothing of values, or is said by other conditions
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A field that lines have."""
+    """A field that lines may have, with the conditions on its text and value.
+
+    `header` has the names of CSV's cells, or is None for NDJSON. `text` is SQL of the field's text.
+    """
 
     name: str
     column: Column
-    type: str  # of its value, to which its text is cast; empty if it stays a text
-    json: str  # its type in JSON, where the text does not tell it
-    spelling: str  # the condition on its text, except in NDJSON where `json` is set
-    rules: str  # and on the value
-    default: str | None  # the SQL of the value where a line leaves the field out; None: it may not
+    type: str  # SQL type to which the text is cast; empty if the value is the text
+    json: str  # JSON type that the value must have; empty if the text shows it
+    spelling: str  # condition on the text; not tested in NDJSON if `json` is set
+    rules: str  # conditions on the value or the text, joined by AND; may be empty
+    default: str | None  # SQL of the value if a line leaves the field out; None if no line may leave it out
 
     @property
     def target(self) -> Any:
-        """The column of another table by which its value names a row, if the field is a relation."""
+        """The related model's field by which the value names a row; None if the column is no relation."""
         field = self.column.field
         return self.column.related or (field.target_field if field.is_relation else None)
 
     def text(self, header: Sequence[str] | None) -> str:
-        """The SQL of the field's text in a line (of a document, its JSON); null if the line lacks it."""
+        """Return SQL of the field's text in a line (in NDJSON a document's jsonb); NULL if it is absent or null."""
         if header is not None:
             return f"c{header.index(self.name)}" if self.name in header else "NULL::text"
         if self.type == "jsonb":
@@ -139,13 +144,13 @@ class Cell:
         return f"j ->> {literal(self.name)}"
 
     def is_absent(self, text: str, header: Sequence[str] | None) -> str:
-        """The SQL of whether the line leaves the field out. An empty cell does so where it cannot be a null."""
+        """Return SQL for whether the line leaves the field out, as an empty cell does if the column takes no null."""
         if header is None:
             return f"({text} IS NULL AND NOT j ? {literal(self.name)})"
         return f"({text} IS NULL)" if self.name not in header or not self.column.field.null else "false"
 
     def condition(self, text: str, header: Sequence[str] | None, *, tests_first: bool) -> str:
-        """The SQL of whether the text is a value. With `tests_first`, no text makes it fail."""
+        """Return SQL for whether the text is a valid value. With `tests_first`, no text makes that SQL fail."""
         nothing = (
             "true"
             if self.column.field.null
@@ -159,7 +164,7 @@ class Cell:
         if self.spelling and not (header is None and self.json):
             spelled = self.spelling.replace("{t}", text)
             if not tests_first and (self.type in INTEGER_TYPES or self.type.startswith("numeric")):
-                # Most numbers are as Postgres writes them. To compare takes half the time of a regular expression.
+                # Most numbers are as Postgres writes them. A comparison takes half the time of a regular expression.
                 as_written = f"{self.value(text, tests_first=False)}::text = {text} AND {text} <> 'NaN'"
                 spelled = f"{as_written} OR {spelled}"
             cases.append(f"WHEN NOT ({spelled}) THEN false")
@@ -171,7 +176,7 @@ class Cell:
             is_valid = f"pg_input_is_valid({text}, {literal(self.type)})"
             if self.type in INTEGER_TYPES:
                 low, high = INTEGER_TYPES[self.type]
-                # 7.0 is an integer to JSON Schema, and to clients whose numbers are all floats.
+                # JSON Schema counts 7.0 as an integer, and clients that have only floats send it for 7.
                 number = f"{text}::numeric"
                 is_valid = (
                     f"CASE WHEN pg_input_is_valid({text}, 'numeric')"
@@ -186,6 +191,7 @@ class Cell:
         return f"CASE {' '.join(cases)} ELSE {rules or 'true'} END"
 
     def value(self, text: str, *, tests_first: bool) -> str:
+        """Return SQL that casts the text to the type."""
         if self.type in INTEGER_TYPES and tests_first:
             return f"{text}::numeric::{self.type}"
         if self.type == "jsonb":
@@ -194,15 +200,15 @@ class Cell:
 
 
 def _brackets(text: str) -> str:
-    """The SQL of how many brackets a text opens."""
+    """Return SQL that counts the opening brackets [ and { in a text."""
     return f"octet_length({text}) - octet_length(translate({text}, '[{{', ''))"
 
 
 class Staging:
-    """The statements by which an insert's table is filled.
+    """The statements that make rows for the table of `insert` from the lines of a stream.
 
-    Raises ImproperlyConfigured for what Postgres cannot do by itself: a default that Python computes for each row, a
-    rule of a field that only Python knows.
+    Raises ImproperlyConfigured if Postgres alone cannot do it: for a default that Python computes for each row, or a
+    rule that only Python can test.
     """
 
     def __init__(self, insert: Insert, schema: type[BaseModel]) -> None:
@@ -213,7 +219,7 @@ class Staging:
         self.cells = [
             _cell(schema, column, sources.pop(column.field, None), insert.defaults) for column in shown
         ]
-        # Fields that no line has, with the SQL of their value.
+        # Fields of a row that no line has, with the SQL of their values.
         self.others = {
             field: _default(field, source, insert.defaults, field) for field, source in sources.items()
         }
@@ -221,9 +227,10 @@ class Staging:
         self.columns = [str(field.column) for field in filled]
 
     def _judged(self, header: Sequence[str] | None, source: str, *, tests_first: bool) -> str:
-        """SQL of lines, with the text of each cell, t0, t1, ..., and whether it is a value: o0, o1, ...
+        """Return SQL that reads from each line the texts t0, t1, ... of its cells, and tests them: o0, o1, ...
 
-        OFFSET 0 has each level computed once.
+        `source` is SQL of the lines. The boolean o0 tells whether t0 is valid, and `ok` whether NDJSON's line is an
+        object without unknown members. OFFSET 0 makes Postgres compute each level once.
         """
         cells = self.cells
         if header is None:
@@ -247,9 +254,9 @@ class Staging:
         return f"SELECT *{conditions} FROM ({read}) AS l OFFSET 0"
 
     def conversion(self, header: Sequence[str] | None, *, tests_first: bool) -> str:
-        """SQL that makes "import rows" of "import lines": of CSV with this header, or of NDJSON.
+        """Return SQL that makes "import rows" of "import lines". `header` is CSV's, or None for NDJSON.
 
-        With `tests_first`, a text that is no value marks its line. Without, its cast may fail.
+        With `tests_first`, a text that cannot be cast marks its line. Without, it makes the statement fail.
         """
         cells, judged = self.cells, self._judged(header, 'TABLE "import lines"', tests_first=tests_first)
         values = ""
@@ -261,6 +268,7 @@ class Staging:
         is_good = " AND ".join(("ok", *(f"o{at}" for at in range(len(cells)))))
         cast = f"SELECT line, coalesce({is_good}, false) AS ok{values} FROM ({judged}) AS l OFFSET 0"
 
+        # Bits: 1 for a line that is wrong by itself, 2 << n if cell n names a row that is not there.
         fault, columns, joins = "(NOT ok)::int", "", ""
         for at, cell in enumerate(cells):
             value = f"v{at}"
@@ -277,7 +285,10 @@ class Staging:
         )
 
     def refused(self, header: Sequence[str] | None, lines: Sequence[int]) -> str:
-        """SQL that lists the wrong cells, by place, for each of these lines that has fields."""
+        """Return SQL that gives, for each of these lines, the places of its invalid cells in `self.cells`.
+
+        A line of NDJSON that is no readable object has no cells, and is left out.
+        """
         some = f'SELECT * FROM "import lines" WHERE line = ANY({literal(lines)})'
         judged = self._judged(header, some, tests_first=True)
         places = ", ".join(f"CASE WHEN o{at} THEN NULL ELSE {at} END" for at in range(len(self.cells)))
@@ -288,12 +299,16 @@ class Staging:
 
 
 def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mapping[str, Any]) -> Cell:
-    """Raises ImproperlyConfigured for a type or a rule that Postgres does not know."""
+    """Return the Cell of a column. Raises ImproperlyConfigured for a type or a rule that Postgres cannot test.
+
+    `source` gives the value in a line that leaves the field out; None if no line may.
+    """
     name = f"{schema.__name__}.{column.name}"
     field = target_of(column.related or column.field)
     info = schema.model_fields[column.name]
     kind, said = _unwrapped(info.annotation)
-    # Of a relation, which row it names is all that counts, beside what the schema says.
+    # If a value names a related row, the choices and validators of the field by which it does so do not apply. The
+    # rules of that field's type, such as a length, and the rules in the schema do.
     choices = [] if column.related else choices_of(field)
     if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         members = get_args(kind) or kind
@@ -324,7 +339,7 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
 
 
 def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -> Iterator[str]:
-    """The conditions on a value: by the column, by what the schema and the validators have said, by its choices."""
+    """Yield the conditions on a value: of the field's type, of the annotations and validators `said`, of choices."""
     internal = field.get_internal_type()
     yield from RULES.get(internal, ())
     if internal in TEXTS:
@@ -334,7 +349,8 @@ def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -
             yield f"char_length({{t}}) <= {field.max_length}"
     elif internal == "DecimalField":
         yield f"scale(trim_scale({{t}}::numeric)) <= {field.decimal_places}"
-    # What a schema says of a decimal with the column's digits.
+    # The attributes of a schema's Field(max_digits=..., decimal_places=...) that repeats the column's digits, which
+    # the cast and the condition on the scale test.
     digits = {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
     for each in said:
         if not isinstance(each, ELSEWHERE) and getattr(each, "__dict__", None) != digits:
@@ -344,7 +360,10 @@ def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -
 
 
 def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
-    """The condition that one annotation or validator means. Raises ImproperlyConfigured if Postgres cannot know."""
+    """Yield the condition of an annotation or validator, if it needs one.
+
+    Raises ImproperlyConfigured if Postgres cannot test it.
+    """
     attribute, condition = COMPARISONS.get(type(said), ("", ""))
     if said is validators.validate_slug:
         yield f"{SLUG} OR {{t}} = ''" if field.blank else SLUG
@@ -353,12 +372,14 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
             f"{name}: an import cannot ask {said!r}, which only Python knows. A CheckConstraint in its place holds "
             "for all writers."
         )
-    elif bound not in INTEGER_TYPES.get(field.rel_db_type(djangos), ()):  # else the cast knows it
+    elif bound not in INTEGER_TYPES.get(
+        field.rel_db_type(djangos), ()
+    ):  # the cast tests the type's own bounds
         yield condition + literal(bound)
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
-    """A type without `| None`, and what Annotated says of it."""
+    """Return a type without `| None` and Annotated, and the metadata of its Annotated."""
     if get_origin(annotation) is Annotated:
         kind, *said = get_args(annotation)
         inner, more = _unwrapped(kind)
@@ -374,7 +395,11 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) -> str:
-    """The SQL of the value of a field that a line leaves out. `valued` is the field that has its type."""
+    """Return SQL of the value of `field` in a line that leaves it out.
+
+    `source` and `defaults` are those of the insert. `valued` is the field by which the value is prepared and cast:
+    for a relation, the related row's field. Raises ImproperlyConfigured if Postgres cannot compute the value.
+    """
     if isinstance(source, Expression):
         text = Statement(*sql_of(field.model, source)).sql.decode()
     else:

@@ -1,8 +1,8 @@
-"""Runs a compiled statement on Django's own connection, the ORM's way: where no native pool is open.
+"""Runs a compiled statement on Django's own connection, as the ORM does, where no native pool is open.
 
-It sees the rows of the transaction of Django's connection, such as a test's. And Silk and the debug toolbar see it:
-Silk wraps SQLCompiler.execute_sql, the toolbar the cursor of Django's connection, and `StatementCompiler` passes
-both. The parameters stay texts without a type, as in the native pool, so Postgres reads them the same.
+The statement sees the rows of the transaction on Django's connection, such as a test's. Silk and the debug toolbar
+see the statement: Silk wraps SQLCompiler.execute_sql, the toolbar wraps the cursor of Django's connection, and
+`StatementCompiler` uses both. The parameters stay texts without a type, so Postgres reads them as in the native pool.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,13 @@ class StatementCompiler(SQLCompiler):
 
 
 def fetch(statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-    """Postgres's result. Raises psycopg's errors, as the native pool does.
+    """Run a statement, and return Postgres's result. Raises psycopg's errors, as the native pool does.
 
-    In a transaction, such as a test's, a command has a savepoint: one that fails leaves the transaction usable, as it
-    leaves everything as it was where it is a transaction of its own.
+    In a transaction, such as a test's, a statement that changes data gets a savepoint: if it fails, the transaction
+    stays usable. In the native pool such a statement is a transaction of its own.
 
-    A connection that was not open before is closed again: outside a request nothing else closes this thread's.
+    A connection that was not open before is closed again: outside a request, nothing else closes the connection of
+    this thread.
     """
     was_open = connection.connection is not None
     guard = atomic() if connection.in_atomic_block and not statement.repeatable else nullcontext()

@@ -1,4 +1,4 @@
-"""The sync ORM's queries on the stopwatch of the request that makes them. The native pool times its own."""
+"""Times the sync ORM's queries on the stopwatch of their request. The native pool times its own statements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from ops.telemetry.stopwatch import DB
 
 
 def time_queries(connection: BaseDatabaseWrapper, **_signal: object) -> None:
-    """A receiver of connection_created, which Django sends at each checkout, also of a connection that is wrapped."""
+    """Time a connection's queries. Django sends connection_created at each checkout, so the wrapper may be there."""
     if _timed not in connection.execute_wrappers:
         connection.execute_wrappers.append(_timed)
 

@@ -3,16 +3,16 @@
     async with transaction() as tx:
         order = await CREATE_ORDER(customer="ada")       # compiled commands and queries, in their order
         await CREATE_LINE(order_id=int(order.key))       # an error ends the block, and nothing was written
-        tx.on_commit(partial(notify, order.key))         # sync or async; before the block is left
+        tx.on_commit(partial(notify, order.key))         # called after the COMMIT, before the block is left
 
     order = await in_transaction(place_order)            # async def place_order(tx): again after a deadlock
 
-All statements of the block's task, and of tasks that it starts and awaits, run in the transaction. It has a
-connection of the native pool to itself, of which a worker has few: read the request's content before, and never wait
-for a client or another service in the block. BEGIN and COMMIT are a round trip each.
+All statements of the block's task, and of tasks that it starts and awaits, run in the transaction. A transaction
+has a connection of the native pool to itself, and a worker has few: read the request's content before the block, and
+never wait for a client or another service in it. BEGIN and COMMIT are a round trip each.
 
-Where no native pool is open (tests, commands, shells), it is Django's atomic() on Django's own connection: a
-savepoint if one is open already, as in a test.
+Where no native pool is open (tests, commands, shells), the transaction is Django's atomic() on Django's own
+connection: a savepoint if Django is in a transaction already, as in a test.
 
 https://www.postgresql.org/docs/current/transaction-iso.html
 """
@@ -42,19 +42,19 @@ Isolation = Literal["read committed", "repeatable read", "serializable"]
 Hook = Callable[[], Any]
 Result = TypeVar("Result")
 
-DEADLINE_SECONDS = 5.0  # of a block; idle_in_transaction_session_timeout limits each pause in it
+DEADLINE_SECONDS = 5.0  # for a block; idle_in_transaction_session_timeout limits each pause in it
 ATTEMPTS = 3
-PAUSE_SECONDS = 0.02  # at most, before the second attempt; twice before the third
+PAUSE_SECONDS = 0.02  # at most, before the second attempt; twice that before the third
 BEGIN: dict[str, Statement] = {
     level: Statement(f"BEGIN ISOLATION LEVEL {level.upper()}", ())
     for level in ("read committed", "repeatable read", "serializable")
 }
 COMMIT = Statement("COMMIT", (), repeatable=False)
-# Django declares foreign keys as deferred: Postgres looks at them with the COMMIT. After this it looks with each
-# statement, which then has the error.
+# Django declares foreign keys as deferred: Postgres checks them at the COMMIT. After this statement it checks them
+# with each statement, which then gets the error.
 IMMEDIATE = Statement("SET CONSTRAINTS ALL IMMEDIATE", ())
-# After these, nothing was written, and another attempt may succeed: the last two are prepared statements that a
-# migration has made stale.
+# After these errors, nothing was written, and another attempt may succeed. The last two come from prepared statements
+# that a migration has made stale.
 TRY_AGAIN = (
     errors.DeadlockDetected,
     errors.SerializationFailure,
@@ -65,34 +65,35 @@ TRY_AGAIN = (
 
 
 class TransactionTimeout(OperationalError):
-    """The block has taken longer than its deadline: it was rolled back."""
+    """The block has taken longer than its deadline: the transaction was rolled back."""
 
 
 class Transaction:
-    """One that is under way: what `async with transaction()` gives."""
+    """A transaction under way, as `async with transaction()` gives it to the block."""
 
     def __init__(self) -> None:
-        self.hooks: list[Hook] = []  # what runs after the commit, in this order
+        self.hooks: list[Hook] = []  # called after the commit, those with `on_unknown` first
         self._lease: Lease | StockLease
-        self._failure: BaseException | None = None  # after it, Postgres refuses all but a rollback
+        self._failure: BaseException | None = None  # after it, only a rollback is possible
         self.has_ended = self.is_committed = False
         self._depth = 0  # of savepoints
 
     def on_commit(self, hook: Hook) -> None:
-        """Call `hook` after the commit, and await what it returns, before the block is left.
+        """Have `hook` called, and its result awaited, after the commit and before the block is left.
 
-        Also if the caller is cancelled meanwhile; not after a rollback, be it of the savepoint that is open now. If
-        it raises, the caller gets the error, and the hooks after it are not called; the commit stands. A hook
-        that has a method `on_unknown` comes before others; that method is called if the connection is lost under the
-        COMMIT.
+        It is called even if the caller is cancelled meanwhile, but not after a rollback of the transaction or of a
+        savepoint that is open now. If a hook raises, the caller gets the error, and later hooks are not called; the
+        commit stands. Hooks with a method `on_unknown` come first; if the connection is lost under the COMMIT, these
+        methods are called instead.
         """
         self.hooks.append(hook)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """A part that an error undoes alone: catch it around this block.
+        """Set a savepoint: an error that leaves this block undoes only the block. Catch it outside.
 
-        After a cancellation in this block, such as by asyncio.timeout, the whole transaction can only be rolled back.
+        A cancellation that leaves the block, as by an asyncio.timeout around it, does not undo the block alone: only
+        the whole transaction, or a savepoint around the timeout, can then be rolled back.
         """
         self._check()
         save, release, undo = _savepoint(self._depth)
@@ -115,8 +116,8 @@ class Transaction:
         await self.fetch(release, ())
 
     async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        """Run a statement: what ops.postgres.pool.fetch does in this context."""
-        if self.has_ended:  # and the task has outlived its block
+        """Run a statement in the transaction. In the block, ops.postgres.pool.fetch calls this method."""
+        if self.has_ended:  # the task has outlived the block
             current.set(None)
             return await fetch(statement, parameters)
         try:
@@ -126,7 +127,12 @@ class Transaction:
             raise
 
     async def commit(self) -> None:
-        """Raises OutcomeUnknown if the connection was lost under it, psycopg's errors of deferred constraints."""
+        """Commit, and call the hooks.
+
+        Raises OutcomeUnknown if the connection is lost under the COMMIT, ConnectionLost if it was lost before,
+        psycopg's errors of deferred constraints. If the block has caught the error of a statement, rolls back, and
+        raises InFailedSqlTransaction.
+        """
         try:
             self._check()
         except InternalError:
@@ -142,7 +148,7 @@ class Transaction:
         return await self._lease.fetch(statement, parameters)
 
     async def _commit(self) -> None:
-        current.set(None)  # of this task, whose hooks are beyond the transaction
+        current.set(None)  # in finish's task only: hooks run outside the transaction
         is_lost_before = self._lease.is_lost
         try:
             await self._lease.end(COMMIT)
@@ -161,9 +167,9 @@ class Transaction:
         return sorted(self.hooks, key=lambda hook: not hasattr(hook, "on_unknown"))
 
     async def roll_back(self, *, wait: bool = True) -> None:
-        """End it without an effect, and wait until its locks are free.
+        """Roll back, and wait until the locks are free.
 
-        Without `wait` that comes after the statement that is under way, which statement_timeout ends.
+        Without `wait`, return at once: Postgres rolls back after the statement under way (statement_timeout).
         """
         self.has_ended = True
         ended = self._lease.end(ROLLBACK)
@@ -172,7 +178,7 @@ class Transaction:
                 await asyncio.shield(ended)
 
     def _check(self) -> None:
-        """Raises if a statement has failed and its error was caught, or a statement or savepoint was cancelled."""
+        """Raises InFailedSqlTransaction if the error or cancellation of a statement or savepoint block was caught."""
         if self._failure:
             raise errors.InFailedSqlTransaction(
                 "A statement of this block has failed, and its error was caught without a savepoint."
@@ -180,7 +186,7 @@ class Transaction:
 
 
 class DjangoTransaction(Transaction):
-    """On Django's own connection, by its atomic()."""
+    """A transaction on Django's own connection, by Django's atomic()."""
 
     async def begin(self, isolation: Isolation) -> None:
         await sync_to_async(self._enter)(isolation)
@@ -222,7 +228,7 @@ class DjangoTransaction(Transaction):
 
 
 def active() -> Transaction | None:
-    """The transaction that this code is in."""
+    """Return the transaction that the calling code is in, or None."""
     found = current.get()
     return found if isinstance(found, Transaction) and not found.has_ended else None
 
@@ -235,7 +241,10 @@ async def _call(hook: Hook) -> None:
 
 @cache
 def _savepoint(depth: int) -> tuple[Statement, Statement, Statement]:
-    """Repeatable, which is not used in a transaction: on Django's connection they need no savepoint of their own."""
+    """Return the statements that set, release and roll back to the savepoint at this depth.
+
+    They count as repeatable, so that through_django.fetch sets no savepoint around each. No transaction repeats them.
+    """
     return (
         Statement(f"SAVEPOINT s{depth}", ()),
         Statement(f"RELEASE SAVEPOINT s{depth}", ()),
@@ -247,11 +256,11 @@ def _savepoint(depth: int) -> tuple[Statement, Statement, Statement]:
 async def transaction(
     *, isolation: Isolation = "read committed", deadline: float = DEADLINE_SECONDS
 ) -> AsyncIterator[Transaction]:
-    """A transaction around the block; in one that is under way a savepoint, with the isolation and deadline of that.
+    """Run the block in a transaction; within another one, in a savepoint, with the outer isolation and deadline.
 
-    After `deadline` seconds the block is cancelled, and TransactionTimeout raised. Beside the errors of its
-    statements it raises InFailedSqlTransaction, if the block went on after one, and OutcomeUnknown, if the connection
-    was lost under the COMMIT.
+    After `deadline` seconds the block is cancelled, and TransactionTimeout raised. Besides the errors of its
+    statements it raises InFailedSqlTransaction if the block has caught one and gone on, and OutcomeUnknown if the
+    connection was lost under the COMMIT.
     """
     if isolation not in BEGIN:
         raise ValueError(f"isolation is one of {', '.join(BEGIN)}, not {isolation!r}.")
@@ -286,12 +295,12 @@ async def in_transaction(
     isolation: Isolation = "read committed",
     deadline: float = DEADLINE_SECONDS,
 ) -> Result:
-    """What `block` returns, in a transaction around it.
+    """Run `block` in a transaction, and return its result.
 
     After a deadlock, a serialisation failure, a stale prepared statement or the loss of the connection before the
-    COMMIT, the whole block runs again, `attempts` times in all, within one deadline. After the COMMIT it never does,
-    whatever a hook raises. In a transaction that is under way the block runs once: only an outermost in_transaction
-    begins again.
+    COMMIT, the whole block runs again, `attempts` times in all, within one deadline. After the commit it never runs
+    again, even if a hook raises such an error. Within another transaction the block runs once: only an outermost
+    in_transaction begins again.
     """
     is_nested = active() is not None
     give_up = monotonic() + deadline
@@ -302,7 +311,7 @@ async def in_transaction(
             async with transaction(isolation=isolation, deadline=give_up - monotonic()) as tx:
                 return await block(tx)
         except TRY_AGAIN:
-            # By chance, so that two do not meet again.
+            # Random, so that two transactions do not meet again.
             pause = random.uniform(0, attempt * PAUSE_SECONDS)  # noqa: S311
             is_late = monotonic() + pause >= give_up
             if is_nested or attempt >= attempts or is_late or (tx and tx.is_committed):

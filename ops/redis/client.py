@@ -1,4 +1,4 @@
-"""A worker's Redis: every wait is bounded, and while Redis is not well no request waits for it at all.
+"""A worker's client of Redis. Every wait is bounded, and while Redis is not well no request waits for it at all.
 
 Callers can do without Redis: every failure is raised as `Unavailable`.
 """
@@ -26,19 +26,19 @@ from ops.telemetry.metrics import metrics
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 0.05  # for a reply, connecting included: a slower one is of no use to a cache
-MIN_TURNS = 10  # of the event loop, that it takes until a connection is too late: see connection.TURN_SECONDS
+TIMEOUT_SECONDS = 0.05  # for a reply, and for connecting before: a slower one is of no use to a cache
+MIN_TURNS = 10  # of the event loop that a time-out takes at least: see connection.TURN_SECONDS
 BACKGROUND_TIMEOUT_SECONDS = 0.25  # for commands that no request waits for
 CHECK_SECONDS = 0.5  # between two checks that Redis takes writes
 # Probes that close the breaker. Three leave time for invalidations that wait to be published before entries are read.
 MIN_PROBES = 3
-PROBE_SECONDS = 0.25  # between two of them
+PROBE_SECONDS = 0.25  # between two probes
 
 OPTIONS: dict[str, Any] = {
-    "protocol": 2,  # Redis has the next since 6.0, and nothing here needs it
+    "protocol": 2,  # Redis has 3 since 6.0, and nothing here needs it
     "retry": Retry(NoBackoff(), 0),  # redis-py's default is ten retries
-    # One deadline for a whole command is set here. redis-py's add up, and are asyncio.wait_for, which before Python
-    # 3.12 can swallow a cancellation.
+    # This module sets one deadline for a whole command. redis-py's time-outs add up, and the one of a write is
+    # asyncio.wait_for, which before Python 3.12 can swallow a cancellation.
     "socket_timeout": None,
 }
 
@@ -49,54 +49,54 @@ T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """Redis failed: it is down, slow or loading, or was not asked since the breaker is open."""
+    """Redis failed: it is down, slow or loading, or was not asked because the breaker is open."""
 
 
 class NotSent(Unavailable):
-    """Nothing was sent: Redis has not done it, and will not do it later."""
+    """Nothing was sent: Redis has not executed the commands, and will not do so later."""
 
 
 class Client:
     """Belongs to one event loop."""
 
     def __init__(self, name: str = "Redis") -> None:
-        """`name` is for the log."""
+        """`name` stands for the server in the log."""
         self.breaker = Breaker(name, self._probe, probe_seconds=PROBE_SECONDS, min_probes=MIN_PROBES)
-        # Raises if Redis must not be relied on for another reason.
+        # A further check, by the owner: raises if Redis must not be relied on.
         self.check: Callable[[], Awaitable[None]] | None = None
-        # Makes connections by the address, and keeps none.
+        # Makes connections to settings.REDIS_URL, and keeps none.
         self._source = ConnectionPool.from_url(
             settings.REDIS_URL, socket_connect_timeout=TIMEOUT_SECONDS, **OPTIONS
         )
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
-        self.lacking: list[str] | None = None  # commands that it refuses; None until it was asked
+        self.lacking: list[str] | None = None  # commands that Redis refuses; None until it was asked
         self._checking = asyncio.get_running_loop().create_task(self._check_regularly())
 
     async def run(self, *commands: Command) -> list[Any]:
-        """The replies to `commands`, in one round trip; an error reply is an exception in its place.
+        """Return the replies to `commands`, in one round trip; an error reply is an exception in the list.
 
-        Raises NotSent, or another Unavailable: then they may be executed all the same, before what is sent later.
+        Raises NotSent, or another Unavailable: Redis may then still execute the commands, before any later ones.
         """
         self._refuse_if_open()
         return await self._send(commands, TIMEOUT_SECONDS)
 
     async def ask(self, *command: str | bytes | int) -> Any:
-        """The reply to one command, as from `run`. Raises Unavailable."""
+        """Return the reply to one command, as `run` does. Raises Unavailable."""
         self._refuse_if_open()
         return (await self._send((command,), TIMEOUT_SECONDS))[0]
 
     async def insist(self, *commands: Command) -> list[Any]:
-        """The same as `run`, even while the breaker is open: for commands in the background."""
+        """Do the same as `run`, even while the breaker is open: for commands in the background, with more time."""
         return await self._send(commands, BACKGROUND_TIMEOUT_SECONDS)
 
     def distrust(self, error: Exception) -> None:
-        """Redis answers, and yet its data must not be relied on: open the breaker."""
+        """Open the breaker although Redis answers: its data must not be relied on."""
         self.breaker.open(error)
 
     @asynccontextmanager
     async def subscription(self, *channels: str) -> AsyncIterator[PubSub]:
-        """The messages of channels, over a connection of its own that is not opened again when it breaks."""
+        """Subscribe to channels for the block, on a connection of its own. If it breaks, it is not opened again."""
         async with connect(TIMEOUT_SECONDS) as redis, redis.pubsub() as subscribed:
             await _bounded(subscribed.subscribe(*channels), TIMEOUT_SECONDS)
             yield subscribed
@@ -118,19 +118,19 @@ class Client:
         try:
             connection = self._connection
             if not connection:
-                if not self._connecting:  # it is opened once for all that need it meanwhile
+                if not self._connecting:  # one connection is opened for all that need it
                     self._connecting = asyncio.get_running_loop().create_task(self._open(), context=Context())
                     self._connecting.add_done_callback(self._connected)
                 connection = await asyncio.shield(self._connecting)
             replied = connection.send(commands, seconds)
             failure = Unavailable
             replies = await replied
-        except (Full, Lost) as error:  # the one is no failure, the other is counted once, by _lost
+        except (Full, Lost) as error:  # Full is no failure; _lost counts a loss, once
             raise failure(str(error)) from error
         except (RedisError, OSError) as error:
             self.breaker.failed(error)
             raise failure(str(error)) from error
-        if seconds <= TIMEOUT_SECONDS:  # as a request needs it; one that may take longer proves nothing
+        if seconds <= TIMEOUT_SECONDS:  # within a request's time; a command with more time proves nothing
             self.breaker.succeeded()
         return replies
 
@@ -139,7 +139,7 @@ class Client:
         try:
             await _bounded(opened.connect(), TIMEOUT_SECONDS)
         except BaseException:
-            await opened.disconnect(nowait=True)  # its socket may be open, and waits for a greeting
+            await opened.disconnect(nowait=True)  # its socket may be open, and wait for a greeting
             raise
         self._connection = take_over(opened, self._lost)
         return self._connection
@@ -147,7 +147,7 @@ class Client:
     def _connected(self, connecting: "asyncio.Task[Connection]") -> None:
         self._connecting = None
         if not connecting.cancelled():
-            connecting.exception()  # no news for the log if nobody waits for it any more
+            connecting.exception()  # keeps it out of the log if no caller waits any more
 
     def _lost(self, connection: Connection, error: Exception) -> None:
         if connection is self._connection:
@@ -160,14 +160,14 @@ class Client:
             connection.fail(Lost("this worker has hung up"))
 
     async def _check_regularly(self) -> None:
-        """Notice that Redis is away or takes no writes, also if the worker does not write.
+        """Notice that Redis is away or takes no writes, even if the worker does not write.
 
-        A replica, or a server with a full disk, goes on returning entries that it can no longer invalidate.
+        A replica, or a server with a full disk, still returns entries that it can no longer invalidate.
         """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if self.lacking is None:
-                with suppress(RedisError, OSError):  # as long as it is down
+                with suppress(RedisError, OSError):  # while Redis is down
                     async with connect(BACKGROUND_TIMEOUT_SECONDS) as redis:
                         self.lacking = await _bounded(find_lacking(redis), BACKGROUND_TIMEOUT_SECONDS)
                     if self.lacking:
@@ -185,7 +185,7 @@ class Client:
         self.lacking = None  # it may be another Redis now
 
     async def _check_writes(self) -> None:
-        """Raises the error of a write, or of `check`."""
+        """Try a write, then `check`. Raises the error of either."""
         [reply] = await self.insist(("DEL", f"{settings.CACHE_PREFIX}:probe"))
         if isinstance(reply, RedisError):
             if not isinstance(reply, NoPermissionError):
@@ -197,7 +197,7 @@ class Client:
 
 
 async def _bounded(work: Awaitable[T], seconds: float) -> T:
-    """Raises TimeoutError if there is no result in time, which passes in MIN_TURNS turns of the loop at least."""
+    """Await `work`. Raises TimeoutError after `seconds`, but not before MIN_TURNS turns of the event loop."""
     loop = asyncio.get_running_loop()
     turn: asyncio.TimerHandle
 
@@ -217,17 +217,17 @@ async def _bounded(work: Awaitable[T], seconds: float) -> T:
 
 
 def connect(timeout: float) -> "Redis":
-    """A connection beside the worker's; it is made when it is used first."""
+    """Return a client with a connection of its own, which is opened at the first use. `timeout` is for opening it."""
     return Redis.from_url(settings.REDIS_URL, socket_connect_timeout=timeout, **OPTIONS)
 
 
-_clients: set[Client] = set()  # of this process: the page cache's, and that of the rate limits
+_clients: set[Client] = set()  # the open clients of this process: the page cache's and the rate limits'
 _failed_before: Counter[str] = Counter()  # commands of clients that are closed, by kind
 
 
 @asynccontextmanager
 async def open_client(name: str = "Redis") -> AsyncIterator[Client]:
-    """A client until the block ends. A Redis that is down is no error here."""
+    """Open a client for the block. A Redis that is down is no error here."""
     client = Client(name)
     _clients.add(client)
     try:

@@ -1,8 +1,8 @@
 """One connection to Redis for all requests of a worker: replies come in the order of their commands.
 
-redis-py opens it, by address, TLS, name, password and database. From then on hiredis writes the commands and reads
-the replies, without redis-py between: a round trip takes a seventh of the processor time, and the commands of one
-turn of the event loop go out in one write (docs/decisions/0034-one-redis-connection.md).
+redis-py opens it: address, TLS, name, password and database. From then on hiredis writes the commands and reads the
+replies, without redis-py: a round trip takes a seventh of the processor time, and the commands of one turn of the
+event loop go out in one write (docs/decisions/0034-one-redis-connection.md).
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from redis.exceptions import ConnectionError as Unwell
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as Late
 
-# Deadlines are counted in turns of the event loop, each of so many seconds at least. So delays of a worker that is
-# busy or has no processor do not count as Redis's: with the loop blocked for 80 ms as a command was sent, a plain
-# timeout of 50 ms failed 7 of 20 commands with their reply in time.
+# Deadlines are counted in turns of the event loop, which take this many seconds each at least. So the delays of a
+# worker that is busy or has no processor are not blamed on Redis: when the loop was blocked for 80 ms after a command
+# was sent, a plain timeout of 50 ms failed 7 of 20 commands although their replies had come in time.
 TURN_SECONDS = 0.005
-STUCK_SECONDS = 0.25  # beyond its deadline, after which a command without a reply ends the connection
-MAX_CALLS = 1000  # that wait for their replies
+STUCK_SECONDS = 0.25  # after the deadline of a command without a reply, until the connection is ended
+MAX_CALLS = 1000  # that may wait for replies
 MAX_UNSENT_BYTES = 8 * 1024 * 1024
 
 Command = tuple[str | bytes | int, ...]
 OnLost = Callable[["Connection", Exception], None]
-NOTHING = object()  # says that a reply is not complete yet
+NOTHING = object()  # from hiredis: the next reply is not complete yet
 
 
 class Full(Exception):
@@ -36,27 +36,27 @@ class Full(Exception):
 
 
 class Lost(Exception):
-    """The connection has ended, as its owner was told."""
+    """The connection has ended; `on_lost` gets the reason."""
 
 
 class Call:
-    """Commands that were sent together, and what has come of their replies."""
+    """Commands that were sent together, and the replies that have come."""
 
     __slots__ = ("due", "left", "replied", "replies")
 
     def __init__(self, size: int, due: int, replied: "asyncio.Future[list[Any]]") -> None:
-        self.due = due  # the turn of the connection
-        self.left = size
+        self.due = due  # the turn of the connection in which it is too late
+        self.left = size  # replies that have not come
         self.replies: list[Any] = []
         self.replied = replied
 
 
 class Connection(asyncio.Protocol):
-    """Belongs to one event loop. Once lost, it stays so."""
+    """Belongs to one event loop. Once lost, it stays lost."""
 
     def __init__(self, writer: asyncio.StreamWriter, on_lost: OnLost) -> None:
         self.is_lost = False
-        self._writer = writer  # kept, since one that is collected closes its transport
+        self._writer = writer  # kept: a writer that is collected closes its transport
         self._transport, self._on_lost = writer.transport, on_lost
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(
@@ -68,10 +68,10 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def send(self, commands: Sequence[Command], seconds: float) -> "asyncio.Future[list[Any]]":
-        """The replies; an error reply is an exception in its place. Raises Full.
+        """Send commands, and return a future of their replies, with an exception for an error reply. Raises Full.
 
-        The future raises Late if there are no replies in so many seconds, Unwell if Redis says that it cannot answer,
-        and Lost. A caller that does not wait for it may cancel it: its replies are then read and dropped.
+        The future raises Late if there are no replies within `seconds`, Unwell if Redis says that it cannot answer,
+        and Lost. A caller may cancel the future: the replies are then read and dropped.
         """
         if len(self._calls) >= MAX_CALLS or self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             raise Full("Redis has more commands than it answers")
@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         return replied
 
     def fail(self, error: Exception) -> None:
-        """End the connection, and with Lost all that waits on it."""
+        """End the connection. Calls that wait on it raise Lost, and `on_lost` gets the error."""
         if self.is_lost:
             return
         self.is_lost = True
@@ -99,14 +99,14 @@ class Connection(asyncio.Protocol):
         self._calls.clear()
         self._on_lost(self, error)
 
-    # --- What the transport calls -----------------------------------------------------------------
+    # --- Called by the transport ------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not NOTHING:
                 self._take(reply)
-        except (RedisError, IndexError) as error:  # no reply, or one to no command
+        except (RedisError, IndexError) as error:  # not a reply, or a reply to no command
             self.fail(InvalidResponse(f"Redis answers what is no answer: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,14 +123,14 @@ class Connection(asyncio.Protocol):
         self._calls.popleft()
         if call.replied.done():  # cancelled, or too late
             return
-        unwell = next((each for each in call.replies if isinstance(each, Unwell)), None)  # it loads, say
+        unwell = next((each for each in call.replies if isinstance(each, Unwell)), None)  # it is loading
         if unwell:
             call.replied.set_exception(unwell)
         else:
             call.replied.set_result(call.replies)
 
     def _take_turn(self) -> None:
-        """Fail the calls that are due."""
+        """Fail the calls that are too late, and the connection if the first of them stays without a reply."""
         self._next_turn = None
         self._turn += 1
         for call in self._calls:
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
 
 
 def take_over(opened: AbstractConnection, on_lost: OnLost) -> Connection:
-    """The connection that redis-py has opened, which is not its own any more."""
+    """Take the socket of a connection that redis-py has opened, and leave redis-py without it."""
     source = cast("Any", opened)  # without types
     writer, source._writer, source._reader = source._writer, None, None  # noqa: SLF001  it has no public way
     return Connection(writer, on_lost)

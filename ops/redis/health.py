@@ -11,7 +11,7 @@ CONNECT_SECONDS = 1.0
 
 
 async def ask_redis() -> dict[str, Any]:
-    """Ask over a connection of its own: the metrics tell whether the service's are well. Raises redis.RedisError."""
+    """Ask on a new connection: the metrics tell whether the service's own are well. Raises redis.RedisError."""
     async with connect(CONNECT_SECONDS) as redis:
         if settings.PAGE_CACHE == "off":
             await redis.ping()

@@ -1,16 +1,16 @@
 """Rate limits: GCRA, the generic cell rate algorithm, counted in Redis for all workers.
 
-It keeps one number a client, the theoretical arrival time (TAT): the time at which the client's quota is whole again.
-Each request moves it ahead by `seconds / quota`, and is refused if it would be more than `seconds` ahead of now. So a
-client may spend its quota at once, and gets it back evenly; no window begins anew for all clients at the same moment.
-(ITU-T I.371; Brandur Leach, "Rate Limiting, Cells, and GCRA".)
+It keeps one number per client, the theoretical arrival time (TAT): the time at which the client's quota is whole
+again. Each request moves the TAT ahead by `seconds / quota`, and is refused if the TAT would be more than `seconds`
+ahead of now. So a client may spend its quota at once, and gets it back evenly; no window begins anew for all clients
+at the same moment. (ITU-T I.371; Brandur Leach, "Rate Limiting, Cells, and GCRA".)
 
     Redis                              | a request is counted
     -----------------------------------+-----------------------------------------------------------------------
     answers                            | there, by one script, atomically, with the clock of Redis
-    refuses the client                 | there; until the quota has a request again, the worker alone refuses
-    is away, slow, or takes no scripts | by the worker for itself, on from the last count of Redis that it knows: a
-                                       | client has as many times the quota as there are workers, at most
+    refuses the client                 | there; the worker then refuses by itself until the quota has a request again
+    is away, slow, or takes no scripts | by each worker for itself, from the last count of Redis that it knows: with
+                                       | n workers, a client has n times the quota at most
 """
 
 import logging
@@ -26,11 +26,12 @@ from ops.redis.client import Client, Unavailable
 
 logger = logging.getLogger(__name__)
 
-MAX_CLIENTS = 8192  # that a worker counts by itself, and that it knows to be refused; 0.2 kB each
+MAX_CLIENTS = 8192  # most clients in each table of a Limiter; 0.2 kB each
 MICROSECONDS = 1_000_000
 
 # In: the key of the client's TAT; the time that a request costs, and the time of the whole quota, in microseconds.
-# A TAT beyond the whole quota is of a longer quota before, or of a Redis whose clock was ahead: all of it is spent.
+# A TAT beyond the whole quota comes from an earlier, longer quota, or from a Redis with a clock that was ahead: it
+# counts as a quota that is all spent.
 # Out: whether the request is taken, and how far the TAT is ahead of now, in microseconds.
 SCRIPT = b"""
 local clock = redis.call('TIME')
@@ -47,7 +48,7 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', now + after), 'PX', math.ceil(after / 1000))
 return {1, after}
 """
-DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest()  # Redis's name for it
+DIGEST = sha1(SCRIPT, usedforsecurity=False).hexdigest()  # Redis's name for the script
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Verdict(NamedTuple):
 
     taken: bool
     remaining: int
-    reset: int  # seconds until the quota is whole again; of a refused request, until it has one
+    reset: int  # seconds until the quota is whole again; after a refusal, until it has a request
 
 
 class Limiter:
@@ -77,12 +78,12 @@ class Limiter:
     def __init__(self, client: Client, prefix: str) -> None:
         """`prefix` begins the keys in Redis."""
         self._client, self._prefix = client, prefix
-        self._refused: dict[str, float] = {}  # until when, on the monotonic clock
-        self._local: dict[str, float] = {}  # the TAT of each client, on that clock
+        self._refused: dict[str, float] = {}  # the end of the refusal, by client, on the monotonic clock
+        self._local: dict[str, float] = {}  # the TAT, by client, on the same clock
         self._is_logged = False
 
     async def take(self, limit: RateLimit, who: str) -> Verdict:
-        """Count a request of the client `who`, a text of bounded length."""
+        """Count a request of a client, which is named by a text of bounded length."""
         now = time.monotonic()
         if (until := self._refused.get(who, 0.0)) > now:
             return Verdict(taken=False, remaining=0, reset=math.ceil(until - now))
@@ -95,7 +96,7 @@ class Limiter:
             ahead = after if taken else tat - now
         if taken:
             _remember(self._local, who, now + ahead, now)
-            # A little more than none, since the clock's ticks are not those of the cost.
+            # Rounded up by a little: the cost is not a whole number of the clock's ticks.
             remaining = int((limit.seconds - ahead) / limit.cost + 1e-3)
             return Verdict(taken=True, remaining=remaining, reset=math.ceil(ahead))
         wait = ahead + limit.cost - limit.seconds
@@ -108,7 +109,7 @@ class Limiter:
         cost, whole = (int(seconds * MICROSECONDS) for seconds in (limit.cost, limit.seconds))
         arguments = (1, f"{self._prefix}:{who}", cost, whole)
         reply = await self._client.ask("EVALSHA", DIGEST, *arguments)
-        if isinstance(reply, NoScriptError):  # a Redis that was started anew
+        if isinstance(reply, NoScriptError):  # Redis was restarted, without its scripts
             reply = await self._client.ask("EVAL", SCRIPT, *arguments)
         if isinstance(reply, Exception):
             if not self._is_logged:
@@ -120,7 +121,7 @@ class Limiter:
 
 
 def _remember(times: dict[str, float], who: str, until: float, now: float) -> None:
-    """Keep a time until it has passed, and of too many the last ones."""
+    """Set a client's time. If there are too many, drop those that have passed, or else the oldest."""
     times.pop(who, None)
     times[who] = until
     if len(times) > MAX_CLIENTS:

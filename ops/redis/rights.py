@@ -1,6 +1,6 @@
 """The page cache's commands that Redis refuses: its user lacks the right (ACL), or the server is too old.
 
-The cache does without each of them as well as it can. A worker logs them once, /healthz names them, and so does
+The cache does without them as well as it can. A worker logs them once, /healthz names them, and so does
 `manage.py check` (ops.W052).
 """
 
@@ -26,14 +26,14 @@ CONSEQUENCES = {
 
 
 def describe(lacking: Sequence[str]) -> str:
-    """The commands and the effect of their refusal, as a sentence."""
+    """Return the refused commands and the effects of that, as a sentence."""
     effects = dict.fromkeys(CONSEQUENCES[name] for name in lacking)
     return f"Redis refuses {', '.join(lacking)} to the page cache: {'; '.join(effects)}."
 
 
 async def find_lacking(redis: "Redis") -> list[str]:
-    """The commands that are refused. The caller sets a deadline. Raises RedisError or OSError if Redis is unwell."""
-    # The name of a key, and of a channel that no worker listens to, and on which none waits for confirmations.
+    """Return the refused commands. The caller sets a deadline. Raises RedisError or OSError if Redis is unwell."""
+    # The name of a key and of a channel. No worker listens to this channel, or waits for confirmations on it.
     key = f"{settings.CACHE_PREFIX}:probe"
     commands: dict[str, Sequence[Any]] = {
         "SET": ("SET", key, 1, "PX", 1000),
@@ -60,7 +60,7 @@ async def find_lacking(redis: "Redis") -> list[str]:
 
 
 def _is_refusal(reply: object) -> bool:
-    """Not an error that passes, such as a full or read-only server."""
+    """Whether a reply is a refusal, not an error that passes, such as that of a full or read-only server."""
     return isinstance(reply, NoPermissionError) or (
         isinstance(reply, ResponseError) and "unknown command" in str(reply).lower()
     )

@@ -1,11 +1,11 @@
-"""prometheus_client's own metrics, of an endpoint or of a library, beside ours in /metrics.
+"""prometheus_client's own metrics, of an endpoint or of a library, together with ours in /metrics.
 
     EMAILS = prometheus_client.Counter("emails_total", "Sent.", ["kind"])
 
 They stay in the worker's memory, as in a program of one process, and are copied before each flush. prometheus_client
-merges the workers' values: counters, histograms and summaries are added up, also of
-workers that are gone; a gauge's `multiprocess_mode` holds for workers that live, and without one each worker's value
-is there (`pid` is its slot). Custom collectors are left out, as in prometheus_client's multiprocess mode.
+merges the workers' values. Counters, histograms and summaries are added up, also those of dead workers. A gauge is
+merged over live workers by its `multiprocess_mode`; without a mode, each worker has a value of its own (`pid` is its
+slot). Custom collectors are left out, as in prometheus_client's multiprocess mode.
 """
 
 # ruff: noqa: SLF001  `collect()` takes 10 us a sample, on the event loop, and does not tell a gauge's mode
@@ -31,7 +31,7 @@ Read = tuple[Number, Callable[[], float]]
 
 
 class Foreign:
-    """Theirs as ours: call `copy` before `metrics` are written."""
+    """Copies of prometheus_client's metrics in the form of ours. Call `copy` before `metrics` are written."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -51,7 +51,7 @@ class Foreign:
 
 
 class Copy:
-    """One of theirs, as a metric of ours for each name that its samples have."""
+    """A copy of one of their metrics: a metric of ours for each name that its samples have."""
 
     def __init__(self, theirs: MetricWrapperBase) -> None:
         self._theirs = theirs
@@ -62,10 +62,10 @@ class Copy:
         self.metrics: dict[tuple[str, ...], Metric[Number]] = {}
 
     def update(self) -> None:
-        """Takes 1 us a number."""
+        """Copy the numbers, each in 1 us."""
         theirs = self._theirs
         children = [*theirs._metrics.values()] if theirs._is_parent() else [theirs]
-        known = {} if self._kind.startswith("gauge") else self._reads  # a gauge is read anew
+        known = {} if self._kind.startswith("gauge") else self._reads  # a gauge's samples are looked up anew
         self._reads = {child: known.get(child) or [*self._look(child)] for child in children}
         for metric in self.metrics.values():
             for number in metric.series.values():
@@ -75,7 +75,7 @@ class Copy:
                 number.value += read()
 
     def _look(self, child: MetricWrapperBase) -> Iterator[Read]:
-        """The numbers of one of their series, and how to read them."""
+        """Yield our number for each sample of one of their series, with a function that reads the sample."""
         labels = child._labelvalues
         if labels not in self._known:
             if len(self._known) < MAX_SERIES:
@@ -86,7 +86,7 @@ class Copy:
             name, names = self._theirs._name + suffix, (*self._theirs._labelnames, *own)
             metric = self.metrics.get((name, *names))
             if metric is None:
-                # "release_info" is a gauge, for want of such a kind in the files.
+                # An info such as "release_info" is written as a gauge: the files have no such kind.
                 family = name if self._kind.startswith("gauge") else self._theirs._name
                 text = self._theirs._documentation
                 metric = Metric(Number, self._kind, name, text, names, family=family)
@@ -95,9 +95,9 @@ class Copy:
 
 
 def _samples(child: MetricWrapperBase) -> Iterator[tuple[str, dict[str, str], Callable[[], float]]]:
-    """The samples of a series in the files: suffix, labels of the sample's own, and how to read it.
+    """Yield the samples of a series as the files have them: suffix, labels of its own, and a function that reads it.
 
-    A histogram's buckets without the ones below them, and no number of all: the exporter adds both.
+    A bucket of a histogram does not count the buckets below it, and there is no total: the exporter adds both.
     """
     if isinstance(child, Counter):
         yield "_total", {}, child._value.get

@@ -7,7 +7,7 @@ until the headers are sent: the response stage goes on after them.
 from ops.telemetry.stopwatch import Stopwatch
 
 BUDGETED = b"middleware;dur=%.3f, auth;dur=%.3f, db;dur=%.3f, serialisation;dur=%.3f, response;dur=%.3f"
-# A request that was nothing but a look into the cache.
+# For a request that only looked into the cache.
 LOOK = BUDGETED.replace(b"%.3f", b"0.000") + b", cache;dur=%.3f"
 HIT = b"x-request-id: %b\r\nx-request-duration: %.6f\r\n"
 FIELD_NAMES = frozenset((b"x-request-id", b"x-request-duration", b"server-timing"))
@@ -15,7 +15,7 @@ TIMED_HIT = HIT + b"server-timing: " + LOOK + b"\r\n"
 
 
 def headers(watch: Stopwatch, *, stages: bool) -> tuple[tuple[bytes, bytes], ...]:
-    """The headers of an answer that begins now; `stages`: with Server-Timing."""
+    """Return the headers of an answer that begins now, with Server-Timing if `stages`."""
     total = watch.respond()
     if not stages:
         return (b"x-request-id", watch.request_id), (b"x-request-duration", b"%.6f" % total)
@@ -38,5 +38,5 @@ def headers(watch: Stopwatch, *, stages: bool) -> tuple[tuple[bytes, bytes], ...
 
 
 def hit_block(request_id: bytes, seconds: float, *, stages: bool) -> bytes:
-    """The same as lines of an answer that is written without ASGI: a cache hit, which is one stage. 0.2 us."""
+    """Return the same fields as lines, for a cache hit that is written without ASGI: it has one stage. 0.2 us."""
     return TIMED_HIT % (request_id, seconds, seconds * 1e3) if stages else HIT % (request_id, seconds)

@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-ANSWER_SECONDS = 1.0  # seconds for each dependency; asked side by side
+ANSWER_SECONDS = 1.0  # seconds for each dependency; all are asked at the same time
 FRESH_SECONDS = 1.0  # seconds that a report serves further requests
 
-# Asks a dependency. Returns further fields of its report, among them another `status` than ok; raises if it is down.
+# Asks a dependency. Returns further fields of its report, maybe with a `status` other than ok; raises if it is down.
 Check = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Health:
-    """The dependencies by name. Each is asked once at a time and once a second, however many requests there are."""
+    """The dependencies by name. Each is asked once at a time and once a second at most, for all requests together."""
 
     def __init__(self, facts: Mapping[str, str], **checks: Check) -> None:
         """`facts` are further fields of each report. config/asgi.py names the checks of the service."""
@@ -22,10 +22,10 @@ class Health:
         self._fresh_until = 0.0
 
     async def report(self) -> dict[str, Any]:
-        """`{"status": "ok", "runtime": "lean", "postgres": {"status": "ok", "milliseconds": 0.4}, ...}`.
+        """Return a report: `{"status": "ok", "runtime": "lean", "postgres": {"status": "ok", ...}, ...}`.
 
-        The status is `failed` if one of the dependencies is. One that is `degraded` does its work, not as well as it
-        could.
+        The first status is `failed` if that of a dependency is. A dependency that is `degraded` does its work, but
+        not as well as it could.
         """
         if self._asking is None or (self._asking.done() and perf_counter() > self._fresh_until):
             self._asking = asyncio.create_task(self._ask())

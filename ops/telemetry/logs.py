@@ -1,7 +1,7 @@
 """One form for every line that is logged: by structlog, by the standard library, by gunicorn and uvicorn.
 
-Lines are JSON objects, or for people. Each has the id of the request it belongs to, none has a secret, and each
-logger writes no more of them than a disk can bear: many of one kind are one line and a count.
+Lines are JSON objects, or text for people. Each has the id of the request it belongs to, none has a secret, and each
+logger writes no more of them than a disk can bear: many lines of one kind become one line and a count.
 """
 
 import json
@@ -24,13 +24,13 @@ from structlog.types import EventDict
 
 from ops.telemetry.stopwatch import current
 
-# Lines at once, and then a second, of each logger and process. Five workers where every request raises write 0.4 GB a
-# day (4 kB a traceback), instead of a disk in an hour. The lines left out are counted in the logger's next one.
+# Lines that each logger of a process may write at once, and then in a second. If every request raises, five workers
+# write 0.4 GB a day (4 kB a traceback), and do not fill a disk in an hour. A later line counts those left out.
 BURST_LINES, LINES_PER_SECOND = 50, 0.2
-# Seconds from a line to the next that tells of the same fault, which has the count of those between: `suppressed`.
+# Seconds between two lines about the same fault; the second has the count of those left out, as `suppressed`.
 SAME_SECONDS = 10.0
-MAX_FAULTS = 500  # that are told apart
-# It tells of each attempt to connect, in the same few words.
+MAX_FAULTS = 500  # faults that are told apart
+# Loggers that repeat a message: this one reports each attempt to connect in the same few words.
 REPEATING = frozenset(("psycopg.pool",))
 MAX_TEXT_CHARACTERS = 10_000  # characters of a text in a line: a traceback fits, a URL of a megabyte does not
 # A client's credentials, as an exception may quote them: as a header, in a repr, in a dictionary.
@@ -41,14 +41,14 @@ CREDENTIALS = re.compile(
             | ( \b[a-z0-9]{1,32}_[a-z0-9]{12}_ ) [a-z0-9]{43}\b"""  # an API key keeps its prefix: api/keys/minting.py
 )
 HIDDEN = "***"
-MIN_KEY_CHARACTERS = 16  # of a value in a query: shorter ones, such as `json`, are in many lines
+MIN_KEY_CHARACTERS = 16  # of a hidden value in a URL's query: shorter ones, such as `json`, are in many lines
 MIN_SECRET_CHARACTERS = 4  # characters of a secret: a shorter one is part of too many words to be hidden
 
 Secrets = Callable[[], Iterable[str]]
 
 
 def configuration(*, level: str, form: str, secrets: Secrets) -> dict[str, Any]:
-    """Django's LOGGING and gunicorn's logconfig_dict. `form` is json or console; `secrets()` never show."""
+    """Return Django's LOGGING and gunicorn's logconfig_dict. `form` is json or console; `secrets()` are hidden."""
     stderr = {"class": "logging.StreamHandler", "formatter": "structured"}
     return {
         "version": 1,
@@ -60,13 +60,13 @@ def configuration(*, level: str, form: str, secrets: Secrets) -> dict[str, Any]:
         "loggers": {
             # Django's own handlers (console in DEBUG, mail to ADMINS) would say everything twice.
             "django": {"handlers": [], "level": "NOTSET", "propagate": True},
-            # It warns of every 4xx. They are the clients' errors: any client could fill the log.
+            # Django warns of every 4xx. These are the clients' errors: any client could fill the log.
             "django.request": {"level": "ERROR"},
-            # It tells of every connection that the sync ORM takes.
+            # At INFO, the pool tells of every connection that the sync ORM takes.
             "psycopg.pool": {"level": "WARNING"},
-            # Sampled where it is written, ops/asgi/telemetry.py.
+            # ops/asgi/telemetry.py samples these lines.
             "ops.access": {"handlers": ["access"], "level": "INFO", "propagate": False},
-            # A line a write, of which none may be left out.
+            # Each write has a line, and none may be left out.
             "api.audit": {"handlers": ["access"], "level": "INFO", "propagate": False},
             # gunicorn gives it a format of its own; uvicorn's worker uses its handlers.
             "gunicorn.error": {"handlers": ["stderr"], "level": level, "propagate": False},
@@ -75,7 +75,7 @@ def configuration(*, level: str, form: str, secrets: Secrets) -> dict[str, Any]:
 
 
 class Formatter(ProcessorFormatter):
-    """Also lets structlog's own loggers speak through the standard library's."""
+    """Formats the lines of all loggers, and makes structlog's loggers write through the standard library's."""
 
     def __init__(self, *, form: str, secrets: Secrets) -> None:
         global _is_json  # noqa: PLW0603  as structlog's configuration, it is the process's
@@ -105,7 +105,7 @@ class Formatter(ProcessorFormatter):
             logger_factory=structlog.stdlib.LoggerFactory(),
             cache_logger_on_first_use=True,
         )
-        # A secret in a line: plain or as in a URL, then as in a Python string, then as in JSON.
+        # A secret may be in a line plain or as in a URL, then escaped as in a Python string, then as in JSON.
         spellings: set[str] = set()
         for secret in secrets():
             for plain in (secret, quote(secret, safe="")) if len(secret) >= MIN_SECRET_CHARACTERS else ():
@@ -123,7 +123,7 @@ class Formatter(ProcessorFormatter):
 
 
 class ReadyLine(logging.LogRecord):
-    """A record whose line is made already, without what Formatter and logging look up for others."""
+    """A record with a finished line. It lacks the attributes that logging computes for other records."""
 
     line: str
 
@@ -131,14 +131,14 @@ class ReadyLine(logging.LogRecord):
         self.__dict__ = {**UNKNOWN, "name": name, "msg": line, "line": line, "created": time()}
 
 
-# The attributes of a record, for the formats of others.
+# The attributes of an empty record, for the formats of other handlers.
 UNKNOWN = vars(logging.LogRecord("", logging.INFO, "", 0, "", None, None))
 
 
 def inform(logger: "logging.Logger", event: str, fields: Mapping[str, Any]) -> None:
-    """Log at INFO, as structlog does it, what can hold no secret: it is not searched for one.
+    """Log at INFO, as structlog does, but do not search the line for secrets: `fields` can hold none.
 
-    In JSON that takes 15 us instead of 95, which was a quarter of a write's time.
+    In JSON this takes 15 us instead of 95, which was a quarter of a write's time.
     """
     if not _is_json:
         structlog.get_logger(logger.name).info(event, **fields)
@@ -173,9 +173,9 @@ Fault = tuple[object, ...]
 
 
 def fault_of(record: logging.LogRecord) -> Fault:
-    """What a line tells of, if many requests would write the same: empty for any other line.
+    """Return a key that is the same for lines about one fault, which many requests may write; empty for other lines.
 
-    An error that was raised in the same place; what a route answered.
+    A fault is an error with its traceback, or an answer of a route with its status and code.
     """
     fields = record.msg if isinstance(record.msg, dict) else {}
     _, error, trace = record.exc_info or (sys.exc_info() if fields.get("exc_info") else (None, None, None))
@@ -187,14 +187,14 @@ def fault_of(record: logging.LogRecord) -> Fault:
 
 
 class Bounded(logging.Filter):
-    """A token bucket for each logger, and a pause for each fault. Debug lines are not bounded."""
+    """Bounds lines: a token bucket for each logger, and a pause for each fault. Debug lines are not bounded."""
 
     def __init__(self) -> None:
         global _bounded  # noqa: PLW0603  as structlog's configuration, it is the process's
         super().__init__()
         # By logger: its tokens, when they were counted, and the lines left out since the last one.
         self._left: dict[str, tuple[float, float, int]] = {}
-        # By logger and fault: when its last line was, and those left out since.
+        # By logger and fault: when its last line was, and the lines left out since then.
         self._faults: dict[tuple[str, Fault], tuple[float, int]] = {}
         _bounded = self
 
@@ -215,7 +215,7 @@ class Bounded(logging.Filter):
         return True
 
     def has_room(self, name: str, fault: Fault = ()) -> bool:
-        """Whether a line of this logger would be written. One that would not counts as left out."""
+        """Whether a line of this logger would be written now. If not, it counts as left out."""
         now = monotonic()
         tokens, since, suppressed = self._left.get(name, (BURST_LINES, now, 0))
         tokens = min(BURST_LINES, tokens + (now - since) * LINES_PER_SECOND)
@@ -230,28 +230,27 @@ class Bounded(logging.Filter):
         return has_room
 
 
-_bounded: Bounded | None = None  # of the handler that all loggers share
+_bounded: Bounded | None = None  # the filter of the handler that all loggers share
 
 
 def has_room(name: str, *fault: object) -> bool:
-    """Whether the next line of a logger would be written, for lines that many requests would write.
+    """Whether a line of a logger would be written now. If not, it counts as left out.
 
-    `fault` is the line's event, route, status and code (None if it has none).
-
-    To make one takes 60 us, a tenth of a write's time, also if it is then left out.
+    `fault` is the line's event, route, status and code (None if it has none). A caller asks before it makes a line
+    that many requests would write: making one takes 60 us, a tenth of a write's time.
     """
     return not _bounded or _bounded.has_room(name, fault)
 
 
 def passwords_of(url: str) -> list[str]:
-    """As the URL spells it, before its host or in its query, and decoded."""
+    """Return the passwords before the host and in the query of a URL, as it spells them and decoded."""
     parts = urlsplit(url)
     spelled = [parts.password or "", *re.findall(r"(?:^|&)password=([^&]*)", parts.query)]
     return [*spelled, *map(unquote, spelled)]
 
 
 def values_of(url: str) -> list[str]:
-    """The URL's query, and the values in it that are as long as keys are, as it spells them and decoded."""
+    """Return the URL's query, and the values in it that are long enough for a key, as it spells them and decoded."""
     query = urlsplit(url).query
     values = [pair.partition("=")[2] for pair in query.split("&")]
     keys = [value for value in values if len(value) >= MIN_KEY_CHARACTERS]
@@ -272,7 +271,7 @@ def _suppressed(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _shorten_and_order(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """The end of a traceback says more than its beginning."""
+    """Cut long texts in the middle, since a traceback's end says most, and put the common fields first."""
     for name in ("event", "exception"):
         text = event.get(name, "")
         if len(text) > MAX_TEXT_CHARACTERS:

@@ -1,8 +1,8 @@
-"""The lag of the event loop: each request waits for it before it is timed. What blocks the loop is logged.
+"""Measures the lag of the event loop, which a request waits for before it is timed, and logs the code that blocks it.
 
-A thread looks whether the loop still turns. It can say what the loop cannot: the stack of the code that blocks it,
-while it does. Code in C that keeps Python's lock blocks the thread, too, which then has its turn as soon as that is
-done, and still finds its caller on the stack.
+A thread looks whether the loop still turns. Unlike the loop, it can see the stack of the code that blocks the loop
+while it does. C code that holds the GIL blocks the thread, too; the thread then runs as soon as that code is done,
+and still finds the caller of the code on the stack.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ EVERY_SECONDS = 0.1  # seconds. uvloop's timers are exact to a millisecond, and 
 BLOCKED_SECONDS = 1.0  # seconds without a turn: a hundred times the budget of a request
 LOOK_SECONDS = 0.25  # seconds between two looks of the thread
 SAME_SECONDS = (
-    60.0  # seconds from a line to the next of the same route, which has the count of blocks meanwhile
+    60.0  # seconds between two lines of the same route; the second has the count of the blocks between them
 )
-STACK_FRAMES = 20  # innermost: those of the view, of what it called, and of the layers next to it
+STACK_FRAMES = 20  # innermost: those of the view, of the code that it called, and of the layers next to it
 IDLE_FILES = ("asyncio/runners.py", "asyncio/base_events.py", "selectors.py")  # where a loop waits for events
 
 LAG = metrics.histogram("event_loop_lag_seconds", "Lateness of a timer of the event loop.").labels()
@@ -49,14 +49,14 @@ async def watch_loop() -> AsyncIterator[None]:
 
 
 class Watchdog:
-    """Belongs to the running event loop, and is made in its thread."""
+    """Watches the event loop that runs when it is made."""
 
     def __init__(self) -> None:
         self._loop, self._watched = asyncio.get_running_loop(), threading.get_ident()
         self._thread = threading.Thread(target=self._run, name="loop-watchdog", daemon=True)
         self._stopped = threading.Event()
-        self._turned = perf_counter()  # when the loop last did
-        # By method and route: when their last line was, and how many blocks there were since.
+        self._turned = perf_counter()  # when the loop last turned
+        # By method and route: when their last line was, and how many blocks there were since then.
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def start(self) -> None:
@@ -68,7 +68,7 @@ class Watchdog:
         self._stopped.set()
 
     def _turn(self) -> None:
-        """Called by the timer itself: a task would come behind what else is due, another block, say."""
+        """Measure the lag. The timer itself calls this: a task would run after other work that is due."""
         before, self._turned = self._turned, perf_counter()
         lag = max(0.0, self._turned - before - EVERY_SECONDS)
         LAG.observe(lag)
@@ -79,18 +79,18 @@ class Watchdog:
     # --- In its thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        reported = 0.0  # the turn after which the loop was blocked last
+        reported = 0.0  # the turn after which the last reported block began
         while not self._stopped.wait(LOOK_SECONDS):
             turned, now = self._turned, perf_counter()
             if turned != reported and now - turned >= BLOCKED_SECONDS:
                 frame = sys._current_frames().get(self._watched)  # noqa: SLF001  documented, in spite of its name
-                # It waits for events: the whole process was stopped, and goes on.
+                # A loop that waits for events is not blocked: the whole process was stopped, and runs again.
                 if frame and not frame.f_code.co_filename.endswith(IDLE_FILES):
                     reported = turned
                     self._report(frame, now - turned, now)
 
     def _report(self, frame: FrameType, seconds: float, now: float) -> None:
-        """Log the stack, with the request, if a task of one runs."""
+        """Log the stack, with the request of the task that runs, if there is one."""
         task = asyncio.current_task(self._loop)
         context = getattr(task, "get_context", None)  # since Python 3.12
         watch = context().get(current) if context else None

@@ -6,10 +6,10 @@
 
     metrics.register(sample)                  # called before each flush, to set values that are sampled
 
-prometheus_client's own take 1 to 5 us in multiprocess mode, since each writes through to a shared file. These
-are the worker's own memory; ops/telemetry/recorder.py writes them out once a second, and prometheus_client's with
-them (ops/telemetry/foreign.py). They belong to the event loop's thread: two threads that add to one value at once
-may lose one of the two.
+Those of prometheus_client take 1 to 5 us in multiprocess mode, since each change writes to a shared file. These are
+in the worker's own memory; ops/telemetry/recorder.py writes them to files once a second, together with those of
+prometheus_client (ops/telemetry/foreign.py). Change them in the event loop's thread only: if two threads add to one
+value at once, one addition may be lost.
 """
 
 import logging
@@ -20,24 +20,24 @@ from typing import Generic, Literal, TypeVar
 import prometheus_client
 from prometheus_client import values
 
-# Theirs, too, are in memory, whether or not PROMETHEUS_MULTIPROC_DIR is set.
+# prometheus_client's are in memory, too, whether or not PROMETHEUS_MULTIPROC_DIR is set.
 values.ValueClass = values.MutexValue
 
 logger = logging.getLogger(__name__)
 
-# Seconds. Every histogram has these: most are below the budget of 10 ms, to resolve it.
+# The buckets of every histogram, in seconds. Most are below the budget of 10 ms, to resolve it.
 BOUNDS_SECONDS = (
     *(0.00025, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.010),
     *(0.015, 0.025, 0.050, 0.100, 0.250, 1.0),
 )
-# Combinations of label values that a metric keeps. Labels come from code and from routes; this bounds a mistake. Ten
-# of method and status for each of 200 routes: a histogram has 6 MB of them.
+# Combinations of label values that a metric keeps. Labels come from code and from routes; this bounds a mistake. 200
+# routes may have ten pairs of method and status each; a histogram of that size takes 6 MB.
 MAX_SERIES = 2000
-OTHER = "other"  # every label of a combination beyond it
+OTHER = "other"  # the value of all labels in a combination beyond MAX_SERIES
 
 
 class Number:
-    """Of a counter, which only grows, or of a gauge."""
+    """The value of a counter, which only grows, or of a gauge."""
 
     __slots__ = ("value",)
 
@@ -73,7 +73,7 @@ class Metric(Generic[S]):
         self._new: type[S] = series
 
     def labels(self, *values: str) -> S:
-        """The series with these values, in the order of the names; raises ValueError for too few or many."""
+        """Return the series with these values, in the order of the names. Raises ValueError for too few or many."""
         found = self.series.get(values)
         if found is None:
             if len(values) != len(self.names):
@@ -91,7 +91,7 @@ class Metric(Generic[S]):
 class Registry:
     """The metrics of one kind of process.
 
-    Their names are taken in `beside`: prometheus_client refuses another metric of such a name, with a ValueError.
+    Their names are taken in `beside`: for another metric of such a name, prometheus_client raises ValueError.
     """
 
     def __init__(self, beside: prometheus_client.CollectorRegistry | None = None) -> None:
@@ -100,20 +100,20 @@ class Registry:
         self.samplers: list[Callable[[], object]] = []
 
     def counter(self, name: str, text: str, *labels: str) -> Metric[Number]:
-        """`name` ends in _total."""
+        """Make a counter. `name` ends in _total."""
         return self._add(Metric(Number, "counter", name, text, labels))
 
     def gauge(
         self, name: str, text: str, *labels: str, over: Literal["sum", "min", "max"] = "sum"
     ) -> Metric[Number]:
-        """`over`: how the workers' values are merged. The values of a dead worker are gone."""
+        """Make a gauge. `over` tells how the workers' values are merged; those of a dead worker are dropped."""
         return self._add(Metric(Number, f"gauge_live{over}", name, text, labels))
 
     def histogram(self, name: str, text: str, *labels: str) -> Metric[Histogram]:
         return self._add(Metric(Histogram, "histogram", name, text, labels))
 
     def register(self, sampler: Callable[[], object]) -> None:
-        """`sampler` is called before each flush, about once a second, on the event loop: it must be quick."""
+        """Call `sampler` before each flush, about once a second. It must be quick: it runs on the event loop."""
         self.samplers.append(sampler)
 
     def _add(self, metric: Metric[S]) -> Metric[S]:

@@ -1,14 +1,14 @@
 """Whether this worker takes requests: start-up and draining, and nothing else.
 
-A load balancer asks. The worker's dependencies are no part of the answer: a database that is down would take all
-workers out of service at once, and mend nothing.
+A load balancer asks for it. The worker's dependencies are no part of the answer: a database that is down would take
+all workers out of service at once, and that would mend nothing.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-# After its start a worker shares the processors with others that still start: its first requests are slow.
+# Seconds in which a worker's slow requests are not logged: it shares the processors with others that still start.
 WARM_UP_SECONDS = 5.0
 
 
@@ -27,7 +27,7 @@ readiness = Readiness()
 
 @asynccontextmanager
 async def announce_readiness() -> AsyncIterator[None]:
-    """For the lifespan of a worker: its last resource, so that all others are there once it is ready."""
+    """Announce a worker as ready for its lifespan. The last resource, so that a ready worker has all others."""
     readiness.started, readiness.warm_at = True, monotonic() + WARM_UP_SECONDS
     try:
         yield

@@ -20,13 +20,14 @@ logger = logging.getLogger(__name__)
 WORKERS = metrics.gauge("gunicorn_workers", "Workers that run.").labels()
 
 FLUSH_SECONDS = 1.0  # seconds between flushes; one takes 0.09 ms where ten routes are busy
-# The variables of the files' directory, as prometheus_client names it, and of the slot: ops/gunicorn/arbiter.py.
+# The environment variables for the files' directory, named by prometheus_client, and for the slot, which
+# ops/gunicorn/arbiter.py sets.
 DIRECTORY, SLOT = "PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_SLOT"
 
 
 @asynccontextmanager
 async def record_metrics() -> AsyncIterator[None]:
-    """For the lifespan of a worker: its first resource, so that the last flush has the values of the others' end."""
+    """Record a worker's metrics for its lifespan. It starts before the resources that have metrics, and ends last."""
     if SLOT not in os.environ:
         yield
         return
@@ -48,7 +49,7 @@ async def _record(store: Store) -> None:
 
 
 def flush(store: Store, *, log_failure: bool = True) -> bool:
-    """Write the values that have changed; return whether that succeeded. The worker serves on if it did not."""
+    """Write the values that have changed; return whether that succeeded. If not, the worker still serves."""
     try:
         try:
             for sampler in metrics.samplers:

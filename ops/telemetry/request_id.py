@@ -5,20 +5,20 @@ from binascii import hexlify
 from collections.abc import Iterable
 from random import getrandbits
 
-# The ids of other systems: UUIDs, ULIDs, trace ids. Nothing in it needs escaping in a header, a log or a shell.
+# Fits ids of other systems: UUIDs, ULIDs, trace ids. No character needs escaping in a header, a log or a shell.
 WELL_FORMED = re.compile(rb"[A-Za-z0-9._~-]{1,128}")
-# W3C Trace Context: version 00 of traceparent, and as much of tracestate as everybody has to hand on.
+# W3C Trace Context: version 00 of traceparent, and as much of tracestate as each system has to pass on.
 TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACESTATE = re.compile(rb"[ -~]{1,512}")
 
 
 def make() -> bytes:
-    """128 random bits in hexadecimal, as a trace id has; Python seeds its generator anew in each worker. 0.1 us."""
+    """Return 128 random bits in hexadecimal, in 0.1 us. Python seeds its generator anew in each worker."""
     return hexlify(getrandbits(128).to_bytes(16, "big"))
 
 
 def of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The id of a request with these header fields."""
+    """Return the id of a request with these header fields."""
     for name, value in fields:
         if name == b"x-request-id":
             return choose(value)
@@ -26,14 +26,14 @@ def of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def choose(sent: bytes) -> bytes:
-    """The id that the client sent, if it is well formed."""
+    """Return the id that the client sent if it is well formed, or else a new one."""
     return sent if WELL_FORMED.fullmatch(sent) else make()
 
 
 def trace_of(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    """The trace that a request with these header fields belongs to, for a call to another service.
+    """Return the trace fields of a request with these header fields, for a call to another service.
 
-    Nothing here makes a span, so both fields are handed on as they came (www.w3.org/TR/trace-context, 4.3).
+    Nothing here makes a span, so both fields are passed on as they came (www.w3.org/TR/trace-context, 4.3).
     """
     parents = [value for name, value in fields if name == b"traceparent"]
     if len(parents) != 1 or not TRACEPARENT.fullmatch(parents[0]):

@@ -1,6 +1,6 @@
 """Metrics of requests: how many, how long, in which stages.
 
-A caller that answers the same again and again can keep the result of `durations(route, method)`; then `record` takes
+A caller that gives the same answer many times can keep the result of `durations(route, method)`; then `record` takes
 0.2 us.
 """
 
@@ -10,11 +10,11 @@ from bisect import bisect_left
 from ops.telemetry.metrics import BOUNDS_SECONDS, OTHER, Histogram, Number, metrics
 from ops.telemetry.stopwatch import CACHE, STAGES, UNMATCHED, Stopwatch
 
-# RFC 9110 and RFC 5789. A client may send any other word: all others are one.
+# Those of RFC 9110 and RFC 5789. A client may send any other word: all others count as OTHER.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 # Templates come from the URL configuration, not from clients; this bounds a mistake.
 MAX_ROUTES = 200
-FAILURES = ("500", "503")  # that each route has from 0 on, or Prometheus would not see the first ones
+FAILURES = ("500", "503")  # each route counts them from 0 on: else Prometheus would not see the first ones
 PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 REQUESTS = metrics.counter("http_requests_total", "Requests answered.", "route", "method", "status")
@@ -29,7 +29,7 @@ in_flight = metrics.gauge("http_requests_in_flight", "Requests that are being an
 
 
 class Stages(dict[int, Histogram]):
-    """The times of a route's stages, by their index."""
+    """The histograms of a route's stages, by the index of the stage."""
 
     def __init__(self, template: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Route:
 
 
 class Durations(dict[int, Histogram]):
-    """The durations of a route's answers to one method, by status."""
+    """The histograms of the durations of a route's answers to one method, by status."""
 
     def __init__(self, route: Route, method: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ _routes = {UNMATCHED: Route(UNMATCHED)}
 
 
 def route(pattern: str) -> Route:
-    """The route of a Django URL pattern, `api/products/<id:product_id>`, as OpenAPI spells it."""
+    """Return the route of a Django URL pattern such as `api/products/<id:product_id>`; UNMATCHED for too many."""
     found = _routes.get(pattern)
     if found is None:
         if len(_routes) >= MAX_ROUTES:
@@ -75,12 +75,12 @@ def route(pattern: str) -> Route:
 
 
 def template_of(pattern: str) -> str:
-    """A Django URL pattern as OpenAPI spells it."""
+    """Return a Django URL pattern as OpenAPI spells it: `/api/products/{product_id}`."""
     return "/" + PARAMETER.sub(r"{\1}", pattern).lstrip("/")
 
 
 def durations(route: Route, method: str) -> Durations:
-    """The histograms of a route's durations with one method; unknown methods share theirs."""
+    """Return the histograms of a route's durations with one method; all unknown methods share one."""
     found = route.methods.get(method)
     if found is None:
         known = method if method in METHODS else OTHER
@@ -110,8 +110,8 @@ def record_stages(durations: Durations, status: int, seconds: float, watch: Stop
 
 
 def count() -> None:
-    """As many requests as durations: counted here, once a second, rather than in each of them."""
-    counted: dict[Number, int] = {}  # labels beyond the bound share one
+    """Set the counters of requests to the counts of durations: once a second, rather than in each request."""
+    counted: dict[Number, int] = {}  # labels beyond MAX_SERIES share a counter
     for labels, durations in DURATION.series.items():
         series = REQUESTS.labels(*labels)
         counted[series] = counted.get(series, 0) + sum(durations.counts)

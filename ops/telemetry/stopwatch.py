@@ -1,4 +1,4 @@
-"""Where the time of a request goes, measured where it goes.
+"""Where the time of a request goes, measured in the code that takes it.
 
     with DB:
         answer = await connection.execute(statement)
@@ -33,7 +33,7 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stages that run side by side, in tasks, may be left in any order."""
+        """Leave the stage. Stages that run at once, in tasks, may be left in any order."""
         watch = current.get()
         if watch is not None:
             now = perf_counter()
@@ -42,9 +42,9 @@ class Stage:
             watch.active.remove(self.index)
 
     def take_from(self, other: "Stage", since: float, until: float) -> None:
-        """The time between two moments of perf_counter that was counted as another stage's is this one's.
+        """Move the time between two moments of perf_counter from another stage to this one.
 
-        Waits side by side, as of the queries of a `gather`, count once, as the stages themselves do.
+        Waits at the same time, such as those of the queries of a `gather`, are moved only once.
         """
         watch = current.get()
         if watch is not None:
@@ -58,12 +58,12 @@ STAGES = MIDDLEWARE, AUTH, DB, SERIALISATION, RESPONSE, CACHE, QUEUE, UPSTREAM =
     Stage(index, name)
     for index, name in enumerate(
         # Time that no other stage claims is middleware's, until the view has returned; then it is the response's.
-        # An authenticator enters `auth`, a wait for a connection of a pool `queue`, a call of another service
-        # `upstream`.
+        # `auth` is the time of an authenticator, `queue` the wait for a connection of a pool, `upstream` a call of
+        # another service.
         ("middleware", "auth", "db", "serialisation", "response", "cache", "queue", "upstream")
     )
 )
-UNMATCHED = "unmatched"  # the route of a request that no URL pattern is for
+UNMATCHED = "unmatched"  # the route of a request that matches no URL pattern
 
 
 class Stopwatch:
@@ -80,37 +80,37 @@ class Stopwatch:
         self.started = self.since = self.taken_until = perf_counter()
 
     def respond(self) -> float:
-        """The view has returned: time that no other stage claims is the response's from now on. May be called again.
+        """Count time that no other stage claims as the response's from now on, since the view has returned.
 
-        Returns the seconds until now.
+        Returns the seconds until now. May be called again.
         """
         total = self.lap()
         self.active[0] = RESPONSE.index
         return total
 
     def rebase(self, stage: Stage) -> None:
-        """Time that no other stage claims is this one's from now on."""
+        """Count time that no other stage claims as this one's from now on."""
         self.lap()
         self.active[0] = stage.index
 
     def claim(self, stage: Stage) -> None:
-        """As `rebase`, and the time since a stage was last entered or left is this one's, too."""
+        """As `rebase`, but already from the moment at which a stage was last entered or left."""
         self.active[0] = stage.index
 
     def finish(self) -> None:
-        """File the request, whose answer is out, though more is done for it. The telemetry layer overrides it."""
+        """Record the request: its answer is out, even if more is done for it. The telemetry layer overrides this."""
 
     @property
     def method(self) -> str:
-        """Of the request. The telemetry layer knows it."""
+        """The method of the request. The telemetry layer overrides this."""
         return ""
 
     def passed_on(self) -> list[tuple[str, str]]:
-        """The header fields by which another service's log names this request. The telemetry layer adds the trace."""
+        """Return the header fields that name this request to another service. The telemetry layer adds the trace."""
         return [("X-Request-ID", self.request_id.decode())]
 
     def lap(self) -> float:
-        """Bring `seconds` up to now; returns their sum."""
+        """Bring `seconds` up to now; return their sum."""
         now = perf_counter()
         self.seconds[self.active[-1]] += now - self.since
         self.since = now

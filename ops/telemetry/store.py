@@ -1,7 +1,7 @@
 """A process's metrics in the files that prometheus_client's MultiProcessCollector merges.
 
-A file belongs to a slot, not to a pid: the worker that replaces a dead one goes on where that one's counters stopped.
-So counters never go down, there are as many files as workers, and a scrape costs the same after a hundred deaths.
+A file belongs to a slot, not to a pid: a worker that replaces a dead one continues its counters. So counters never go
+down, the number of files does not grow, and a scrape costs the same after a hundred deaths.
 """
 
 import os
@@ -16,8 +16,8 @@ from prometheus_client.utils import floatToGoString
 
 from ops.telemetry.metrics import BOUNDS_SECONDS, Histogram, Metric, Number
 
-# Bytes of a new file, written as zeros: on a tmpfs that is full, that fails here and in words. A sparse page of a
-# mapped file would kill the process with SIGBUS when it is first touched. A histogram's series takes 3 kB.
+# Bytes of a new file. They are written as zeros, so that a full tmpfs is an OSError here: a sparse page of a mapped
+# file would kill the process with SIGBUS when it is first touched. A histogram's series takes 3 kB.
 FILE_BYTES_BY_KIND = {"histogram": 512 * 1024}
 FILE_BYTES = 64 * 1024
 LE = [floatToGoString(bound) for bound in (*BOUNDS_SECONDS, float("inf"))]
@@ -28,16 +28,15 @@ class Cell(NamedTuple):
 
     file: MmapedDict
     key: str
-    base: float  # the count of the slot's former processes
+    base: float  # the count of the slot's earlier processes
 
     def write(self, value: float) -> None:
-        self.file.write_value(
-            self.key, self.base + value, time()
-        )  # the time is for gauges of the latest value
+        # the time is for gauges that show the most recent value
+        self.file.write_value(self.key, self.base + value, time())
 
 
 class Store:
-    """The files of `slot`; call `write` from one thread only. Raises OSError where there is no room for them."""
+    """The files of `slot`; call `write` from one thread only. It raises OSError if there is no room for them."""
 
     def __init__(self, directory: Path, slot: str) -> None:
         self._directory, self._slot = directory, slot
@@ -66,7 +65,7 @@ class Store:
     def _open(
         self, metric: Metric[Number] | Metric[Histogram], labels: tuple[str, ...], series: Number | Histogram
     ) -> list[Cell]:
-        """The places of a series in the file of its kind, which is made if there is none."""
+        """Return the cells of a series in the file of its kind, which is made if there is none."""
         name, names = metric.name, list(metric.names)
         if isinstance(series, Number):
             keys = [mmap_key(metric.family, name, names, list(labels), metric.text)]
@@ -90,10 +89,10 @@ class Store:
 
 
 class AllocatedDict(MmapedDict):
-    """Theirs, but that a file without room to grow is an OSError, as a new one is, and no SIGBUS."""
+    """MmapedDict, except that a file without room to grow raises OSError instead of a SIGBUS."""
 
     def _init_value(self, key: str) -> None:
-        needed = len(key.encode()) + 32  # its length before it, its padding and two numbers after it
+        needed = len(key.encode()) + 32  # the key's length before it, padding and two numbers after it
         while self._used + needed > self._capacity and hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._f.fileno(), 0, 2 * self._capacity)
             self._capacity *= 2

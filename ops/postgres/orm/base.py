@@ -1,7 +1,7 @@
-"""The sync ORM's connections: the wait for one is the stage `queue`, and refusals of the pool are counted.
+"""The sync ORM's connections: the wait for a connection counts as the stage `queue`, and each outcome is counted.
 
-The native pool does the same for itself (ops/postgres/pool.py). Here it has to be the backend that does: no signal
-comes before a connection is there, and Django makes the pool itself.
+The native pool does the same for itself (ops/postgres/pool.py). For the sync ORM, the database backend has to do it:
+Django makes the pool itself, and sends its signal connection_created only after the wait.
 """
 
 from threading import Lock
@@ -16,12 +16,12 @@ from ops.telemetry.stopwatch import QUEUE
 
 TAKEN, TIMED_OUT, REFUSED = (CHECKOUTS.labels("sync", outcome) for outcome in ("ok", "timeout", "refused"))
 WAITED = WAITS.labels("sync")
-_counting = Lock()  # each request has a thread of its own
+_counting = Lock()  # sync requests count in threads, at the same time
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Raises psycopg's OperationalError where the pool has none in time, or too many wait for one."""
+        """Return a connection. Raises PoolTimeout if the pool has none in time, TooManyRequests if too many wait."""
         if not self.pool:
             return super().get_new_connection(conn_params)
         began, outcome = perf_counter(), TAKEN

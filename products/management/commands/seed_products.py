@@ -10,16 +10,16 @@ from django.db.models import Index, Max
 from api import invalidate
 from products.models import Category, Product
 
-BATCH = 100_000  # rows an INSERT; each is its own transaction, so an interrupted run goes on where it stopped
+BATCH = 100_000  # rows of an INSERT, each a transaction: a run goes on where an interrupted one stopped
 MOST_ROWS = 1_000_000_000
 CATEGORIES = [
     *("art", "baby", "beauty", "books", "camera", "car", "computer", "fashion", "food", "garden"),
     *("health", "home", "jewellery", "kitchen", "music", "office", "pets", "sport", "tools", "toys"),
 ]
 
-# Row i follows from i and the seed alone, so any number of runs ends in the same rows. hashint8extended is
-# Postgres's own hash of a bigint; its low bits serve as independent draws. 13.37 s apart, 10 million rows span
-# four years; every 21st has no category.
+# Row i depends only on i and the seed, so any number of runs ends in the same rows. hashint8extended is Postgres's
+# own hash of a bigint; groups of its bits serve as independent draws. Rows are 13.37 s apart, so 10 million span four
+# years; every 21st row has no category.
 INSERT = """
     INSERT INTO {table} (id, low_price, high_price, demand_qty, offers_qty, bought_qty, sold_qty,
                          time_created, category_id)
@@ -49,7 +49,7 @@ class Command(BaseCommand):
             raise CommandError(f"--rows must be from 0 to {MOST_ROWS}")
         if not -(2**63) <= seed < 2**63:
             raise CommandError("--seed must be a 64-bit integer")
-        connection.ensure_connection()  # a server that cannot be reached has its own message, in manage.py
+        connection.ensure_connection()  # manage.py has a message for a server that cannot be reached
         try:
             self.top_up(rows, seed)
         except DatabaseError as error:
@@ -82,13 +82,13 @@ class Command(BaseCommand):
         self.stdout.write(f"Added {rows - present:,} products in {seconds:.1f} s; there are {rows:,} now.")
 
     def drop_indexes(self) -> None:
-        """For a load that more than doubles the table: 10 million rows took 150 s with them, 70 s without."""
+        """Drop the indexes before the table more than doubles: 10 million rows took 150 s with them, 70 s without."""
         with connection.schema_editor() as editor:
             for index in self.indexes(present=True):
                 editor.remove_index(Product, index)
 
     def add_missing_indexes(self) -> None:
-        """Also those that an interrupted run has left out."""
+        """Build the indexes that are missing, also after an interrupted run."""
         for index in self.indexes(present=False):
             self.stdout.write(f"Building the index {index.name} ...")
             with connection.schema_editor() as editor:
@@ -113,7 +113,7 @@ class Command(BaseCommand):
             self.progress(last - first + 1, end - first)
 
     def finish(self) -> None:
-        """Let the next id follow the last, and let the planner and index-only scans know the new rows."""
+        """Let the next id follow the last one, and let the planner and index-only scans know the new rows."""
         table = connection.ops.quote_name(Product._meta.db_table)
         with connection.cursor() as cursor:
             for statement in connection.ops.sequence_reset_sql(self.style, [Product]):

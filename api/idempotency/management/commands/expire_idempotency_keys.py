@@ -1,4 +1,4 @@
-"""Deletes all answers that have expired. Requests with a key delete a few each; this is for a large table."""
+"""Deletes all answers that have expired. Requests with a key delete a few each; the command is for a large table."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from django.db import connection
 
 from api.idempotency.answers import EXPIRE
 
-BATCH = 1000  # rows a statement, which is a transaction
+BATCH = 1000  # rows that a statement deletes; each is a transaction
 
 
 class Command(BaseCommand):

@@ -22,7 +22,7 @@ MAX_DAYS = 36500
 
 
 def duration(text: str) -> timedelta:
-    """`90d`, `12h`, `30m` or `45s`."""
+    """Read a time such as `90d`, `12h`, `30m` or `45s`."""
     found = re.fullmatch(r"([0-9]{1,9})([smhd])", text)
     length = timedelta(**{UNITS[found[2]]: int(found[1])}) if found else timedelta()
     if not timedelta() < length <= timedelta(days=MAX_DAYS):
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         "Makes, lists, rotates and revokes API keys. A new key is written to stdout, once; nothing keeps it."
     )
 
-    requires_system_checks = ()  # a leaked key is revoked, whatever else is wrong
+    requires_system_checks = ()  # a leaked key can be revoked even if a check fails
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
@@ -123,7 +123,7 @@ class Command(BaseCommand):
 
     def revoke(self, which: str) -> None:
         revoked: dict[int, ApiKey] = {}
-        while keys := self._revoke(which):  # until there is no key that was made meanwhile
+        while keys := self._revoke(which):  # again for keys that were made meanwhile
             revoked |= {key.pk: key for key in keys}
         if not revoked:
             raise CommandError(f"There is no key with the name or prefix {which} that is not revoked.")
@@ -141,7 +141,7 @@ class Command(BaseCommand):
 
     @staticmethod
     def _make(name: str, scopes: str, expires: timedelta | None) -> tuple[str, ApiKey]:
-        """A key, and its row."""
+        """Make a key; return its text and its row. Raises CommandError."""
         text, prefix = mint()
         now = timezone.now()
         key = ApiKey(name=name, prefix=prefix, digest=digest_of(text), scopes=scopes, time_created=now)
@@ -159,7 +159,7 @@ class Command(BaseCommand):
         return text, key
 
     def _show(self, text: str, key: ApiKey) -> None:
-        """Once it is committed."""
+        """Write a key to stdout. Call it after the commit."""
         end = _date(key.time_expires) if key.time_expires else "it is revoked"
         self.stderr.write(f"A key for {key.name}, valid until {end}. It is shown this once:")
         self.stdout.write(text)

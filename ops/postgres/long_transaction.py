@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.pq import TransactionStatus
 from psycopg_pool import TooManyRequests
 
-from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.connection import OutcomeUnknown, is_lost
 from ops.postgres.health import ask_postgres
 from ops.postgres.pool import Busy, connection_parameters, pools
 from ops.postgres.session import verify
@@ -60,13 +60,15 @@ class LongTransaction:
 
     async def commit(self) -> None:
         """Raises OutcomeUnknown if the connection is lost meanwhile, or there is no answer for COMMIT_SECONDS."""
-        expiry = asyncio.get_running_loop().call_later(COMMIT_SECONDS, _cut, self.connection)
+        was_lost = self.connection.closed
         try:
-            await self.connection.execute(self._commit)
+            with in_time(self.connection, COMMIT_SECONDS):
+                await self.connection.execute(self._commit)
         except OperationalError as error:
+            if was_lost or not is_lost(error):
+                raise
             raise OutcomeUnknown(str(error)) from error
         finally:
-            expiry.cancel()
             self._is_open = False
 
     async def rollback(self) -> None:
@@ -123,12 +125,14 @@ async def _watch(connection: "AsyncConnection[Any]") -> None:
 
 
 @contextmanager
-def in_time(connection: "AsyncConnection[Any]") -> Iterator[None]:
-    """End quick statements that Postgres does not answer in time, with OperationalError.
+def in_time(connection: "AsyncConnection[Any]", seconds: float | None = None) -> Iterator[None]:
+    """End the block's statements with OperationalError after `seconds`, by default those that a request's may take.
 
-    A server may take a connection and answer nothing on it: PgBouncer, in front of one that is frozen.
+    A server may accept a connection and answer nothing on it, as PgBouncer does while its Postgres is frozen. A
+    cancellation is no help there: psycopg waits for the answer to it.
     """
-    timer = asyncio.get_running_loop().call_later(settings.NATIVE_POOL.deadline, _cut, connection)
+    seconds = settings.NATIVE_POOL.deadline if seconds is None else seconds
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
     try:
         yield
     finally:

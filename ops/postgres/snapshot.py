@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, OperationalError, sql
 from psycopg.pq.abc import PGresult
 
 from ops.postgres.connection import ResponseTimeout
 from ops.postgres.gather import gather
-from ops.postgres.long_transaction import own_connection
+from ops.postgres.long_transaction import in_time, own_connection
 from ops.postgres.pool import fetch, pools
 from ops.postgres.statement import Statement
 from ops.telemetry.stopwatch import DB
@@ -35,16 +35,17 @@ async def read_snapshot(
     """
     if asyncio.get_running_loop() not in pools:
         return [await fetch(statement, ()) for statement in statements]
+    ends = asyncio.get_running_loop().time() + seconds
     try:
         with DB:
-            async with asyncio.timeout(seconds), AsyncExitStack() as stack:
-                first = await stack.enter_async_context(_reading(seconds))
+            async with AsyncExitStack() as stack:
+                first = await stack.enter_async_context(_reading(seconds, ends))
                 idle = [first]
                 if connections > 1:
                     snapshot = await (await first.execute("SELECT pg_export_snapshot()")).fetchone()
                     take_over = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(*snapshot or ())
                     for _ in range(connections - 1):
-                        session = await stack.enter_async_context(_reading(seconds))
+                        session = await stack.enter_async_context(_reading(seconds, ends))
                         await session.execute(take_over)
                         idle.append(session)
 
@@ -56,18 +57,25 @@ async def read_snapshot(
                         idle.append(session)
 
                 return await gather(*map(run, statements), limit=len(idle))
-    except TimeoutError:
-        raise ResponseTimeout(f"no answer from Postgres within {seconds:g} s") from None
+    except OperationalError as error:
+        if asyncio.get_running_loop().time() < ends:
+            raise
+        raise ResponseTimeout(f"no answer from Postgres within {seconds:g} s") from error
 
 
 @asynccontextmanager
-async def _reading(seconds: float) -> AsyncIterator[Session]:
-    """A connection in a transaction that reads one snapshot; the transaction ends with it."""
+async def _reading(seconds: float, ends: float) -> AsyncIterator[Session]:
+    """A connection in a transaction that reads one snapshot, cut at `ends`, by the loop's clock.
+
+    Closing the connection ends the transaction.
+    """
     async with own_connection() as session:
-        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # Of the server itself, should it not hear that nobody waits any more; the session's are a request's.
-        limit = f"'{seconds:g}s'"
-        await session.execute(
-            f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
-        )
-        yield session
+        with in_time(session, ends - asyncio.get_running_loop().time()):
+            await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # The server ends the transaction itself, too, if it does not hear of the end of the connection. The
+            # limits of the session are those for requests.
+            limit = f"'{seconds:g}s'"
+            await session.execute(
+                f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
+            )
+            yield session

@@ -42,7 +42,7 @@ class ConnectionBudget:
     @classmethod
     def measure(cls, alias: str) -> Self:
         """Take the settings, and ask Postgres. Raises Django's OperationalError if it cannot be reached."""
-        with connect_outside_pools(alias) as connection:
+        with connect_outside_pools(alias) as connection, connections[alias].wrap_database_errors:
             row: Any = connection.execute(LIMITS_QUERY).fetchone()
         maximum, superusers, reserved, others = row
         pool = pool_of(connections[alias].settings_dict)

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.pq import TransactionStatus
 from psycopg_pool import TooManyRequests
 
-from ops.postgres.connection import OutcomeUnknown
+from ops.postgres.connection import OutcomeUnknown, is_lost
 from ops.postgres.health import ask_postgres
 from ops.postgres.pool import Busy, connection_parameters, pools
 from ops.postgres.session import verify
@@ -59,17 +59,20 @@ class LongTransaction:
         )
 
     async def commit(self) -> None:
-        """Commit, or release the savepoint. Raises OutcomeUnknown for any OperationalError.
+        """Commit, or release the savepoint.
 
-        The connection may be lost, for instance, or give no answer for COMMIT_SECONDS.
+        Raises OutcomeUnknown if the connection is lost during the COMMIT, or gives no answer for COMMIT_SECONDS;
+        another OperationalError if it was lost before, or if Postgres refuses the COMMIT.
         """
-        expiry = asyncio.get_running_loop().call_later(COMMIT_SECONDS, _cut, self.connection)
+        was_lost = self.connection.closed
         try:
-            await self.connection.execute(self._commit)
+            with in_time(self.connection, COMMIT_SECONDS):
+                await self.connection.execute(self._commit)
         except OperationalError as error:
+            if was_lost or not is_lost(error):
+                raise
             raise OutcomeUnknown(str(error)) from error
         finally:
-            expiry.cancel()
             self._is_open = False
 
     async def rollback(self) -> None:
@@ -128,13 +131,15 @@ async def _watch(connection: "AsyncConnection[Any]") -> None:
 
 
 @contextmanager
-def in_time(connection: "AsyncConnection[Any]") -> Iterator[None]:
-    """Cut the connection if the block, of quick statements, takes longer than NATIVE_POOL.deadline.
+def in_time(connection: "AsyncConnection[Any]", seconds: float | None = None) -> Iterator[None]:
+    """Cut the connection if the block takes longer than `seconds`, by default NATIVE_POOL.deadline.
 
-    Its statement then raises OperationalError. A connection may open and still get no answer: PgBouncer accepts
-    connections while the Postgres behind it is frozen.
+    The statement under way then raises OperationalError. A connection may open and still get no answer: PgBouncer
+    accepts connections while the Postgres behind it is frozen. A cancellation is no help, since psycopg waits for the
+    answer to that as well.
     """
-    timer = asyncio.get_running_loop().call_later(settings.NATIVE_POOL.deadline, _cut, connection)
+    seconds = settings.NATIVE_POOL.deadline if seconds is None else seconds
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
     try:
         yield
     finally:

@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, OperationalError, sql
 from psycopg.pq.abc import PGresult
 
 from ops.postgres.connection import ResponseTimeout
 from ops.postgres.gather import gather
-from ops.postgres.long_transaction import own_connection
+from ops.postgres.long_transaction import in_time, own_connection
 from ops.postgres.pool import fetch, pools
 from ops.postgres.statement import Statement
 from ops.telemetry.stopwatch import DB
@@ -36,16 +36,17 @@ async def read_snapshot(
     """
     if asyncio.get_running_loop() not in pools:
         return [await fetch(statement, ()) for statement in statements]
+    ends = asyncio.get_running_loop().time() + seconds
     try:
         with DB:
-            async with asyncio.timeout(seconds), AsyncExitStack() as stack:
-                first = await stack.enter_async_context(_reading(seconds))
+            async with AsyncExitStack() as stack:
+                first = await stack.enter_async_context(_reading(seconds, ends))
                 idle = [first]
                 if connections > 1:
                     snapshot = await (await first.execute("SELECT pg_export_snapshot()")).fetchone()
                     take_over = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(*snapshot or ())
                     for _ in range(connections - 1):
-                        session = await stack.enter_async_context(_reading(seconds))
+                        session = await stack.enter_async_context(_reading(seconds, ends))
                         await session.execute(take_over)
                         idle.append(session)
 
@@ -57,18 +58,25 @@ async def read_snapshot(
                         idle.append(session)
 
                 return await gather(*map(run, statements), limit=len(idle))
-    except TimeoutError:
-        raise ResponseTimeout(f"no answer from Postgres within {seconds:g} s") from None
+    except OperationalError as error:
+        if asyncio.get_running_loop().time() < ends:
+            raise
+        raise ResponseTimeout(f"no answer from Postgres within {seconds:g} s") from error
 
 
 @asynccontextmanager
-async def _reading(seconds: float) -> AsyncIterator[Session]:
-    """Open a connection for the block, in a read-only transaction on one snapshot. Its closing ends both."""
+async def _reading(seconds: float, ends: float) -> AsyncIterator[Session]:
+    """Open a connection for the block, in a read-only transaction on one snapshot. Its closing ends both.
+
+    At `ends`, by the clock of the event loop, the connection is cut.
+    """
     async with own_connection() as session:
-        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # The session's own limits are for requests. These end the work in the server if it hears no cancellation.
-        limit = f"'{seconds:g}s'"
-        await session.execute(
-            f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
-        )
-        yield session
+        with in_time(session, ends - asyncio.get_running_loop().time()):
+            await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # The session's own limits are for requests. These end the work in the server if it does not hear that
+            # the connection has ended.
+            limit = f"'{seconds:g}s'"
+            await session.execute(
+                f"SET LOCAL statement_timeout = {limit}; SET LOCAL idle_in_transaction_session_timeout = {limit}"
+            )
+            yield session

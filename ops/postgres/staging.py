@@ -96,15 +96,18 @@ RULES: Mapping[str, Sequence[str]] = {
     "TimeField": ("{v} < '24:00'",),  # 23:59:59.9999999 is rounded to 24:00
     "JSONField": (DEPTH,),
 }
-COMPARISONS: Mapping[type, tuple[str, str]] = {
+# By the type of an annotation or a validator: its attribute with the bound, and the comparison with that.
+OF_VALUES: Mapping[type, tuple[str, str]] = {
     annotated_types.Ge: ("ge", "{v} >= "),
     annotated_types.Gt: ("gt", "{v} > "),
     annotated_types.Le: ("le", "{v} <= "),
     annotated_types.Lt: ("lt", "{v} < "),
-    annotated_types.MinLen: ("min_length", "char_length({t}) >= "),
-    annotated_types.MaxLen: ("max_length", "char_length({t}) <= "),
     validators.MinValueValidator: ("limit_value", "{v} >= "),
     validators.MaxValueValidator: ("limit_value", "{v} <= "),
+}
+OF_TEXTS: Mapping[type, tuple[str, str]] = {  # Python and Postgres do not agree on the order of two texts
+    annotated_types.MinLen: ("min_length", "char_length({t}) >= "),
+    annotated_types.MaxLen: ("max_length", "char_length({t}) <= "),
     validators.MinLengthValidator: ("limit_value", "char_length({t}) >= "),
     validators.MaxLengthValidator: ("limit_value", "char_length({t}) <= "),
 }
@@ -364,7 +367,10 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
 
     Raises ImproperlyConfigured if Postgres cannot test it.
     """
-    attribute, condition = COMPARISONS.get(type(said), ("", ""))
+    internal = field.get_internal_type()
+    comparisons = OF_TEXTS if internal in TEXTS else {} if internal == "JSONField" else OF_VALUES
+    attribute, condition = comparisons.get(type(said), ("", ""))
+    least, most = INTEGER_TYPES.get(field.rel_db_type(djangos), (None, None))
     if said is validators.validate_slug:
         yield f"{SLUG} OR {{t}} = ''" if field.blank else SLUG
     elif not condition or callable(bound := getattr(said, attribute)):
@@ -372,9 +378,8 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
             f"{name}: an import cannot ask {said!r}, which only Python knows. A CheckConstraint in its place holds "
             "for all writers."
         )
-    elif bound not in INTEGER_TYPES.get(
-        field.rel_db_type(djangos), ()
-    ):  # the cast tests the type's own bounds
+    # The cast itself tests the ends of an integer type.
+    elif (condition, bound) not in (("{v} >= ", least), ("{v} <= ", most)):
         yield condition + literal(bound)
 
 
@@ -407,8 +412,8 @@ def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) 
         given = next((defaults[name] for name in (field.name, field.attname) if name in defaults), own)
         if callable(given) and given not in (dict, list):
             raise ImproperlyConfigured(
-                f"{field}: an import cannot call {given.__name__}() for each row. Give `defaults` an "
-                "expression of it, which Postgres computes."
+                f"{field}: an import cannot call {getattr(given, '__name__', given)}() for each row. Give "
+                "`defaults` an expression of it, which Postgres computes."
             )
         if source is None:
             raise ImproperlyConfigured(f"{field}: Postgres cannot fill it.")

@@ -24,10 +24,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Return a connection. Raises PoolTimeout if the pool has none in time, TooManyRequests if too many wait."""
         if not self.pool:
             return super().get_new_connection(conn_params)
-        began, outcome = perf_counter(), TAKEN
+        began, outcome = perf_counter(), None
         try:
             with QUEUE:
-                return super().get_new_connection(conn_params)
+                connection = super().get_new_connection(conn_params)
+            outcome = TAKEN
         except PoolTimeout:
             outcome = TIMED_OUT
             raise
@@ -36,6 +37,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise
         finally:
             with _counting:
-                outcome.value += 1
+                if outcome is not None:
+                    outcome.value += 1
                 SHED.value += outcome is REFUSED
                 WAITED.observe(perf_counter() - began)
+        return connection

@@ -7,6 +7,7 @@ from time import monotonic
 
 import pytest
 from psycopg import OperationalError
+from psycopg.errors import DiskFull
 from pytest_django import Settings
 
 from ops.postgres import long_transaction as module
@@ -43,6 +44,27 @@ async def test_a_backend_that_is_frozen_under_the_commit(
             finally:
                 os.kill(pid, signal.SIGCONT)
     assert monotonic() - began < 5
+
+
+async def test_a_commit_that_cannot_have_happened(pool: Pool, admin: Admin) -> None:
+    """The connection was lost before, or Postgres has refused it: that is no unknown outcome."""
+    with opened(pool):
+        async with long_transaction() as transaction:
+            await transaction.connection.close()
+            with pytest.raises(OperationalError) as caught:
+                await transaction.commit()
+            assert not isinstance(caught.value, OutcomeUnknown)
+        async with long_transaction() as transaction:
+            await transaction.connection.execute(
+                "CREATE TEMPORARY TABLE committed (one int); "
+                "CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$BEGIN RAISE 'full' USING ERRCODE = 'disk_full'; END$$; "
+                "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON committed DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse(); "
+                "SET CONSTRAINTS ALL DEFERRED; INSERT INTO committed VALUES (1)"
+            )
+            with pytest.raises(DiskFull):
+                await transaction.commit()
 
 
 @pytest.mark.parametrize("options", [{"deadline": 0.3}])

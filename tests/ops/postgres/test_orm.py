@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from psycopg_pool import PoolClosed
 from pytest_django import DjangoDbBlocker, Settings
 
 from ops.postgres.checkouts import SHED
@@ -48,6 +49,15 @@ def pooled(blocker: DjangoDbBlocker, **options: object) -> Iterator[Any]:
 
 def counts() -> tuple[float, ...]:
     return TAKEN.value, TIMED_OUT.value, REFUSED.value, SHED.value, sum(WAITED.counts)
+
+
+def test_no_connection_is_none_taken(django_db_blocker: DjangoDbBlocker) -> None:
+    with pooled(django_db_blocker) as pool:
+        pool.close()
+        before = counts()
+        with pytest.raises(PoolClosed):
+            connection.get_new_connection(connection.get_connection_params())
+        assert counts()[:4] == before[:4]
 
 
 def test_a_crowd_is_served(django_db_blocker: DjangoDbBlocker, settings: Settings) -> None:

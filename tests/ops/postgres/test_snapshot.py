@@ -122,6 +122,19 @@ async def test_a_session_that_is_killed(lock: Admin) -> None:
     await until(lambda: transactions(lock) == 0)
 
 
+@pytest.mark.parametrize(
+    "at", ["BEGIN", "pg_export_snapshot", "SET TRANSACTION SNAPSHOT", "statement_timeout'"]
+)
+async def test_a_server_that_falls_silent(wire: Wiretap, at: str) -> None:
+    """It answers no cancellation either, as Postgres does not while it is frozen."""
+    wire.withholds = lambda: any(at in statement for statement in wire.statements)
+    began = time.monotonic()
+    with pytest.raises(ResponseTimeout):
+        await read(LONG, LONG, seconds=0.5)
+    assert time.monotonic() - began < 3
+    wire.withholds = lambda: False
+
+
 async def test_a_database_that_is_away(database: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(database, "HOST", "/nowhere")
     with pytest.raises(OperationalError):

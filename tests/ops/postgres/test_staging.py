@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -324,6 +325,38 @@ def test_what_only_python_can_do_is_refused_as_it_is_declared() -> None:
             plan(kind, name)
 
 
+def test_bounds_at_the_ends_of_a_type() -> None:
+    """The cast itself refuses what is beyond an end, but takes the end, which a strict bound does not."""
+    for bounds, rule in (
+        (Field(lt=2**31 - 1), f"t0::integer < {2**31 - 1}"),
+        (Field(gt=-(2**31)), f"t0::integer >  {-(2**31)}"),
+        (Field(ge=2**31 - 1), f"t0::integer >= {2**31 - 1}"),
+    ):
+        assert rule in plan(Annotated[int, bounds]).conversion(None, tests_first=False)
+
+
+class Listed(Spelled):
+    texts = models.JSONField(default=list)
+    name = models.CharField(max_length=9, default="")
+
+    class Meta:
+        app_label = "spelled"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("texts", Annotated[list, Field(max_length=2)]),
+        ("texts", Annotated[dict, Field(min_length=1)]),
+        ("name", Annotated[str, Field(gt="a")]),  # Postgres has an order of its own for texts
+    ],
+)
+def test_bounds_that_postgres_would_read_otherwise(name: str, kind: Any) -> None:
+    own = schema(**{name: kind})
+    with pytest.raises(ImproperlyConfigured, match=f"Made.{name}: an import cannot ask"):
+        Staging(Insert(Listed, own), own)
+
+
 def test_defaults() -> None:
     """A constant, or an expression that Postgres computes for each row: not a function of Python's."""
     own = schema(number=int)
@@ -332,6 +365,8 @@ def test_defaults() -> None:
         ImproperlyConfigured, match=r"spelled.Ruled.code: an import cannot call token_hex\(\)"
     ):
         Staging(Insert(Ruled, own), own)
+    with pytest.raises(ImproperlyConfigured, match=r"cannot call functools.partial\(.*\)\(\) for each row"):
+        Staging(Insert(Ruled, own, defaults={"code": partial(secrets.token_hex, 4)}), own)
     fields = ["code", "percent", "category"]
     Staging(Insert(Voucher, VoucherOut, fields, defaults={"created": Now(), "note": "n"}), VoucherOut)
     with pytest.raises(ImproperlyConfigured, match=r"cannot call token_hex\(\)"):

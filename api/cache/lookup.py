@@ -322,9 +322,13 @@ class Lookup:
             self.memory.put(entry, flight.target.tags)  # takes it off the wire, too
             # An expensive computation that fails is not repeated all the time.
             pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
-            entry.trusted_until = min(time.monotonic() + pause, entry.stale_until)
+            now = time.monotonic()
+            paused_until = min(now + pause, entry.stale_until)
+            # While it is trusted the wire sends it, and as the one or the other.
+            is_fresh = now < entry.fresh_until
+            entry.trusted_until = min(paused_until, entry.fresh_until) if is_fresh else paused_until
             self._paused.pop(entry.key, None)
-            self._paused[entry.key] = entry.trusted_until  # for PAGE_CACHE=l2, where memory keeps no entry
+            self._paused[entry.key] = paused_until  # for PAGE_CACHE=l2, where memory keeps no entry
             if len(self._paused) > MAX_PAUSED:
                 del self._paused[next(iter(self._paused))]
         return Found(entry, None, STALE, L1)

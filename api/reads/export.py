@@ -19,6 +19,7 @@ pieces of about 60 KiB, each when the client has taken the one before. So a work
 """
 
 import asyncio
+import csv
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -196,21 +197,36 @@ class Export:
     def _key(self, text: str, types: dict[str, ParameterType]) -> dict[str, Any]:
         """Return the sort key in `after`, by name of its Param. Raises Problem 422.
 
-        The parts stand as a row shows them, separated by commas; the first may be a text with commas of its own.
+        The parts stand as a row shows them, separated by commas. If one is a text, it may have commas of its own. If
+        several are, they are quoted as in CSV.
         """
-        parts = text.rsplit(",", len(types) - 1)
+        texts = [at for at, of in enumerate(types.values()) if _takes_commas(of)]
         names = ",".join(types)
         try:
+            if len(texts) > 1:
+                parts = next(csv.reader(text.splitlines(keepends=True), strict=True), [])
+            else:
+                *before, rest = text.split(",", texts[0] if texts else 0)
+                parts = [*before, *rest.rsplit(",", len(types) - 1 - len(before))]
             if len(parts) != len(types):
                 raise Malformed("malformed", "")
             return {
                 key_name(at): of.parse(part)
                 for at, (of, part) in enumerate(zip(types.values(), parts, strict=True))
             }
-        except Malformed:
-            detail = f"must be {names} of the last row that the client has, as it shows them, between commas"
+        except (Malformed, csv.Error):
+            between = "as a line of CSV" if len(texts) > 1 else "between commas"
+            detail = f"must be {names} of the last row that the client has, as it shows them, {between}"
             fault = Fault(parameter="after", code="invalid_cursor", detail=detail)
             raise Problem(422, f"after: {detail}", code="invalid_cursor", errors=[fault]) from None
+
+
+def _takes_commas(of: ParameterType) -> bool:
+    try:
+        of.parse(",")
+    except Malformed:
+        return False
+    return True
 
 
 class Stream(StreamingHttpResponse):

@@ -149,9 +149,10 @@ class LeanASGIHandler(StockASGIHandler):
             if not isinstance(response, HttpResponseBase):
                 self.check_response(response, match.func)
             elif render := getattr(response, "render", None):
-                response = await (
-                    render if _is_async(render) else sync_to_async(render, thread_sensitive=True)
-                )()
+                # Not by _is_async, which would keep the response in memory.
+                if not iscoroutinefunction(render):
+                    render = sync_to_async(render, thread_sensitive=True)
+                response = await render()
         except Exception as error:
             response = self.process_exception_by_middleware(error, request)
             if response is None:

@@ -276,7 +276,7 @@ class EdgeProtocol(PipeliningProtocol):
             _end_with_connection(self, self.cycle)
         elif self.parser.get_method() not in (b"GET", b"HEAD"):
             self.cycle.transport = Ending(self, self.cycle)  # type: ignore[assignment]
-        self._in_content = True
+        self._in_content, self._read = True, 0
         self.headers = []  # trailers may come: the application has the fields of the head
 
     def on_body(self, body: bytes) -> None:

@@ -249,15 +249,18 @@ class Load:
     async def _repeated(self, index: str, limit: int) -> list[int]:
         """Return the lines that repeat a row of the table, or an earlier line, in the columns of a unique index.
 
-        All batches are undone before the search. If `index` is of another table, such as one that a trigger writes,
-        the list is empty, and nothing is undone.
+        All batches are undone before the search. The list is empty, and nothing is undone, if `index` is of another
+        table, such as one that a trigger writes, or has a column that only Postgres fills, such as an automatic key.
         """
         found = await self._rows(
             sql.SQL(
                 "SELECT ARRAY(SELECT pg_get_indexdef(indexrelid, n, true) FROM generate_series(1, indnkeyatts) AS n),"
                 " pg_get_expr(indpred, indrelid), indnullsnotdistinct FROM pg_index"
                 " JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = {}::regclass AND relname = {}"
-            ).format(self.plan.table, index)
+                " AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = indrelid AND attname <> ALL({})"
+                " AND (attnum = ANY(indkey) OR EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
+                " AND objid = indexrelid AND refobjid = indrelid AND refobjsubid = attnum)))"
+            ).format(self.plan.table, index, self.plan.columns)
         )
         if not found:
             return []

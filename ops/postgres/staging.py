@@ -375,8 +375,8 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
         yield f"{SLUG} OR {{t}} = ''" if field.blank else SLUG
     elif not condition or callable(bound := getattr(said, attribute)):
         raise ImproperlyConfigured(
-            f"{name}: an import cannot ask {said!r}, which only Python knows. A CheckConstraint in its place holds "
-            "for all writers."
+            f"{name}: an import cannot apply {said!r}, which only Python can. Use a CheckConstraint instead: it "
+            "holds for all writers."
         )
     # The cast itself tests the ends of an integer type.
     elif (condition, bound) not in (("{v} >= ", least), ("{v} <= ", most)):
@@ -413,7 +413,7 @@ def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) 
         if callable(given) and given not in (dict, list):
             raise ImproperlyConfigured(
                 f"{field}: an import cannot call {getattr(given, '__name__', given)}() for each row. Give "
-                "`defaults` an expression of it, which Postgres computes."
+                "`defaults` a database expression for it, such as Now()."
             )
         if source is None:
             raise ImproperlyConfigured(f"{field}: Postgres cannot fill it.")

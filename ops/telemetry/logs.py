@@ -117,7 +117,8 @@ class Formatter(ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if isinstance(record, ReadyLine):
-            return record.line
+            suppressed = getattr(record, "suppressed", 0)
+            return f'{record.line[:-1]},"suppressed":{suppressed}}}' if suppressed else record.line
         line = CREDENTIALS.sub(rf"\1\2\3{HIDDEN}", super().format(record))
         return self._secrets.sub(HIDDEN, line)
 

@@ -20,8 +20,9 @@ import pytest
 import zstandard
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.db import connection
+from django.db import connection, models
 from django.test import Client, RequestFactory
+from ninja import Schema
 from pytest_django import Settings
 
 from api import AccessPath, Export, Listing
@@ -32,6 +33,7 @@ from tests.api.writes.test_import import memory_of, wait_for
 from tests.api.writes.test_refusals import said
 from tests.conftest import ROWS
 from tests.extra import OWN_SESSIONS
+from tests.ops.postgres.models import Spelled
 from tests.service import PATIENCE, Service, serve
 from tests.shop.models import Category, Voucher
 from tests.shop.schemas import CategoryOut
@@ -323,6 +325,50 @@ def test_an_export_under_djangos_cursor_for_debugging(client: Client, settings: 
     settings.DEBUG = True
     assert client.get(f"{VOUCHERS}?limit=1").status_code == 200
     assert len(connection.queries) > 0
+
+
+class Shelfmark(Spelled):
+    mark = models.CharField(max_length=9, primary_key=True)
+    author = models.CharField(max_length=9)
+    year = models.IntegerField()
+    title = models.CharField(max_length=9, unique=True)
+
+    class Meta:
+        app_label = "spelled"
+
+
+class ShelfmarkOut(Schema):
+    mark: str
+    author: str
+    year: int
+    title: str
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("django_db_setup")
+@pytest.mark.parametrize("sort", ["author", "year", "title"])
+def test_keys_with_commas_and_quotes(monkeypatch: pytest.MonkeyPatch, sort: str) -> None:
+    """One text is taken as it is; two are quoted as in CSV."""
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Shelfmark)
+    texts = ["a", "a,b", 'a"b', '"a","b"', "b,a,b", ",", "a\nb"]
+    for at, author in enumerate(texts[:4]):
+        for mark in texts:
+            Shelfmark.objects.create(mark=f"{at}{mark}", author=author, year=at, title=f"{mark}{at}")
+    whole = Export(Listing("shelfmarks", Shelfmark.objects.all(), ShelfmarkOut, AccessPath(sort)))
+
+    def rows(query: str) -> list[dict[str, Any]]:
+        answer = async_to_sync(whole.respond)(RequestFactory().get(f"/?sort={sort}&{query}"))
+        return [json.loads(line) for line in answer.content.decode().splitlines()]
+
+    expected = rows("")
+    for at, row in enumerate(expected):
+        after = row["title"] if sort == "title" else f"{row[sort]},{row['mark']}"
+        if sort == "author":
+            csv.writer(key := io.StringIO()).writerow([row["author"], row["mark"]])
+            after = key.getvalue().removesuffix("\r\n")
+        assert rows(f"after={quote(after)}") == expected[at + 1 :], row
 
 
 @pytest.mark.django_db

@@ -383,6 +383,24 @@ async def test_a_refresh_that_another_has_made(clock: Clock) -> None:
 # --- Invalidation ---------------------------------------------------------------------------------
 
 
+async def test_a_fresh_entry_is_not_trusted_beyond_that(clock: Clock) -> None:
+    """Redis is away and the next computation fails: the wire sends the entry as fresh only while it is."""
+    async with worker() as one:
+        await one.get(target())
+        await one.settle()
+        held = one.memory.get("page?")
+        assert held
+        clock.ahead += held.fresh_until - clock.monotonic() - 0.3 * TRUST_SECONDS
+        one.origin.status = 503
+        one.lookup.shared.client.breaker.open(ConnectionError("away"))
+        assert (await one.get(target()))[:2] == (b"answer 1", "stale")
+        await one.settle()
+        assert held.trusted_until <= held.fresh_until
+        assert await one.get(target()) == (b"answer 1", "hit", "l1")
+        clock.ahead += 0.5 * TRUST_SECONDS
+        assert await one.get(target()) == (b"answer 1", "stale", "l1")
+
+
 async def test_what_is_forgotten_is_not_in_memory() -> None:
     async with worker() as one:
         await one.get(target())

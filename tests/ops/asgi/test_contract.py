@@ -1,5 +1,6 @@
 """What Django promises, on its own handler and on the lean one."""
 
+import gc
 import logging
 import re
 import threading
@@ -145,6 +146,12 @@ def test_slow_log_is_written_in_a_thread(either: Serving, caplog: pytest.LogCapt
         request_logger.removeHandler(mail)
     (name,) = threads
     assert name.startswith("uvloop")  # the pool of the event loop, not its thread
+
+
+def test_a_rendered_response_is_not_kept(either: Serving) -> None:
+    assert either.get("/late").text == "rendered"
+    gc.collect()
+    assert not views.rendered
 
 
 def test_pipelined_requests_share_no_thread(either: Serving) -> None:

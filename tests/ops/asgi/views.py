@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from asgiref.sync import sync_to_async
 from django.db import connection
@@ -51,6 +52,23 @@ def select(sql: str = "SELECT 1") -> int:
 
 async def empty(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
+
+
+rendered: WeakSet[HttpResponse] = WeakSet()
+
+
+class Rendered(HttpResponse):
+    """As a TemplateResponse."""
+
+    def render(self) -> HttpResponse:
+        self.content = b"rendered"
+        return self
+
+
+async def late(request: HttpRequest) -> HttpResponse:
+    response = Rendered()
+    rendered.add(response)
+    return response
 
 
 async def missing(request: HttpRequest) -> HttpResponse:
@@ -206,7 +224,7 @@ VIEWS: list[Any] = [
     slow_orm,
     endless,
 ]
-VIEWS += [stubborn, stream, large, endless_stream, sync_stream, file, failing, held]
+VIEWS += [stubborn, stream, large, endless_stream, sync_stream, file, failing, held, late]
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 urlpatterns += [path("state/<int:number>", numbered)]
 handler500 = "api.problems.internal_error"

@@ -279,6 +279,13 @@ def test_small_chunks_are_content(server: Server, size: int) -> None:
     assert shown.body == b"%d" % (2000 * size)
 
 
+def test_a_head_takes_nothing_from_the_trailers(server: Server) -> None:
+    """Each has its own limit."""
+    head = request(ECHO, CHUNKED, b"X: %b" % (b"x" * 30_000), method=b"POST")
+    shown, _ = talk(server, head, b"3\r\nabc\r\n0\r\nX: %b" % (b"x" * 30_000), b"\r\n\r\n", CLOSE)
+    assert (shown.status, b"'abc'" in shown.body) == (200, True)
+
+
 def test_trailers_are_no_fields(server: Server) -> None:
     body = b"3\r\nabc\r\n0\r\nHost: other.invalid\r\nAuthorization: x\r\n\r\n"
     shown, _ = talk(server, request(ECHO, CHUNKED, method=b"POST"), body, CLOSE)

@@ -15,10 +15,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.core.validators import MinValueValidator
-from django.db import models
+from django.db import connection, models
 from django.db.models import Value
 from django.db.models.functions import Now
 from ninja import Schema
+from psycopg.errors import UniqueViolation
 from pydantic import AfterValidator, Field
 
 from api.problems import Problem
@@ -253,6 +254,22 @@ def test_a_conflict_behind_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> N
     assert caught.value.lines == [701, 901]
 
 
+@pytest.mark.usefixtures("tables")
+def test_a_conflict_in_a_key_that_postgres_makes() -> None:
+    """Its sequence is behind the rows: no line is at fault, and the error is the one of a single row."""
+    own = schema(text=str | None)
+    plan = Staging(Insert(Everything, own, ["text"]), own)
+    Everything.objects.bulk_create(Everything(id=at) for at in range(1, 100))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT setval(pg_get_serial_sequence(%s, 'id'), 1, false)", [Everything._meta.db_table]
+        )
+    with pytest.raises(Conflict) as caught:
+        load(plan, b'{"text":"a"}\n{"text":"b"}')
+    assert isinstance(caught.value.error, UniqueViolation)
+    assert caught.value.error.diag.constraint_name == f"{Everything._meta.db_table}_pkey"
+
+
 class Size(Enum):
     SMALL = "s"
     LARGE = "l"
@@ -315,10 +332,10 @@ def test_what_only_python_can_do_is_refused_as_it_is_declared() -> None:
         (
             Annotated[int, AfterValidator(int)],
             "number",
-            r"Made.number: an import cannot ask .*, which only Python",
+            r"Made.number: an import cannot apply .*, which only Python",
         ),
-        (Annotated[str, Field(pattern="^a")], "code", r"Made.code: an import cannot ask .*pattern='\^a'"),
-        (str, "email", r"Made.email: an import cannot ask .*EmailValidator"),
+        (Annotated[str, Field(pattern="^a")], "code", r"Made.code: an import cannot apply .*pattern='\^a'"),
+        (str, "email", r"Made.email: an import cannot apply .*EmailValidator"),
         (int | str, "number", r"Made.number: an import cannot read a int \| str for spelled.Ruled.number"),
     ):
         with pytest.raises(ImproperlyConfigured, match=said):
@@ -353,7 +370,7 @@ class Listed(Spelled):
 )
 def test_bounds_that_postgres_would_read_otherwise(name: str, kind: Any) -> None:
     own = schema(**{name: kind})
-    with pytest.raises(ImproperlyConfigured, match=f"Made.{name}: an import cannot ask"):
+    with pytest.raises(ImproperlyConfigured, match=f"Made.{name}: an import cannot apply"):
         Staging(Insert(Listed, own), own)
 
 

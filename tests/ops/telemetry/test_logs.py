@@ -207,6 +207,24 @@ def test_what_is_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passes() == 1
 
 
+def test_a_ready_line_counts_what_was_left_out(written: Callable[..., str]) -> None:
+    assert written("x")  # in JSON
+    lines: list[dict[str, Any]] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            record.suppressed = len(lines)
+            lines.append(json.loads(Formatter(form="json", secrets=SECRETS.values).format(record)))
+
+    logger = logging.getLogger("tests.ready")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [Keeping()]
+    for _ in range(2):
+        logs.inform(logger, "exported", {"rows": 7})
+    assert [(line["rows"], line.get("suppressed")) for line in lines] == [(7, None), (7, 1)]
+
+
 def test_a_fault_is_a_line_and_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("ops.telemetry.logs.monotonic", lambda: now)

@@ -56,6 +56,34 @@ def test_a_fixed_limit(settings: Settings) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("restored")
+def test_an_idle_worker_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a request has begun, or is being computed still."""
+    pauses: list[float] = []
+    admission, sleep = module.admission, asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        match len(pauses):
+            case 2:
+                admission.begun += 1
+            case 4:
+                admission.active = 1
+            case 6:
+                admission.active = 0
+        await sleep(0)
+
+    async def run() -> None:
+        async with module.control_admission():
+            await until(lambda: len(pauses) > 7)
+
+    monkeypatch.setattr(module, "sleep", pause)
+    admission.begun = 0
+    asyncio.run(run())
+    often, seldom = module.LOOK_SECONDS, module.IDLE_LOOK_SECONDS
+    assert pauses[:8] == [seldom, seldom, often, seldom, often, often, seldom, seldom]
+
+
 @pytest.fixture
 def restored() -> Iterator[None]:
     before = vars(module.admission).copy()

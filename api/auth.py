@@ -122,7 +122,7 @@ def credential_of(request: HttpRequest) -> str:
     return _credential(request.META.get("HTTP_AUTHORIZATION", ""), request.META.get("HTTP_X_API_KEY", ""))
 
 
-def bearer_of(headers: Fields) -> str:
+def credential_of_fields(headers: Fields) -> str:
     """Like `credential_of`, from the header fields of ASGI. It joins a field that came twice as Django does."""
     found: dict[bytes, list[str]] = {b"authorization": [], b"x-api-key": []}
     for name, value in headers:

@@ -18,7 +18,7 @@ from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.urls import Resolver404
 
-from api.auth import IDENTITY, Authenticated, Identity, authenticate, bearer_of
+from api.auth import IDENTITY, Authenticated, Identity, authenticate, credential_of_fields
 from api.problems import SAFE
 from ops.asgi import routes
 from ops.asgi.answering import Adding
@@ -92,7 +92,7 @@ class RateLimits:
         """Count a request, and pass it on or refuse it. `counted` is its class with the limit."""
         name, limit = counted
         result: Identity | Exception | None = None
-        if credential := bearer_of(scope["headers"]):
+        if credential := credential_of_fields(scope["headers"]):
             try:
                 with AUTH:
                     result = await authenticate(credential)
@@ -100,15 +100,15 @@ class RateLimits:
                 result = error
             scope = {**scope, IDENTITY: Authenticated(result, monotonic())}
         if isinstance(result, Identity):
-            who = f"name {result.name}"
+            client_id = f"name {result.name}"
         else:
             address = address_of(scope["headers"], scope.get("client"), self._is_trusted)
-            who = address and network_of(address)
-        if not who or not self._limiter:  # the peer is on a unix socket, or the worker stops
+            client_id = address and network_of(address)
+        if not client_id or not self._limiter:  # the peer is on a unix socket, or the worker stops
             await self.application(scope, receive, send)
             return
         verdict = await self._limiter.take(
-            limit, f"{name}:{blake2b(who.encode(), digest_size=12).hexdigest()}"
+            limit, f"{name}:{blake2b(client_id.encode(), digest_size=12).hexdigest()}"
         )
         fields = fields_of(name, limit, verdict)
         if verdict.taken:

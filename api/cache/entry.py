@@ -86,8 +86,8 @@ class Entry:
     """
 
     __slots__ = (
-        "_has_codings", "body", "cache_status", "created", "etag", "fields", "fresh_until", "key", "modified",
-        "policy", "representations", "route", "scheme", "seconds", "stale_until", "targets", "trusted_until",
+        "_has_codings", "age_and_status", "body", "created", "etag", "fields", "fresh_until", "key", "modified",
+        "policy", "raw_targets", "representations", "route", "scheme", "seconds", "stale_until", "trusted_until",
         "versions",
     )  # fmt: skip
 
@@ -117,14 +117,14 @@ class Entry:
             name == b"content-type" and value.startswith(COMPRESSIBLE) for name, value in fields
         )
         self.representations: dict[str, Representation] = {}
-        self.targets: set[bytes] = set()  # request targets by which the wire finds it
+        self.raw_targets: set[bytes] = set()  # request targets by which the wire finds it
         # The clock of another host may be ahead. If it is ahead by more than MAX_AHEAD_SECONDS, the age is unknown,
         # and the entry counts as stale; if by less, the age counts as 0.
         now, wall = time.monotonic(), time.time()
         if created - wall > MAX_AHEAD_SECONDS:
             created = wall - target.policy.fresh
         age = max(0.0, wall - created)
-        self.cache_status = CacheStatus(created, target.policy.fresh)
+        self.age_and_status = CacheStatus(created, target.policy.fresh)
         self.trusted_until = 0.0
         self.fresh_until = now + target.policy.fresh - age
         self.stale_until = self.fresh_until + target.policy.stale
@@ -153,8 +153,8 @@ class Entry:
             if coded:
                 fields.append((b"content-encoding", coding.encode()))
             fields.append((b"content-length", b"%d" % len(body)))
-            chosen = Representation(200, fields, body, etag, self.cache_status.on_hit)
-            chosen.not_modified = Representation(304, repeated, b"", etag, self.cache_status.on_hit)
+            chosen = Representation(200, fields, body, etag, self.age_and_status.on_hit)
+            chosen.not_modified = Representation(304, repeated, b"", etag, self.age_and_status.on_hit)
             self.representations[coding] = chosen
         if is_unchanged(conditions, chosen.etag, self.modified):
             return chosen.not_modified or chosen

@@ -25,7 +25,7 @@ class Found(NamedTuple):
     answer: Answer | None
     outcome: str
     tier: str
-    stored: bool = False  # whether the entry goes to Redis, for all workers
+    is_shared: bool = False  # whether the entry goes to Redis, for all workers
 
 
 class Abandoned(Exception):

@@ -121,9 +121,9 @@ class PageCache:
             # settings.ROOT_PATH, so it learns only entries with links that begin with this prefix.
             if outcome == HIT and root_path == self._root_path and (sent := scope.get("raw_path")):
                 sent = sent + b"?" + query if query else sent
-                if sent not in entry.targets:
+                if sent not in entry.raw_targets:
                     self._memory.learn(entry, sent)
-            return _send_entry(send, entry, conditions, entry.cache_status.on_hit())
+            return _send_entry(send, entry, conditions, entry.age_and_status.on_hit())
         if self._passing.get(target.key, 0.0) > time.monotonic():
             return self._bypass(target, scope, receive, send)
         return self._find(target, conditions, scope, receive, send)
@@ -161,11 +161,13 @@ class PageCache:
             await self._bypass(target, scope, receive, send)
             return
         policy.counts[found.outcome, found.tier] += 1
-        if refused := found.answer:
-            await send_answer(send, refused.status, _unstored(refused.fields, b"fwd=uri-miss"), refused.body)
+        if unstored := found.answer:
+            await send_answer(
+                send, unstored.status, _unstored(unstored.fields, b"fwd=uri-miss"), unstored.body
+            )
         elif found.entry:
-            detail = STORED if found.stored else DETAILS[found.outcome, found.tier]
-            await _send_entry(send, found.entry, conditions, found.entry.cache_status.fields(detail))
+            detail = STORED if found.is_shared else DETAILS[found.outcome, found.tier]
+            await _send_entry(send, found.entry, conditions, found.entry.age_and_status.fields(detail))
 
     def _bypass(self, target: Target, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Have the endpoint answer this request itself, and mark the answer as not stored."""
@@ -196,7 +198,7 @@ def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") 
                 match.route,
             )
         own_query = policy.resource.canonical_query(query.decode())  # as Django decodes it
-        key = f"{policy.resource.shape}{quote(root_path + path)}?{own_query}"
+        key = f"{policy.resource.form_digest}{quote(root_path + path)}?{own_query}"
         tags = () if policy.goes_by_age else (*policy.tags(match.kwargs), EVERYTHING)
         if scheme != "http":  # over HTTPS, the endpoint may answer other links
             key = f"{scheme}:{key}"
@@ -205,21 +207,21 @@ def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") 
         return None
 
 
-def _send_entry(send: Send, entry: Entry, conditions: Conditions, cache_status: Fields) -> Awaitable[None]:
-    """Answer 200 or 304 with the entry, or 412. `cache_status` are its fields Age and Cache-Status, in this order."""
+def _send_entry(send: Send, entry: Entry, conditions: Conditions, age_and_status: Fields) -> Awaitable[None]:
+    """Answer 200 or 304 with the entry, or 412. `age_and_status`: its fields Age and Cache-Status, in this order."""
     chosen = entry.select(conditions)
     fields = chosen.fields
     if rare := conditions.rare:
         if fails_precondition(rare, chosen.etag, entry.modified):
             detail = "The resource has another representation than If-Match or If-Unmodified-Since asks for."
             # Without Age, since the 412 itself is made now.
-            return refuse(send, 412, "precondition_failed", detail, cache_status[1:])
+            return refuse(send, 412, "precondition_failed", detail, age_and_status[1:])
         if rare.has_credentials:
             fields = [
                 (name, value.replace(b"public", b"private") if name == b"cache-control" else value)
                 for name, value in fields
             ]
-    return send_answer(send, chosen.status, fields + cache_status, chosen.body)
+    return send_answer(send, chosen.status, fields + age_and_status, chosen.body)
 
 
 def _unstored(fields: Fields, detail: bytes) -> Fields:

@@ -114,7 +114,7 @@ class Lookup:
                 found = await self._join(flight)
             except Abandoned:
                 continue
-            return found._replace(outcome=COLLAPSED, stored=False) if found.outcome == MISS else found
+            return found._replace(outcome=COLLAPSED, is_shared=False) if found.outcome == MISS else found
         flight = self._flights.begin(target)
         if not by_age:
             return await self._flights.lead(flight, self._fetch)
@@ -286,14 +286,14 @@ class Lookup:
                 flight.target, answer.kept(), answer.body, created=created, versions=known, seconds=seconds
             )
             self._keep(entry, flight)
-            stored = versions is not None and not flight.outdated
-            if stored:
+            is_shared = versions is not None and not flight.outdated
+            if is_shared:
                 lock = flight.end_lock()
                 store = partial(self.shared.store, entry, flight.target, unlock=bool(lock))
-                self._spawn(self._release(store, flight.target, lock))
+                self._spawn(self._do_or_give_back(store, flight.target, lock))
             else:
                 self._unlock(flight)
-            return Found(entry, None, MISS, NO_TIER, stored and self.shared.takes_entries)
+            return Found(entry, None, MISS, NO_TIER, is_shared and self.shared.takes_entries)
         failed = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         self._unlock(flight, drop=not failed)
         if failed and _is_usable(fallback):
@@ -336,10 +336,10 @@ class Lookup:
     def _unlock(self, flight: Flight, *, drop: bool = False) -> None:
         """Delete the lock in Redis if the flight holds one, and with `drop` the entry there, in the background."""
         if (lock := flight.end_lock()) or drop:
-            release = partial(self.shared.release, flight.target.key, unlock=bool(lock), drop=drop)
-            self._spawn(self._release(release, flight.target, lock))
+            delete = partial(self.shared.delete, flight.target.key, unlock=bool(lock), drop=drop)
+            self._spawn(self._do_or_give_back(delete, flight.target, lock))
 
-    async def _release(self, work: Callable[[], Awaitable[None]], target: Target, lock: str) -> None:
+    async def _do_or_give_back(self, work: Callable[[], Awaitable[None]], target: Target, lock: str) -> None:
         """Do `work`, which also deletes `lock` (empty: none). If Redis is unavailable, keep trying to delete it."""
         try:
             await work()

@@ -63,18 +63,18 @@ class Memory:
         self.bytes += size
         self._make_room()
 
-    def learn(self, entry: Entry, target: bytes) -> None:
-        """Have the wire answer the request target `target` with the entry, if the entry is in memory."""
-        targets = entry.targets
-        if target in targets or len(targets) == MAX_TARGETS or len(target) > MAX_TARGET_BYTES:
+    def learn(self, entry: Entry, raw_target: bytes) -> None:
+        """Have the wire answer the request target `raw_target` with the entry, if the entry is in memory."""
+        raw_targets = entry.raw_targets
+        if raw_target in raw_targets or len(raw_targets) == MAX_TARGETS or len(raw_target) > MAX_TARGET_BYTES:
             return
         held = self._entries.get(entry.key)
         if held and held[0] is entry:
-            targets.add(target)
-            self._wire[target] = entry
-            self.bytes += len(target)
-            self._recent.pop(target, None)
-            self._recent[target] = None  # as the newest
+            raw_targets.add(raw_target)
+            self._wire[raw_target] = entry
+            self.bytes += len(raw_target)
+            self._recent.pop(raw_target, None)
+            self._recent[raw_target] = None  # as the newest
             if len(self._recent) > MAX_RECENT_TARGETS:
                 del self._recent[next(iter(self._recent))]
             self._make_room()
@@ -90,12 +90,12 @@ class Memory:
         if held is None:
             return
         entry, tags, size = held
-        self.bytes -= size + sum(map(len, entry.targets))
+        self.bytes -= size + sum(map(len, entry.raw_targets))
         entry.trusted_until = 0.0
-        for target in entry.targets:
-            if self._wire.get(target) is entry:
-                del self._wire[target]
-        entry.targets.clear()
+        for raw_target in entry.raw_targets:
+            if self._wire.get(raw_target) is entry:
+                del self._wire[raw_target]
+        entry.raw_targets.clear()
         for tag in tags:
             dependents = self._dependents[tag]
             dependents.discard(key)

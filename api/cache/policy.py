@@ -125,7 +125,7 @@ class Resource(Protocol):
         """The query parameters that an answer depends on; None until the endpoint's signature is known."""
 
     @property
-    def shape(self) -> str:
+    def form_digest(self) -> str:
         """A part of the keys of entries. It differs between releases with answers of different forms."""
 
     def canonical_query(self, query: str) -> str:
@@ -145,7 +145,7 @@ class Endpoint:
     cost: float = 0.0
 
     @property
-    def shape(self) -> str:
+    def form_digest(self) -> str:
         return ""
 
     def canonical_query(self, query: str) -> str:

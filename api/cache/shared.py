@@ -120,7 +120,7 @@ class Shared:
         if unlock:
             _done(others[-1])
 
-    async def release(self, key: str, *, unlock: bool, drop: bool) -> None:
+    async def delete(self, key: str, *, unlock: bool, drop: bool) -> None:
         """With `unlock` delete the lock, with `drop` the stored entry. Raises Unavailable."""
         _done(*await self.client.run(("DEL", *[self._lock(key)] * unlock, *[self._entry(key)] * drop)))
 

@@ -200,7 +200,7 @@ class Listing:
         return any(self._read_models.count(model) > 1 for model in lineage(self.model))
 
     @cached_property
-    def shape(self) -> str:
+    def form_digest(self) -> str:
         """A digest that changes with the form of the answers and with the parameters."""
         schemas = [
             self.schema.model_json_schema(),
@@ -346,8 +346,8 @@ class Item:
         return self.listing.item_parameter_types
 
     @property
-    def shape(self) -> str:
-        return self.listing.shape
+    def form_digest(self) -> str:
+        return self.listing.form_digest
 
     def canonical_query(self, query: str) -> str:
         """Return the same query string for all requests with the same answer. Raises Problem 422."""

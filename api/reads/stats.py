@@ -129,7 +129,7 @@ class Stats:
         return self.parameter_types
 
     @cached_property
-    def shape(self) -> str:
+    def form_digest(self) -> str:
         """A digest that changes with the form of the answers."""
         schemas = [each.model_json_schema() for each in (self.schema, *self.group_schemas.values())]
         known = orjson.dumps([self.name, schemas], default=str)

@@ -157,7 +157,7 @@ class Import:
                 yield self._fault(wrong.line, fault.parameter, fault.code, fault.detail)
         for name in wrong.unknown:
             yield self._fault(wrong.line, name, "no_such_row", DETAILS["no_such_row"])
-        for name in wrong.broken:
+        for name in wrong.broken_constraints:
             faults = faults_of("constraint", Violation.of(self.plan.model, name), self._names)
             yield from (
                 self._fault(wrong.line, fault.parameter, fault.code, fault.detail) for fault in faults

@@ -155,7 +155,7 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
             for each in types
         ):
             documented = [Field(json_schema_extra=each.json_schema_extra) for each in constraints]
-            written = Written(held, tuple(constraints))
+            written = AsWritten(held, tuple(constraints))
             metadata = [*info.metadata, written, *documented, *validators, described]
     if is_quick:
         metadata = [each for each in metadata if each != WHOLE]
@@ -180,7 +180,7 @@ def kind_of(schema: type[BaseModel], name: str, column: Column, *, is_quick: boo
 
 
 @dataclass(frozen=True)
-class Written:
+class AsWritten:
     """Turns a value that the schema's type has read into the one to write, of the type `held` and within `bounds`.
 
     That is the value as the schema prints it: the value of an enumeration's member, the text of a HttpUrl.

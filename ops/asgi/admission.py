@@ -41,7 +41,7 @@ from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 
 from ops.asgi import routes
-from ops.asgi.disconnect import answer_nobody, has_left
+from ops.asgi.disconnect import has_left, send_nothing
 from ops.asgi.problems import OVERLOADED, refuse
 from ops.asgi.root_path import path_info
 from ops.asgi.types import SHARED, Application, Receive, Scope, Send
@@ -145,7 +145,7 @@ class Admission:
                 watch.route = routes.route_of(path_info(scope))
             return refuse(send, 503, "overloaded", OVERLOADED, [RETRY_AFTER])
         if admission.active >= ENOUGH and has_left(scope):
-            return answer_nobody()
+            return send_nothing()
         return self.application(scope, receive, send)
 
 

@@ -19,15 +19,15 @@ UNUSUAL = frozenset((b"connection", b"transfer-encoding"))  # fields that uvicor
 class Defaults:
     """Header fields that each answer gets unless it has a field of the same name. `lines` are the fields as bytes."""
 
-    __slots__ = ("fields", "lines", "may_be_added", "names")
+    __slots__ = ("fields", "lines", "may_be_present", "names")
 
-    def __init__(self, fields: Sequence[tuple[bytes, bytes]] = (), *, may_be_added: bool = False) -> None:
+    def __init__(self, fields: Sequence[tuple[bytes, bytes]] = (), *, may_be_present: bool = False) -> None:
         """Names in `fields` are in lower case. Raises ValueError for a control character: later, none is looked for.
 
-        `may_be_added`: a layer may itself put a field of one of these names on a hit, so each hit is searched for
+        `may_be_present`: a layer may itself put a field of one of these names on a hit, so each hit is searched for
         them (ops/asgi/hits.py).
         """
-        self.fields, self.may_be_added = fields, may_be_added
+        self.fields, self.may_be_present = fields, may_be_present
         self.names = frozenset(name for name, _ in fields)
         self.lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         if len(self.lines) - len(self.lines.translate(None, CONTROLS)) != 2 * len(fields):

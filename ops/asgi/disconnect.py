@@ -26,7 +26,7 @@ def has_left(scope: Scope) -> bool:
     return HAS_LEFT in scope and scope[HAS_LEFT]()
 
 
-async def answer_nobody() -> None:
+async def send_nothing() -> None:
     """Send nothing, since the client has left."""
 
 

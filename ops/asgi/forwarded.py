@@ -26,16 +26,18 @@ class ForwardedProto:
 
     @markcoroutinefunction
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http" and (said := self._said(scope["headers"], scope.get("client"))):
+        if scope["type"] == "http" and (
+            said := self._forwarded_scheme(scope["headers"], scope.get("client"))
+        ):
             scope = {**scope, "scheme": said}
         return self.application(scope, receive, send)
 
     @pure
     def admits(self, hit: Hit) -> bool:
-        hit.scheme = self._said(hit.headers, hit.client) or hit.scheme
+        hit.scheme = self._forwarded_scheme(hit.headers, hit.client) or hit.scheme
         return True
 
-    def _said(self, headers: Fields, client: tuple[str, int] | None) -> str:
+    def _forwarded_scheme(self, headers: Fields, client: tuple[str, int] | None) -> str:
         """Return the scheme that a trusted proxy names; empty if none does, or not in exactly one valid field."""
         if not client or not self._is_trusted(client[0]):
             return ""

@@ -74,7 +74,8 @@ class Front(NamedTuple):
     fields: Callable[[Hit], bytes]  # returns the lines of all layers, outermost last, as answers meet them
     sent: Callable[[Hit], None]  # calls that of each layer, outermost last
     defaults: Mapping[str, Defaults]  # of all answers, by the scheme of the request
-    silent: object  # the layer that declares no effect on a hit, or None: if there is one, nothing is ready
+    # the layer that declares no effect on a hit, or None: if there is one, nothing is ready
+    undeclared: object
 
 
 Admits = TypeVar("Admits", bound=Callable[[Any, Hit], bool])
@@ -118,15 +119,15 @@ def front_of(application: object) -> Front:
     )
 
 
-def silent_layer(application: object) -> str:
+def undeclared_layer(application: object) -> str:
     """Return the dotted name of the layer that switches the wire off; empty if there is none."""
-    silent = front_of(application).silent
-    kind = silent if hasattr(silent, "__qualname__") else type(silent)
-    return "" if silent is None else f"{kind.__module__}.{kind.__qualname__}"
+    undeclared = front_of(application).undeclared
+    kind = undeclared if hasattr(undeclared, "__qualname__") else type(undeclared)
+    return "" if undeclared is None else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _defaults(layers: Sequence[Any]) -> Mapping[str, Defaults]:
-    """Return, by scheme, the defaults of the outermost layer that has some, with `may_be_added` set."""
+    """Return, by scheme, the defaults of the outermost layer that has some, with `may_be_present` set."""
     index = next((index for index, each in enumerate(layers) if hasattr(each, "defaults")), None)
     if index is None:
         return NO_DEFAULTS
@@ -134,7 +135,7 @@ def _defaults(layers: Sequence[Any]) -> Mapping[str, Defaults]:
     return {
         scheme: Defaults(
             defaults.fields,
-            may_be_added=any(
+            may_be_present=any(
                 not defaults.names.isdisjoint(getattr(each, "field_names", defaults.names)) for each in adding
             ),
         )

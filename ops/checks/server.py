@@ -11,7 +11,7 @@ from gunicorn.config import Config, get_default_config_file  # type: ignore[impo
 from gunicorn.workers.gasgi import ASGIWorker  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
-from ops.asgi.hits import silent_layer
+from ops.asgi.hits import undeclared_layer
 from ops.checks.messages import Messages, warning
 from ops.machine import cpus
 
@@ -79,7 +79,7 @@ def check_layers(**_kwargs: Any) -> Messages:
     """Check that each layer in front of the page cache declares its effect on a hit. This loads the application."""
     if settings.PAGE_CACHE != "on" or settings.RUNTIME != "lean" or check_asgi():
         return []
-    layer = silent_layer(import_string(settings.ASGI_APPLICATION))
+    layer = undeclared_layer(import_string(settings.ASGI_APPLICATION))
     if not layer:
         return []
     return [

@@ -69,7 +69,7 @@ ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 logger = logging.getLogger("ops.edge")
 
 
-class Refused(NamedTuple):
+class Refusal(NamedTuple):
     """A problem that answers a request, after which the connection closes."""
 
     status: int
@@ -82,11 +82,11 @@ class Stop(Exception):
 
 
 # The parser knows only some methods. Bytes that begin with none of them may be anything, such as TLS.
-MALFORMED = Refused(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it, or its method is unknown.")
-FAILED = Refused(500, "internal_error", "The service failed; the error has been logged.")
-NO_PROXY = Refused(501, "not_implemented", "This is no proxy.")
-UNKNOWN_CODING = Refused(501, "unknown_coding", "Content is taken as it is or chunked, in no other coding.")
-LATE = Refused(408, "request_timeout", "The rest of the request did not come in time.")
+MALFORMED = Refusal(400, "bad_request", "This is not HTTP/1.1 as RFC 9112 has it, or its method is unknown.")
+FAILED = Refusal(500, "internal_error", "The service failed; the error has been logged.")
+NO_PROXY = Refusal(501, "not_implemented", "This is no proxy.")
+UNKNOWN_CODING = Refusal(501, "unknown_coding", "Content is taken as it is or chunked, in no other coding.")
+LATE = Refusal(408, "request_timeout", "The rest of the request did not come in time.")
 
 
 class Discard(httptools.HttpRequestParser):
@@ -157,7 +157,7 @@ class EdgeProtocol(PipeliningProtocol):
     _unsent_since = 0.0  # when that number last changed
     _watch: TimerHandle
     _refusal = b""  # to be sent after the answers to earlier requests
-    _reason: Refused | None = None  # why the parser was stopped
+    _reason: Refusal | None = None  # why the parser was stopped
     _is_resuming = False  # whether a new parser is reading a head that the parser before it has read
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn's
@@ -303,17 +303,17 @@ class EdgeProtocol(PipeliningProtocol):
         if self._read > self.limits.max_head_bytes + PIECE_BYTES + FRAMING_BYTES * self._content:
             self._refuse(self._too_large())
 
-    def _too_large(self) -> Refused:
+    def _too_large(self) -> Refusal:
         limits = self.limits
         if self._in_content:
-            return Refused(
+            return Refusal(
                 400, "framing_too_large", f"Trailers and chunks take more than {limits.max_head_bytes} bytes."
             )
         if len(self.url) > limits.max_target_bytes:
-            return Refused(
+            return Refusal(
                 414, "target_too_long", f"The target has more than {limits.max_target_bytes} bytes."
             )
-        return Refused(
+        return Refusal(
             431,
             "head_too_large",
             f"The head has more than {limits.max_head_bytes} bytes or {limits.max_fields} fields.",
@@ -432,12 +432,12 @@ class EdgeProtocol(PipeliningProtocol):
 
     # --- Refusals -------------------------------------------------------------------------------------
 
-    def _stop(self, reason: Refused) -> NoReturn:
+    def _stop(self, reason: Refusal) -> NoReturn:
         """Stop the parser. `_reason` keeps the reason: the parser loses an error if another is being handled."""
         self._reason = reason
         raise Stop
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Refusal) -> None:
         """Read no more, and answer with a problem, after the answers to earlier requests."""
         problems.count(refused.code)
         body = problems.encode(refused.status, refused.code, refused.detail)
@@ -459,7 +459,7 @@ class EdgeProtocol(PipeliningProtocol):
             cycle = self.cycle
             cycle.scope["state"][REFUSED] = refused.status
             if self.pipeline:
-                self._file(refused)
+                self._count_undispatched(refused)
                 self.pipeline.popleft()
                 self.cycle = self.pipeline[0][0] if self.pipeline else self._running  # type: ignore[assignment]
             if cycle.response_started:
@@ -468,7 +468,7 @@ class EdgeProtocol(PipeliningProtocol):
             cycle.waiting_for_100_continue = False  # uvicorn would write `100 Continue` behind the end
             cycle.message_event.set()
         else:
-            self._file(refused)
+            self._count_undispatched(refused)
         self._stop_reading()
         if self._is_at_rest():
             self._leave(answer)
@@ -482,7 +482,7 @@ class EdgeProtocol(PipeliningProtocol):
         return self._is_reading and self.url != b"" and self.parser.get_method() == b"HEAD"
 
     @staticmethod
-    def _file(refused: Refused) -> None:
+    def _count_undispatched(refused: Refusal) -> None:
         """Count a request that no application gets."""
         request_stats.durations(request_stats.route(UNMATCHED), "")[refused.status].observe(0.0)
 

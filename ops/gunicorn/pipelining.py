@@ -65,7 +65,7 @@ class Hangups:
         with suppress(OSError):
             self._epoll.unregister(socket)
 
-    def have(self, socket: int) -> bool:
+    def has_lost(self, socket: int) -> bool:
         """Whether the connection is lost. It is not if the client has only closed its own side, and waits."""
         now = perf_counter()
         if now - self._asked > ASK_AGAIN_SECONDS or now - self._found < CROWD_SECONDS:
@@ -88,7 +88,7 @@ class NoHangups(Hangups):
     def forget(self, socket: int) -> None:
         pass
 
-    def have(self, socket: int) -> bool:
+    def has_lost(self, socket: int) -> bool:
         return False
 
 
@@ -124,7 +124,7 @@ class PipeliningProtocol(DrainingProtocol):
 
     def _has_left(self) -> bool:
         """Whether the client has left. The running request is then marked as disconnected."""
-        if not self.transport.is_closing() and not self._hangups.have(self._socket):
+        if not self.transport.is_closing() and not self._hangups.has_lost(self._socket):
             return False
         if self._running:
             self._running.disconnected = True

@@ -63,7 +63,7 @@ class Representation:
             self._end = Defaults(self._lacking).lines + b"\r\n"
             self._stamp = of_server
         end = self._end
-        if defaults.may_be_added:  # then `own` may have such fields
+        if defaults.may_be_present:  # then `own` may have such fields
             lines = b"\r\n" + own.lower()
             lacking = [field for field in self._lacking if b"\r\n%b:" % field[0] not in lines]
             end = Defaults(lacking).lines + b"\r\n"
@@ -221,7 +221,7 @@ class WireProtocol(EdgeProtocol):
         """Refuse a plain request that is one too many (ops/asgi/admission.py); whether it was refused."""
         if (
             admission.find_place()
-            or self._front.silent  # a layer that does not declare its fields
+            or self._front.undeclared  # a layer that does not declare its fields
             or not self._is_plain()
             or any(name in FRAMES for name, _ in self.headers)  # content, which would have to be read
             or self.url.partition(b"?")[0].endswith(PROBE_PATHS)

@@ -13,7 +13,7 @@ from django.conf import settings
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
-from ops.asgi.hits import silent_layer
+from ops.asgi.hits import undeclared_layer
 from ops.gunicorn import outgrown
 from ops.gunicorn.draining import DrainingServer
 
@@ -69,7 +69,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # untyped: it ships no py.ty
         if settings.configured:
             logger.info("RUNTIME=%s", settings.RUNTIME)
         has_wire = settings.configured and settings.RUNTIME == "lean" and settings.PAGE_CACHE == "on"
-        if has_wire and (layer := silent_layer(self.wsgi)):
+        if has_wire and (layer := undeclared_layer(self.wsgi)):
             logger.warning("%s does not say what it does to a cached answer: none skips the layers", layer)
         server = DrainingServer(self.config, self.drain_seconds, self.stopped, self._take_over)
         loop = asyncio.get_running_loop()

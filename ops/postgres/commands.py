@@ -79,7 +79,7 @@ GIVEN = "given:"  # before a field's name: the parameter that tells whether the 
 KEPT_BY_CONSTRAINT = frozenset((PROTECT, RESTRICT))
 # Methods by which a field may convert the value that it is given.
 CONVERSIONS = ("pre_save", "get_prep_value", "get_db_prep_value", "get_db_prep_save")
-CONFLICTS = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing was sent
+NOT_SENT = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing was sent
 
 
 class NotWritten(Exception):
@@ -265,7 +265,7 @@ class Command(Generic[Values, Written]):
         """Run the statement, and return the written row or rows. Their JSON may be empty: `complete` reads it."""
         try:
             result = await fetch(*self.bind(values))
-        except CONFLICTS:
+        except NOT_SENT:
             raise
         except OperationalError as error:
             # In a transaction the outcome is known: without a COMMIT nothing is written.
@@ -280,7 +280,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
 
     # fields that a call may leave out: the statement then has another value for the column
     optional: frozenset[str]
-    unknowable: tuple[str, ...]  # fields that name a related row
+    naming_rows: tuple[str, ...]  # fields that name a related row
     by_key: "RowByKey | None" = None  # reads the row afterwards; None for Delete
     required: frozenset[str] = frozenset()  # fields that a new row must be given
     compares = True  # whether there must be a row already, which may be missing, or not as it was seen
@@ -313,7 +313,7 @@ class RowCommand(Command[Mapping[str, Any], Row]):
             [result.get_value(0, at) == b"t" for at in range(3, result.nfields)] if result.ntuples else []
         )
         is_missing = bool(reasons) and self.compares and reasons.pop(0)
-        unknown = [name for name, is_unknown in zip(self.unknowable, reasons, strict=True) if is_unknown]
+        unknown = [name for name, is_unknown in zip(self.naming_rows, reasons, strict=True) if is_unknown]
         if self.compares and values.get(SEEN) is None and not unknown:
             is_missing = True  # the row was there as the statement began; another writer has deleted it since
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
@@ -395,7 +395,7 @@ class Insert(RowCommand):
             if isinstance(self.sources[column.field], Expression)
         )
         related = [column for column in self.columns.values() if column.related]
-        self.unknowable = tuple(column.name for column in related)
+        self.naming_rows = tuple(column.name for column in related)
         self.required = frozenset(self.columns) - self.optional - self.python_defaults.keys()
 
         sql, parameters = insertion(model, self.values(Column.value, _is_given))
@@ -455,7 +455,7 @@ class Update(RowCommand):
             raise ImproperlyConfigured(f"{schema.__name__}: an update needs a field, and none named {SEEN}.")
         self.optional = frozenset(self.columns)
         related = [column for column in self.columns.values() if column.related]
-        self.unknowable = tuple(column.name for column in related)
+        self.naming_rows = tuple(column.name for column in related)
         unknown = [Q(Cast(Param(GIVEN + c.name), BooleanField())) & c.is_unknown() for c in related]
 
         values = self.values(Column.value, _is_given)
@@ -491,7 +491,7 @@ class Delete(RowCommand):
     Raises ImproperlyConfigured if the ORM would change or delete related rows, one by one.
     """
 
-    unknowable = ()
+    naming_rows = ()
 
     def __init__(self, rows: "QuerySet[Any]", schema: type[BaseModel]) -> None:
         self.model = model = rows.model

@@ -76,7 +76,7 @@ class Call:
     """A statement that a caller runs, with its parameters. Times are perf_counter's."""
 
     __slots__ = (
-        *("alone", "connection", "error", "future", "is_last_attempt", "lease", "parameters"),
+        *("alone", "connection", "error", "future", "is_in_transaction", "lease", "parameters"),
         *("only_proven", "closes_first", "sent", "since", "started", "statement"),
     )
 
@@ -95,7 +95,7 @@ class Call:
         self.sent = since  # when it was given to its connection
         self.started = since  # when the results before its own had come; set with its result
         self.alone = not statement.repeatable  # whether it is a batch of its own
-        self.is_last_attempt = False  # whether it is not sent again, since an error ends its transaction
+        self.is_in_transaction = False  # then it is not sent again, since an error ends its transaction
         self.only_proven = False  # whether its connection must have answered since `since`, or be a new one
         self.lease: Any = None  # the Lease that gets the connection, if the call begins a transaction
         self.closes_first = False  # whether to close its statement's name before preparing it
@@ -140,7 +140,7 @@ class Connection:
     ) -> None:
         """Put `source` into pipeline mode. Raises psycopg.OperationalError if the server has hung up already."""
         self.source = source
-        self.load = 0  # calls with a result due
+        self.calls_due = 0  # calls with a result due
         self.since = 0.0  # perf_counter when Postgres could begin with the first of them
         self.proven = perf_counter()  # when it last answered
         self.is_lost = False
@@ -165,8 +165,8 @@ class Connection:
 
         If its caller is cancelled, the statement runs to its end all the same; statement_timeout bounds that.
         """
-        self.load += 1
-        if self.load == 1:
+        self.calls_due += 1
+        if self.calls_due == 1:
             self.since = call.sent
         try:
             self._send(call)
@@ -220,7 +220,7 @@ class Connection:
         self._expected.clear()
         self._again.clear()
         self._held = None
-        self.load = 0
+        self.calls_due = 0
         self._on_lost(self)
 
     def _send(self, call: Call) -> None:
@@ -309,7 +309,7 @@ class Connection:
             if self._results:
                 self._give_results()
                 self._on_progress(self)
-            elif not self.load:  # the last calls were dropped: no caller waits any more
+            elif not self.calls_due:  # the last calls were dropped: no caller waits any more
                 self._on_progress(self)
 
     def _take_sync(self, result: PGresult) -> None:
@@ -358,7 +358,7 @@ class Connection:
             if status == ExecStatus.FATAL_ERROR:
                 error = error_from_result(result)
                 is_known = isinstance(error, errors.DuplicatePreparedStatement)
-                if is_known and not due.call.closes_first and not due.call.is_last_attempt:
+                if is_known and not due.call.closes_first and not due.call.is_in_transaction:
                     due.call.closes_first = True  # the server has skipped the Close of its name
                 else:
                     due.call.error = error
@@ -371,7 +371,7 @@ class Connection:
             self._expected.appendleft(call)
             self.fail(ConnectionLost(str(error)))
         elif self._prepare_statements and isinstance(error, STALE_STATEMENT) and not call.closes_first:
-            if call.is_last_attempt:
+            if call.is_in_transaction:
                 self._prepared.pop(call.statement.name, None)
                 self._close_prepared(call.statement.name)  # goes out with the next batch, the ROLLBACK
                 self._complete(call, error)
@@ -382,14 +382,14 @@ class Connection:
             self._complete(call, error)
 
     def _complete(self, call: Call, result: PGresult | Exception) -> None:
-        self.load -= 1
+        self.calls_due -= 1
         self._results.append((call, result))
 
     def _send_again(self) -> None:
         """Send the calls that are left over, each as a batch of its own, without those that no caller waits for."""
         for call in self._again:
             if call.future.done():
-                self.load -= 1
+                self.calls_due -= 1
             else:
                 call.alone, call.error = True, None
                 self._send(call)

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connection as djangos
+from django.db import connection as django_connection
 from psycopg import AsyncClientCursor, AsyncConnection, ClientCursor
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
@@ -78,7 +78,7 @@ class Copy:
 
     def __init__(self, connection: "AsyncConnection[Any]") -> None:
         self._connection, self._pq = connection, connection.pgconn
-        self._has_begun = self._has_ended = False
+        self._has_given_a_batch = self._has_ended = False
         self._silence: float = settings.STREAM_PATIENCE_SECONDS
 
     async def begin(self, statement: str, values: Sequence[str | None]) -> None:
@@ -112,7 +112,7 @@ class Copy:
             elif not was_read:
                 self._pq.consume_input()
                 was_read = True
-            elif rows and not self._has_begun:
+            elif rows and not self._has_given_a_batch:
                 break
             elif await self._readable(LINGER_SECONDS if rows else self._silence):
                 was_read = False
@@ -120,7 +120,7 @@ class Copy:
                 break
             else:
                 raise ResponseTimeout("no more rows from Postgres in time")
-        self._has_begun = True
+        self._has_given_a_batch = True
         return rows
 
     async def end(self) -> None:
@@ -166,14 +166,14 @@ def _texts(rows: list[Any]) -> Rows:
 
 
 def _through_django(statement: str, values: Sequence[str | None]) -> list[bytes]:
-    was_open = djangos.connection is not None
+    was_open = django_connection.connection is not None
     try:
         # The values are filled in before: with DEBUG, Django's cursor passes only one argument on to copy().
         with (
-            djangos.cursor() as cursor,
-            cursor.copy(ClientCursor(djangos.connection).mogrify(statement, values)) as copy,
+            django_connection.cursor() as cursor,
+            cursor.copy(ClientCursor(django_connection.connection).mogrify(statement, values)) as copy,
         ):
             return [bytes(row) for row in copy]
     finally:
         if not was_open:
-            djangos.close()
+            django_connection.close()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import structlog
-from django.db import connection as djangos
+from django.db import connection as django_connection
 from psycopg import AsyncConnection, sql
 
 from ops.postgres.lines import (
@@ -52,7 +52,7 @@ class WrongLine(NamedTuple):
     content: str | dict[str, str | None] | None
     refused: Sequence[str]  # fields with an invalid value
     unknown: Sequence[str]  # fields that name no row
-    broken: Sequence[str]  # check constraints that the line breaks, if nothing else is wrong
+    broken_constraints: Sequence[str]  # check constraints that the line breaks, if nothing else is wrong
 
 
 class WrongHeader(Exception):
@@ -204,7 +204,7 @@ class Load:
                 content=contents.get(line),
                 refused=[self.plan.cells[at].name for at in refused.get(line, ())],
                 unknown=[cell.name for at, cell in enumerate(self.plan.cells) if (fault or 0) & 2 << at],
-                broken=() if fault else [names[at] for at in at_checks],
+                broken_constraints=() if fault else [names[at] for at in at_checks],
             )
             for line, fault, at_checks in found
         ]
@@ -235,13 +235,15 @@ class Load:
         await self.connection.execute('DROP TABLE "import rows"')
         return inserted
 
-    async def _insert(self, which: str) -> int:
-        """Insert those of "import rows" for which the SQL condition `which` holds, and return their number.
+    async def _insert(self, condition: str) -> int:
+        """Insert those of "import rows" for which the SQL `condition` holds, and return their number.
 
         An error undoes only this INSERT.
         """
-        columns = ", ".join(djangos.ops.quote_name(column) for column in self.plan.columns)
-        query = f'INSERT INTO {self.plan.table} ({columns}) SELECT {columns} FROM "import rows" WHERE {which}'
+        columns = ", ".join(django_connection.ops.quote_name(column) for column in self.plan.columns)
+        query = (
+            f'INSERT INTO {self.plan.table} ({columns}) SELECT {columns} FROM "import rows" WHERE {condition}'
+        )
         with DB:
             async with self.connection.transaction():
                 return (await self.connection.execute(query)).rowcount

@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connection as djangos
+from django.db import connection as django_connection
 from psycopg import AsyncConnection, OperationalError
 from psycopg.pq import TransactionStatus
 from psycopg_pool import TooManyRequests
@@ -91,7 +91,7 @@ async def long_transaction() -> AsyncIterator[LongTransaction]:
     it runs on Django's connection, as every other statement does.
     """
     if asyncio.get_running_loop() not in pools:
-        async with _djangos() as connection:
+        async with _lend_django_connection() as connection:
             transaction = LongTransaction(connection)
             await transaction.begin()
             try:
@@ -173,14 +173,14 @@ async def own_connection(**parameters: Any) -> "AsyncIterator[AsyncConnection[An
 
 
 @asynccontextmanager
-async def _djangos() -> AsyncIterator["AsyncConnection[Any]"]:
+async def _lend_django_connection() -> AsyncIterator["AsyncConnection[Any]"]:
     """Lend Django's own connection to the event loop: an AsyncConnection with the same connection of libpq."""
 
     def borrow() -> tuple[Any, bool]:
-        was_open = djangos.connection is not None
-        with djangos.cursor() as cursor:
+        was_open = django_connection.connection is not None
+        with django_connection.cursor() as cursor:
             cursor.execute("")  # has psycopg send BEGIN, if Django is in a transaction
-        return djangos.connection.pgconn, was_open
+        return django_connection.connection.pgconn, was_open
 
     pgconn, was_open = await sync_to_async(borrow)()
     connection: Any = AsyncConnection(pgconn)
@@ -191,4 +191,4 @@ async def _djangos() -> AsyncIterator["AsyncConnection[Any]"]:
     finally:
         del connection.pgconn  # else psycopg would warn that it was not closed
         if not was_open:
-            await sync_to_async(djangos.close)()
+            await sync_to_async(django_connection.close)()

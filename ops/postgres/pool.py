@@ -212,7 +212,7 @@ class Pool:
             recent_waits.add(call.started - call.since)
         QUEUE.take_from(DB, call.since, call.started)
 
-    def load(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int]:
         """The numbers of idle connections, of busy ones, and of requests that wait."""
         idle = len(self.idle)
         return idle, len(self.borrowed) - idle, len(self.waiting)
@@ -237,12 +237,12 @@ class Pool:
                     self._grow(place)
             elif call.only_proven and connection.proven < call.since:
                 continue
-            elif not connection.load:
+            elif not connection.calls_due:
                 if connection not in self._leased:
                     return connection
             elif (
                 lane is self._quick
-                and connection.load < self._options.depth
+                and connection.calls_due < self._options.depth
                 and now - connection.since < HELD_UP_SECONDS
                 and connection not in self._exclusive
             ):
@@ -258,7 +258,7 @@ class Pool:
             call.lease.connection = connection
             self._leased.add(connection)
         connection.send(call)
-        if connection.load > 1:
+        if connection.calls_due > 1:
             self._plan_rescue()
 
     def _rescue(self) -> None:
@@ -268,13 +268,13 @@ class Pool:
         """
         self._rescue_due = None
         now = perf_counter()
-        shared = [each for each in self.borrowed if each.load > 1 and each not in self._leased]
+        shared = [each for each in self.borrowed if each.calls_due > 1 and each not in self._leased]
         for connection in shared:
             if now - connection.since < HELD_UP_SECONDS:
                 continue
             first = connection.calls()[0]
             other = self._find(self._lane(first), now, first)
-            if not other or other.load:
+            if not other or other.calls_due:
                 continue
             for call in connection.sent()[1:]:
                 if call.statement.repeatable and not call.future.done():
@@ -330,7 +330,7 @@ class Pool:
 
     def _progress(self, connection: Connection) -> None:
         """Results have come: the connection may take calls that wait."""
-        if self._exclusive and not connection.load and connection not in self._leased:
+        if self._exclusive and not connection.calls_due and connection not in self._leased:
             self._exclusive.discard(connection)
         if self._quick.waiting or self._slow.waiting or self._writes.waiting:
             self._serve()
@@ -458,7 +458,7 @@ class Lease:
             future.set_exception(ConnectionLost("the connection of the transaction is lost"))
             return future
         call = Call(statement, parameters, future, now)
-        call.connection, call.alone, call.is_last_attempt = connection, True, True
+        call.connection, call.alone, call.is_in_transaction = connection, True, True
         connection.send(call)
         return future
 
@@ -503,7 +503,7 @@ class StockPool:
             raise
         return lease
 
-    def load(self) -> tuple[int, int, int]:
+    def counts(self) -> tuple[int, int, int]:
         """The numbers of idle connections, of busy ones, and of requests that wait."""
         stats = self._source.get_stats()
         idle = stats["pool_available"]
@@ -613,14 +613,14 @@ def connection_parameters() -> dict[str, Any]:
 pools: dict[asyncio.AbstractEventLoop, Pool | StockPool] = {}
 
 
-class Runs(Protocol):
+class StatementRunner(Protocol):
     """A transaction, as `fetch` needs it."""
 
     def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]: ...
 
 
 # The transaction that this context is in, if it is in one (ops/postgres/transactions.py).
-current: ContextVar[Runs | None] = ContextVar("current", default=None)
+current: ContextVar[StatementRunner | None] = ContextVar("current", default=None)
 
 
 def fetch(statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable[PGresult]:
@@ -632,8 +632,8 @@ def fetch(statement: Statement, parameters: Sequence[bytes | None]) -> Awaitable
     own transaction; in commands and shells, on any number of loops; with the instruments of development, which watch
     that connection.
     """
-    runs = current.get() or pools.get(asyncio.get_running_loop())
-    return runs.fetch(statement, parameters) if runs else fetch_through_django(statement, parameters)
+    runner = current.get() or pools.get(asyncio.get_running_loop())
+    return runner.fetch(statement, parameters) if runner else fetch_through_django(statement, parameters)
 
 
 fetch_through_django = sync_to_async(through_django.fetch)

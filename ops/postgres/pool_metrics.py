@@ -14,7 +14,7 @@ MAX = metrics.gauge("postgres_pool_max", "Connections that the pool may have.", 
 
 def sample() -> None:
     # The sums of all native pools: a worker has one.
-    idle, busy, waiting = map(sum, zip((0, 0, 0), *(pool.load() for pool in pools.values()), strict=True))
+    idle, busy, waiting = map(sum, zip((0, 0, 0), *(pool.counts() for pool in pools.values()), strict=True))
     _set("native", idle, busy, waiting, settings.NATIVE_POOL.max_size)
     opened: dict[str, ConnectionPool] = getattr(DatabaseWrapper, "_connection_pools")  # noqa: B009  has no public name
     sync = opened.get("default")  # Django's property `pool` would make one

@@ -29,11 +29,11 @@ def add_startup_parameters() -> None:
     """
     if settings.DATABASE_POOLER:
         return
-    limits = startup_options(settings.REQUEST_SESSION)
+    added_options = startup_options(settings.REQUEST_SESSION)
     for database in connections.settings.values():
         options = database["OPTIONS"].get("options", "")
-        if limits not in options:
-            database["OPTIONS"]["options"] = f"{options} {limits}".strip()
+        if added_options not in options:
+            database["OPTIONS"]["options"] = f"{options} {added_options}".strip()
 
 
 @asynccontextmanager

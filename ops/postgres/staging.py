@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from django.core import validators
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection as djangos
+from django.db import connection as django_connection
 from django.db.models import Expression
 from pydantic import BaseModel, PlainSerializer, WithJsonSchema
 from pydantic.fields import FieldInfo
@@ -309,7 +309,7 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
     name = f"{schema.__name__}.{column.name}"
     field = target_of(column.related or column.field)
     info = schema.model_fields[column.name]
-    kind, said = _unwrapped(info.annotation)
+    kind, annotations = _unwrapped(info.annotation)
     # If a value names a related row, the choices and validators of the field by which it does so do not apply. The
     # rules of that field's type, such as a length, and the rules in the schema do.
     choices = [] if column.related else choices_of(field)
@@ -320,10 +320,10 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
     known = KINDS.get((field.get_internal_type(), get_origin(kind) or kind))
     if known is None or get_args(kind) not in ((), (str, Any), (Any,)):
         raise ImproperlyConfigured(f"{name}: an import cannot read a {kind} for {field}.")
-    said = [*said, *info.metadata]
+    annotations = [*annotations, *info.metadata]
     if not column.related:
-        said += field.validators
-    rules = dict.fromkeys(_rules(field, said, choices, name))
+        annotations += field.validators
+    rules = dict.fromkeys(_rules(field, annotations, choices, name))
     default = None
     if source is not None:
         if column.related and isinstance(source, Expression):
@@ -333,7 +333,7 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
     return Cell(
         name=column.name,
         column=column,
-        type="" if is_text else field.rel_db_type(djangos),
+        type="" if is_text else field.rel_db_type(django_connection),
         json=known[0],
         spelling=known[1],
         rules=" AND ".join(f"({rule})" for rule in rules),
@@ -341,8 +341,8 @@ def _cell(schema: type[BaseModel], column: Column, source: Any, defaults: Mappin
     )
 
 
-def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -> Iterator[str]:
-    """Yield the conditions on a value: of the field's type, of the annotations and validators `said`, of choices."""
+def _rules(field: Any, annotations: Sequence[Any], choices: Sequence[Any], name: str) -> Iterator[str]:
+    """Yield the conditions on a value: of the field's type, of `annotations`, validators among them, of choices."""
     internal = field.get_internal_type()
     yield from RULES.get(internal, ())
     if internal in TEXTS:
@@ -355,28 +355,28 @@ def _rules(field: Any, said: Sequence[Any], choices: Sequence[Any], name: str) -
     # The attributes of a schema's Field(max_digits=..., decimal_places=...) that repeats the column's digits, which
     # the cast and the condition on the scale test.
     digits = {name: getattr(field, name, None) for name in ("max_digits", "decimal_places")}
-    for each in said:
+    for each in annotations:
         if not isinstance(each, ELSEWHERE) and getattr(each, "__dict__", None) != digits:
             yield from _rule(each, field, name)
     if choices:
         yield f"{{v}} IN ({', '.join(map(literal, choices))})"
 
 
-def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
+def _rule(annotation: Any, field: Any, name: str) -> Iterator[str]:
     """Yield the condition of an annotation or validator, if it needs one.
 
     Raises ImproperlyConfigured if Postgres cannot test it.
     """
     internal = field.get_internal_type()
     comparisons = OF_TEXTS if internal in TEXTS else {} if internal == "JSONField" else OF_VALUES
-    attribute, condition = comparisons.get(type(said), ("", ""))
-    least, most = INTEGER_TYPES.get(field.rel_db_type(djangos), (None, None))
-    if said is validators.validate_slug:
+    attribute, condition = comparisons.get(type(annotation), ("", ""))
+    least, most = INTEGER_TYPES.get(field.rel_db_type(django_connection), (None, None))
+    if annotation is validators.validate_slug:
         yield f"{SLUG} OR {{t}} = ''" if field.blank else SLUG
-    elif not condition or callable(bound := getattr(said, attribute)):
+    elif not condition or callable(bound := getattr(annotation, attribute)):
         raise ImproperlyConfigured(
-            f"{name}: an import cannot apply {said!r}, which only Python can. Use a CheckConstraint instead: it "
-            "holds for all writers."
+            f"{name}: an import cannot apply {annotation!r}, which only Python can. Use a CheckConstraint instead: "
+            "it holds for all writers."
         )
     # The cast itself tests the ends of an integer type.
     elif (condition, bound) not in (("{v} >= ", least), ("{v} <= ", most)):
@@ -386,11 +386,11 @@ def _rule(said: Any, field: Any, name: str) -> Iterator[str]:
 def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
     """Return a type without `| None` and Annotated, and the metadata of its Annotated."""
     if get_origin(annotation) is Annotated:
-        kind, *said = get_args(annotation)
+        kind, *metadata = get_args(annotation)
         inner, more = _unwrapped(kind)
         return inner, [
             *more,
-            *(m for one in said for m in (one.metadata if isinstance(one, FieldInfo) else [one])),
+            *(m for one in metadata for m in (one.metadata if isinstance(one, FieldInfo) else [one])),
         ]
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [each for each in get_args(annotation) if each is not types.NoneType]
@@ -399,10 +399,10 @@ def _unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
     return annotation, []
 
 
-def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) -> str:
+def _default(field: Any, source: Any, defaults: Mapping[str, Any], typed_by: Any) -> str:
     """Return SQL of the value of `field` in a line that leaves it out.
 
-    `source` and `defaults` are those of the insert. `valued` is the field by which the value is prepared and cast:
+    `source` and `defaults` are those of the insert. `typed_by` is the field by which the value is prepared and cast:
     for a relation, the related row's field. Raises ImproperlyConfigured if Postgres cannot compute the value.
     """
     if isinstance(source, Expression):
@@ -417,9 +417,9 @@ def _default(field: Any, source: Any, defaults: Mapping[str, Any], valued: Any) 
             )
         if source is None:
             raise ImproperlyConfigured(f"{field}: Postgres cannot fill it.")
-        text = literal(valued.get_db_prep_save(source(), djangos))
-    return f"CAST({text} AS {valued.rel_db_type(djangos)})"
+        text = literal(typed_by.get_db_prep_save(source(), django_connection))
+    return f"CAST({text} AS {typed_by.rel_db_type(django_connection)})"
 
 
 def _quote(name: str) -> str:
-    return str(djangos.ops.quote_name(name))
+    return str(django_connection.ops.quote_name(name))

@@ -82,32 +82,32 @@ class Limiter:
         self._local: dict[str, float] = {}  # the TAT, by client, on the same clock
         self._is_logged = False
 
-    async def take(self, limit: RateLimit, who: str) -> Verdict:
+    async def take(self, limit: RateLimit, client_id: str) -> Verdict:
         """Count a request of a client, which is named by a text of bounded length."""
         now = time.monotonic()
-        if (until := self._refused.get(who, 0.0)) > now:
+        if (until := self._refused.get(client_id, 0.0)) > now:
             return Verdict(taken=False, remaining=0, reset=math.ceil(until - now))
         try:
-            taken, ahead = await self._ask(limit, who)
+            taken, ahead = await self._ask(limit, client_id)
         except Unavailable:  # the same by the worker alone
-            tat = max(self._local.get(who, 0.0), now)
+            tat = max(self._local.get(client_id, 0.0), now)
             after = tat + limit.cost - now
             taken = after <= limit.seconds + 1e-9
             ahead = after if taken else tat - now
         if taken:
-            _remember(self._local, who, now + ahead, now)
+            _remember(self._local, client_id, now + ahead, now)
             # Rounded up by a little: the cost is not a whole number of the clock's ticks.
             remaining = int((limit.seconds - ahead) / limit.cost + 1e-3)
             return Verdict(taken=True, remaining=remaining, reset=math.ceil(ahead))
         wait = ahead + limit.cost - limit.seconds
-        _remember(self._refused, who, now + wait, now)
+        _remember(self._refused, client_id, now + wait, now)
         return Verdict(taken=False, remaining=0, reset=max(1, math.ceil(wait)))
 
-    async def _ask(self, limit: RateLimit, who: str) -> tuple[bool, float]:
+    async def _ask(self, limit: RateLimit, client_id: str) -> tuple[bool, float]:
         """Whether Redis takes the request, and how far the TAT is ahead, in seconds. Raises Unavailable."""
         # Rounded down, or the last request of a quota would have no room.
         cost, whole = (int(seconds * MICROSECONDS) for seconds in (limit.cost, limit.seconds))
-        arguments = (1, f"{self._prefix}:{who}", cost, whole)
+        arguments = (1, f"{self._prefix}:{client_id}", cost, whole)
         reply = await self._client.ask("EVALSHA", DIGEST, *arguments)
         if isinstance(reply, NoScriptError):  # Redis was restarted, without its scripts
             reply = await self._client.ask("EVAL", SCRIPT, *arguments)
@@ -120,10 +120,10 @@ class Limiter:
         return bool(taken), ahead / MICROSECONDS
 
 
-def _remember(times: dict[str, float], who: str, until: float, now: float) -> None:
+def _remember(times: dict[str, float], client_id: str, until: float, now: float) -> None:
     """Set a client's time. If there are too many, drop those that have passed, or else the oldest."""
-    times.pop(who, None)
-    times[who] = until
+    times.pop(client_id, None)
+    times[client_id] = until
     if len(times) > MAX_CLIENTS:
         passed = [one for one, time in times.items() if time <= now]
         for one in passed or [next(iter(times))]:

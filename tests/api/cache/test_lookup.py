@@ -596,6 +596,6 @@ async def test_entries_of_another_clock(valkey: "redis.Redis", prefix: str) -> N
         assert (found.outcome, found.tier) == ("stale", "l2")
         assert found.entry
         assert found.entry.stale_until <= held.stale_until
-        assert int(dict(found.entry.cache_status.fields(b"hit; ttl=%d"))[b"age"]) == 10  # fresh no more
+        assert int(dict(found.entry.age_and_status.fields(b"hit; ttl=%d"))[b"age"]) == 10  # fresh no more
         await two.settle()
         assert two.origin.calls == 1

@@ -153,7 +153,7 @@ def test_who_leaves_is_not_sent_any_more() -> None:
         assert wire == {b"/a": held}
         leave()
         assert wire == {}
-        assert (held.trusted_until, held.targets, memory.bytes) == (0, set(), 0)
+        assert (held.trusted_until, held.raw_targets, memory.bytes) == (0, set(), 0)
 
 
 def test_targets_of_successors_are_learnt_anew() -> None:
@@ -182,7 +182,7 @@ def test_targets_are_bounded() -> None:
         memory.learn(held, b"/a?" + b"&" * number)
         memory.learn(held, b"/a?" + b"&" * number)
     memory.learn(held, b"/a?" + b"&" * MAX_TARGET_BYTES)
-    assert len(wire) == len(held.targets) == MAX_TARGETS
+    assert len(wire) == len(held.raw_targets) == MAX_TARGETS
     assert memory.bytes - without == sum(map(len, wire))
     other = sized("b")
     memory.put(other, ())
@@ -238,7 +238,7 @@ def test_whatever_happens_the_books_are_right(taken: list[tuple[Any, ...]]) -> N
         else:
             getattr(memory, step)(at)
     entries = [held for held, _, _ in memory._entries.values()]
-    learnt = {target for held in entries for target in held.targets}
+    learnt = {target for held in entries for target in held.raw_targets}
     assert memory.bytes == sum(held.size for held in entries) + sum(map(len, learnt))
     assert set(wire) == learnt
     assert {key for keys in memory._dependents.values() for key in keys} == {
@@ -253,7 +253,7 @@ def test_an_entry_of_a_clock_that_is_ahead_is_stale() -> None:
     ahead = entry(policy=POLICY, created=time.time() + 45)
     assert ahead.fresh_until <= time.monotonic()
     assert ahead.stale_until - ahead.fresh_until == POLICY.stale
-    age = dict(ahead.cache_status.fields(b"hit; ttl=%d"))
+    age = dict(ahead.age_and_status.fields(b"hit; ttl=%d"))
     assert abs(int(age[b"age"]) - POLICY.fresh) <= 1
     assert re.search(rb"ttl=(0|-1|1)$", age[b"cache-status"])
     assert entry(policy=POLICY, created=time.time() + 0.5).fresh_until > now + POLICY.fresh - 1

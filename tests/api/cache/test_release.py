@@ -92,6 +92,6 @@ def test_listings_of_another_shape_have_other_keys(monkeypatch: pytest.MonkeyPat
     same = Listing(CATEGORIES.name, Category.objects.all(), CategoryOut, *CATEGORIES.paths)
     # With the category by default.
     fewer = Listing(PRODUCTS.name, Product.objects.all(), ProductOut, *PRODUCTS.paths)
-    assert same.shape == CATEGORIES.shape
-    assert len({CATEGORIES.shape, PRODUCTS.shape, fewer.shape}) == 3
-    assert PRODUCTS.one("product_id").shape == PRODUCTS.shape
+    assert same.form_digest == CATEGORIES.form_digest
+    assert len({CATEGORIES.form_digest, PRODUCTS.form_digest, fewer.form_digest}) == 3
+    assert PRODUCTS.one("product_id").form_digest == PRODUCTS.form_digest

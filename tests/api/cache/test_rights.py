@@ -91,7 +91,7 @@ async def ask(each: Worker) -> tuple[str, str, bool]:
         return held[1], "l1", False
     found = await each.lookup.find(target())
     await each.settle()
-    return found.outcome, found.tier, found.stored
+    return found.outcome, found.tier, found.is_shared
 
 
 @pytest.mark.parametrize("rights", DOES_WITHOUT, indirect=True)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from psycopg import OperationalError
 from pytest_django import Settings
 
-from api.auth import IDENTITY, Authenticated, Identity, bearer_of, credential_of, scope
+from api.auth import IDENTITY, Authenticated, Identity, credential_of, credential_of_fields, scope
 from api.cache import changes
 from api.keys import lookup
 from api.keys.lookup import REFRESH_SECONDS, TTL_SECONDS, USED_SECONDS, Memory, Row, authenticate
@@ -324,7 +324,7 @@ def test_outside_of_a_worker_nothing_is_remembered() -> None:
 def test_a_layer_reads_the_credential_as_an_endpoint_does(fields: list[tuple[str, str]]) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in fields]
     scope = {"method": "GET", "path": "/", "query_string": b"", "headers": headers}
-    assert bearer_of(headers) == credential_of(ASGIRequest(scope, BytesIO()))
+    assert credential_of_fields(headers) == credential_of(ASGIRequest(scope, BytesIO()))
 
 
 def asked(found: object) -> ASGIRequest:

@@ -220,7 +220,7 @@ def test_a_layer_that_says_nothing_is_called(around: Around) -> None:
 )
 def test_what_cannot_be_looked_through_switches_the_wire_off(around: Around, name: str) -> None:
     with twins(around) as pair:
-        assert type(front_of(pair.wire.config.app).silent).__name__ == name
+        assert type(front_of(pair.wire.config.app).undeclared).__name__ == name
         assert exchange(pair, TOKEN)[1] == {HIT_L1: 1}
 
 

@@ -45,7 +45,7 @@ def unknown(pair: Twins) -> Iterator[None]:
     wire.ready.clear()
     yield
     for entry in wire.ready.values():
-        cast("Entry", entry).targets.clear()
+        cast("Entry", entry).raw_targets.clear()
     wire.ready.clear()
     wire.ready.update(known)
 

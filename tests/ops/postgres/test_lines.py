@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.conf import settings as djangos
+from django.conf import settings as django_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,7 +86,7 @@ def test_copy_reads_all_that_is_taken_and_refuses_the_rest(
 
 @pytest.fixture(scope="module")
 def postgres(django_db_setup: None) -> Iterator["psycopg.Connection[Any]"]:
-    with Database(str(djangos.DATABASES["default"]["NAME"])).connect() as connection:
+    with Database(str(django_settings.DATABASES["default"]["NAME"])).connect() as connection:
         connection.execute("CREATE TEMP TABLE cells (one text, other text)")
         yield connection
 

@@ -70,7 +70,7 @@ async def test_no_more_than_the_depth_are_under_way(pool: Pool) -> None:
     tasks = start(pool, ECHO, 10, x=1)
     await asyncio.sleep(0)
     (connection,) = pool.borrowed
-    assert connection.load == 4
+    assert connection.calls_due == 4
     assert len(pool.waiting) == 6
     assert await asyncio.gather(*tasks) == [b"1"] * 10
 

@@ -52,7 +52,7 @@ async def test_waiting_is_bounded_in_number_and_time(pool: StockPool, admin: Adm
     held = asyncio.create_task(value(pool, BLOCKED))
     await until(lambda: blocked(admin))
     waiting = asyncio.create_task(value(pool, ECHO, x=1))
-    await until(lambda: pool.load() == (0, 1, 1))
+    await until(lambda: pool.counts() == (0, 1, 1))
     with pytest.raises(TooManyRequests):
         await value(pool, ECHO, x=1)
     with pytest.raises(PoolTimeout):
@@ -60,7 +60,7 @@ async def test_waiting_is_bounded_in_number_and_time(pool: StockPool, admin: Adm
     assert (refused.value, late.value, SHED.value) == (before[0] + 1, before[1] + 1, before[2] + 1)
     unlock(admin)
     assert await held == b"free"
-    assert pool.load() == (1, 0, 0)
+    assert pool.counts() == (1, 0, 0)
 
 
 @pytest.mark.parametrize("options", [{"max_size": 1}])

@@ -72,7 +72,7 @@ def any_pool(
     runner.run(pool.open())
     pools[runner.get_loop()] = pool
     yield pool
-    runner.run(until(lambda: pool.load()[1:] == (0, 0)))
+    runner.run(until(lambda: pool.counts()[1:] == (0, 0)))
     del pools[runner.get_loop()]
     runner.run(pool.close())
 
@@ -258,7 +258,7 @@ async def test_cancelled_anywhere(any_pool: Any, admin: Admin) -> None:
         tasks.append(asyncio.create_task(pay()))
         asyncio.get_running_loop().call_later(number % 20 / 2000, tasks[-1].cancel)
     await asyncio.gather(*tasks, return_exceptions=True)
-    await until(lambda: any_pool.load()[1:] == (0, 0))
+    await until(lambda: any_pool.counts()[1:] == (0, 0))
     await until(lambda: admin.execute(TOTALS).fetchall() == [(1, -committed), (2, committed)])
 
 

@@ -17,10 +17,11 @@ from ops.tools.embedded import gate
 from ops.tools.embedded.console import Failure
 from ops.tools.embedded.paths import ROOT
 
-OF_TOOLS, OF_RUNTIME, OF_SAMPLE = (
+OF_TOOLS, OF_RUNTIME, OF_SAMPLE, OF_LAB = (
     {f"--ignore-glob={pattern}" for pattern in gate.PARTS[name].tests}
-    for name in (gate.TOOLS, gate.RUNTIME, gate.SAMPLE)
+    for name in (gate.TOOLS, gate.RUNTIME, gate.SAMPLE, gate.LAB)
 )
+OF_ALL = OF_TOOLS | OF_RUNTIME | OF_SAMPLE | OF_LAB
 SETTINGS = """
 INSTALLED_APPS = [
     "api.apps.ApiConfig",
@@ -90,17 +91,14 @@ def skipped(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def test_what_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime has passed once all has, on each Python."""
     assert skipped(monkeypatch) == set()
-    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
+    assert skipped(monkeypatch) == OF_ALL
     (tree / "ops/tools/lab/run.pyc").touch()
-    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
+    assert skipped(monkeypatch) == OF_ALL
     monkeypatch.setenv("ALL", "1")
     assert skipped(monkeypatch) == set()
-    monkeypatch.delenv("ALL")
-    assert skipped(monkeypatch) == OF_TOOLS | OF_RUNTIME | OF_SAMPLE
     monkeypatch.setenv("ALL", "runtime")
-    assert skipped(monkeypatch) == OF_TOOLS | OF_SAMPLE
+    assert skipped(monkeypatch) == OF_ALL - OF_RUNTIME
     monkeypatch.setenv("ALL", "everything")
     with pytest.raises(Failure, match="ALL is 'everything', not 1 or runtime"):
         gate.test()
@@ -109,18 +107,18 @@ def test_what_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("file", "tested"),
     [
-        ("tests/conftest.py", OF_TOOLS | OF_RUNTIME),
-        ("requirements/runtime.txt", OF_TOOLS | OF_RUNTIME),
-        ("ops/tools/lab/run.py", OF_TOOLS | OF_RUNTIME),
-        ("ops/monitoring/grafana/new.py", OF_TOOLS | OF_RUNTIME),
-        ("tests/ops/tools/lab/test_run.py", OF_TOOLS | OF_RUNTIME),
-        ("ops/monitoring/grafana/dashboards/new.json", OF_TOOLS),
-        ("requirements/lab.txt", OF_TOOLS),
+        ("tests/conftest.py", OF_TOOLS | OF_RUNTIME | OF_LAB),
+        ("requirements/runtime.txt", OF_TOOLS | OF_RUNTIME | OF_LAB),
+        ("ops/tools/lab/run.py", OF_TOOLS | OF_RUNTIME | OF_LAB),
+        ("ops/monitoring/grafana/new.py", OF_TOOLS | OF_RUNTIME | OF_LAB),
+        ("tests/ops/tools/lab/test_run.py", OF_TOOLS | OF_RUNTIME | OF_LAB),
+        ("ops/monitoring/grafana/dashboards/new.json", OF_TOOLS | OF_LAB),
+        ("requirements/lab.txt", OF_TOOLS | OF_LAB),
         ("api/reads/listing.py", OF_RUNTIME),
         ("tests/api/test_list.py", OF_RUNTIME),
         ("gunicorn.conf.py", OF_RUNTIME),
-        ("products/api.py", set()),
-        ("ops/tools/lab/contenders/raw.py", set()),
+        ("products/api.py", OF_LAB),
+        ("ops/tools/lab/contenders/raw.py", OF_LAB),
         ("config/urls.py", set()),
     ],
 )
@@ -133,8 +131,8 @@ def test_what_changed_is_tested(
     monkeypatch.delenv("ALL")
     (tree / file).parent.mkdir(parents=True, exist_ok=True)
     (tree / file).write_text("another\n")
-    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME) - tested
-    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME | OF_SAMPLE) - (tested & OF_RUNTIME)
+    assert skipped(monkeypatch) == OF_ALL - OF_SAMPLE - tested
+    assert skipped(monkeypatch) == OF_ALL
 
 
 @pytest.mark.parametrize(
@@ -144,9 +142,9 @@ def test_what_changed_is_tested(
         (("config/settings.py", '    "api.apps.ApiConfig",\n', ""), OF_RUNTIME),
         (("config/settings.py", "zoo.apps.ZooConfig", "orders.apps.OrdersConfig"), set()),
         (("config/settings.py", "RATES_URL", "WEATHER_URL"), set()),
-        (("pyproject.toml", '"error"', '"ignore"'), OF_TOOLS | OF_RUNTIME),
-        (("pyproject.toml", '"sub10"\nversion = "0.1.0"', '"x"\nversion = "1"'), OF_TOOLS),
-        (("requirements/runtime.txt", "requirements", "# via acme\nrequirements"), OF_TOOLS),
+        (("pyproject.toml", '"error"', '"ignore"'), OF_TOOLS | OF_RUNTIME | OF_LAB),
+        (("pyproject.toml", '"sub10"\nversion = "0.1.0"', '"x"\nversion = "1"'), OF_TOOLS | OF_LAB),
+        (("requirements/runtime.txt", "requirements", "# via acme\nrequirements"), OF_TOOLS | OF_LAB),
     ],
 )
 def test_what_is_a_clones_own_is_not_the_runtimes(
@@ -159,7 +157,7 @@ def test_what_is_a_clones_own_is_not_the_runtimes(
     text = (tree / file).read_text()
     assert line in text
     (tree / file).write_text(text.replace(line, other))
-    assert skipped(monkeypatch) == (OF_TOOLS | OF_RUNTIME) - tested
+    assert skipped(monkeypatch) == OF_ALL - OF_SAMPLE - tested
 
 
 def test_without_the_sample_its_tests_are_no_part(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

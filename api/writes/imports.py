@@ -142,9 +142,6 @@ class Import:
             await invalidate_unknown(self.plan.model)
             raise
         log_write(request, rows=rows)
-        await self._invalidate()
-
-    async def _invalidate(self) -> None:
         if asyncio.get_running_loop() in pools:
             await ainvalidate(self.plan.model)
         else:  # in a transaction of Django's

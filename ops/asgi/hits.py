@@ -58,10 +58,10 @@ class Hit:
     scheme: str  # `http` or `https`
     head_only: bool  # whether the answer is sent without its content
     began: float  # when its first byte was read, by perf_counter
-    # The answer's, for `sent` to read:
+    # The answer's, for `fields` and `sent` to read:
     route: str  # the URL pattern that it is filed under
     status: int
-    seconds: float  # from the first byte of the request until the answer was put together
+    seconds: float  # for `sent` only: from the first byte of the request until the answer was put together
 
 
 class Front(NamedTuple):

@@ -453,7 +453,11 @@ class EdgeProtocol(PipeliningProtocol):
             *front_of(self.app).defaults[self.scheme or "http"].fields,
         ]
         lines = (b"%b: %b\r\n" % field for field in fields)
-        content = b"" if self._is_head() else body
+        if self._in_content:  # perhaps read by another parser than the head: see `_ignore_upgrade`
+            is_head = self.cycle.scope["method"] == "HEAD"
+        else:
+            is_head = self._is_reading and self.url != b"" and self.parser.get_method() == b"HEAD"
+        content = b"" if is_head else body
         answer = b"".join((STATUS_LINE[refused.status], *lines, own, b"\r\n", content))
         if self._in_content:  # the application has this request, or would get it after others
             cycle = self.cycle
@@ -474,12 +478,6 @@ class EdgeProtocol(PipeliningProtocol):
             self._leave(answer)
         else:
             self._refusal = answer
-
-    def _is_head(self) -> bool:
-        """Whether the method of the request that is being read has come, and is HEAD."""
-        if self._in_content:  # perhaps read by another parser than the head: see `_ignore_upgrade`
-            return self.cycle.scope["method"] == "HEAD"
-        return self._is_reading and self.url != b"" and self.parser.get_method() == b"HEAD"
 
     @staticmethod
     def _count_undispatched(refused: Refusal) -> None:

@@ -233,12 +233,12 @@ class WireProtocol(EdgeProtocol):
             return False
         admission.count_refusal()
         front, hit = self._front, self._hit
-        hit.seconds = perf_counter() - hit.began
+        path = self.url.partition(b"?")[0].decode("latin-1").removeprefix(settings.ROOT_PATH)
+        hit.route, hit.status, hit.seconds = routes.route_of(path), 503, perf_counter() - hit.began
         own = front.fields(hit) or hit_block(request_id.of(hit.headers), hit.seconds, stages=False)
         self._write(REFUSALS[hit.scheme], own)
         problems.count("overloaded")
-        path = self.url.partition(b"?")[0].decode("latin-1").removeprefix(settings.ROOT_PATH)
-        stats = request_stats.durations(request_stats.route(routes.route_of(path)), hit.method)
+        stats = request_stats.durations(request_stats.route(hit.route), hit.method)
         stats[503].observe(hit.seconds)
         return True
 

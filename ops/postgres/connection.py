@@ -322,8 +322,14 @@ class Connection:
         if self._held:
             held, self._held = self._held, None
             self._complete(*held)
-        if self._again:
-            self._send_again()
+        if again := self._again:
+            self._again = []
+            for call in again:  # each is sent as a batch of its own, unless no caller waits for it any more
+                if call.future.done():
+                    self.calls_due -= 1
+                else:
+                    call.alone, call.error = True, None
+                    self._send(call)
 
     def _give_results(self) -> None:
         """Give the results of this read to the callers that still wait, each with an equal share of the time."""
@@ -384,13 +390,3 @@ class Connection:
     def _complete(self, call: Call, result: PGresult | Exception) -> None:
         self.calls_due -= 1
         self._results.append((call, result))
-
-    def _send_again(self) -> None:
-        """Send the calls that are left over, each as a batch of its own, without those that no caller waits for."""
-        for call in self._again:
-            if call.future.done():
-                self.calls_due -= 1
-            else:
-                call.alone, call.error = True, None
-                self._send(call)
-        self._again = []

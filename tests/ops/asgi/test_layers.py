@@ -10,6 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from api.cache.layer import PageCache
+from ops.asgi.admission import admission
 from ops.asgi.cors import Cors
 from ops.asgi.head import Head
 from ops.asgi.hits import Hit, front_of
@@ -161,6 +162,34 @@ def test_an_error_after_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     assert answers.count(b"HTTP/1.1 200 ") == 3
     errors = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
     assert errors == ["it does not count"] * 3
+
+
+class Telling(Declared):
+    """Its field depends on the answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+    def admits(self, hit: Hit) -> bool:
+        return super().admits(hit)
+
+    def fields(self, hit: Hit) -> bytes:
+        return f"x-seen: {hit.route} {hit.status}\r\n".encode()
+
+
+def test_a_field_for_a_refusal_of_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of that answer, not of the one before on the connection."""
+    asked, refused = request(TARGET, TOKEN), request(b"/nowhere/7", TOKEN)
+    with twins(lambda pages: plain(Telling(pages))) as pair:
+        for _ in range(2):  # computed and found: the next one is the wire's
+            pair.wire.exchange([asked])
+        monkeypatch.setattr(admission, "limit", 0)
+        answers, _ = pair.wire.exchange([asked, refused])
+        alone, _ = pair.wire.exchange([refused])
+    assert b"\r\nx-seen: page/<name> 200\r\n" in answers
+    for answer in (answers, alone):
+        assert b"HTTP/1.1 503 " in answer
+        assert b"\r\nx-seen: unmatched 503\r\n" in answer
 
 
 def test_a_layer_that_declares_itself(declared: Twins) -> None:

@@ -1,8 +1,8 @@
-# The commands of this repository, the same for people and CI. They need make and Python 3.11 or newer, no more; image
-# and sbom need Docker.
+# The commands of this repository, the same for people and CI. They need only make and Python 3.11 or newer; image and
+# sbom also need Docker.
 
 SHELL := /bin/sh
-# -E and -s: Python hears neither the variables that a user has set for others nor what lies in their home.
+# With -E and -s, Python ignores the variables that a user has set for other Pythons, and the packages in the home.
 PYTHON = python=$$(sh ops/tools/embedded/find-python.sh) && exec "$$python" -E -s
 RUN = $(PYTHON) -m ops.tools.embedded
 
@@ -32,7 +32,7 @@ chaos: ## break what the service needs, while it is under load, and hold it to d
 audit: ## known vulnerabilities of the locked packages, and of the image where Docker is: make audit ARGS="--ignore-vuln ID"
 	@$(RUN) audit $(ARGS)
 
-# First wrapped, then linted: a long line is only worth a complaint if the formatter cannot wrap it.
+# The formatter runs before the linter, so that the linter reports only the long lines that cannot be wrapped.
 format: ## bring the code into its format, and name what is left for you
 	@$(RUN) venv runtime dev
 	@.venv/bin/ruff format --quiet; .venv/bin/ruff check --fix; left=$$?; .venv/bin/ruff format --quiet && exit $$left

@@ -1,1 +1,1 @@
-"""Assets of operators: rules, dashboards, configuration of containers."""
+"""Assets for operators: rules, dashboards, configuration of containers."""

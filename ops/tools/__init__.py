@@ -1,1 +1,1 @@
-"""Tools of developers, which no image has: servers, lab and load."""
+"""Tools for developers, which no image has: private servers, the laboratory and load generators."""

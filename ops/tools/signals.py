@@ -10,11 +10,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let STOPS come when the block has ended.
+    """Defer the signals in STOPS to the end of the block.
 
-    subprocess.Popen may be interrupted when its child has started: its caller then cannot stop the child.
+    A signal may otherwise interrupt subprocess.Popen after its child has started: the caller then has no way to stop
+    the child.
     """
-    if threading.current_thread() is not threading.main_thread():  # only that one gets signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
     came: list[int] = []

@@ -1,4 +1,4 @@
 """The dashboards, as code: `make dashboards` writes dashboards/*.json out of boards/*.py.
 
-Standard library only, and nothing of the service: the panels need only the names of its metrics.
+The package imports the standard library and the service's name only: panels need no more than names of metrics.
 """

@@ -10,7 +10,7 @@ HERE = Path(__file__).parent / "dashboards"
 
 
 def files() -> dict[str, str]:
-    """The text of each dashboard's file by its name."""
+    """Return the text of each dashboard's file by the file's name."""
     return {
         board.uid.removeprefix(f"{NAME}-") + ".json": json.dumps(board.json(), indent=2, ensure_ascii=False)
         + "\n"

@@ -1,4 +1,4 @@
-"""A dashboard: rows of panels, laid out from left to right, with the variables and links that all have in common."""
+"""A dashboard: rows of panels, laid out from left to right, and the variables and links of every dashboard."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ COLUMNS = 24  # of Grafana's grid
 
 @dataclass(frozen=True, kw_only=True)
 class Dashboard:
-    """`by_route`: with a variable `$route` to choose routes by."""
+    """Rows of panels under their titles. `by_route` adds the variable `$route`, by which users choose routes."""
 
     uid: str
     title: str
@@ -21,6 +21,7 @@ class Dashboard:
     by_route: bool = False
 
     def json(self) -> JSON:
+        """Return the dashboard as Grafana stores it, with a number and a place for each panel."""
         placed: list[JSON] = []  # each panel with its number and place
         top = 0
         for title, panels in self.rows.items():

@@ -1,7 +1,7 @@
 """Panels, in the JSON that Grafana stores (its "dashboard JSON model").
 
-Each has a title, a description of its meaning and the remedy, queries by their legends, a unit, and a link to the
-entry of docs/runbook.md that says more.
+Each but text() has a title, a description of its meaning and the remedy, queries by their legends, a unit, and a link
+to the entry of docs/runbook.md that says more. A size is in columns of 24, and rows of some 36 pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ NEWEST = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": Fa
 
 
 class Common(TypedDict):
-    """The fields of every panel. The sizes are columns of 24, and rows of some 36 pixels.
+    """The arguments of every panel but text().
 
-    `empty_when` says when a panel without data is in order; any other must have some (tests/e2e).
+    `empty_when` says when the panel may have no data; a panel without it must have some (tests/e2e).
     """
 
     unit: str
@@ -37,7 +37,7 @@ def timeseries(
     size: tuple[int, int] = (12, 9),
     **common: Unpack[Common],
 ) -> JSON:
-    """Lines over time, or areas on one another; `limit` is a dashed line that they should stay below."""
+    """Return a panel of lines over time, or stacked areas. `limit` is a dashed line that they should stay below."""
     options = {
         "legend": {
             "displayMode": "table",
@@ -73,9 +73,9 @@ def stat(
     size: tuple[int, int] = (4, 4),
     **common: Unpack[Common],
 ) -> JSON:
-    """The newest value as a number: red from `limit` on, or below `least`.
+    """Return a panel of the newest value as a number: red from `limit` on, or below `least`.
 
-    Behind it is its course, unless it is `instant`: a query over 30 days is not for each point of a line.
+    Behind the number is its course as a line, unless `instant`: a query over 30 days is too slow for each point.
     """
     steps: list[tuple[str, float | None]] = [(GREEN, None)]
     if limit is not None:
@@ -103,7 +103,7 @@ def bargauge(
     size: tuple[int, int] = (12, 9),
     **common: Unpack[Common],
 ) -> JSON:
-    """The newest value of each series as a bar: red from `limit` on."""
+    """Return a panel of the newest value of each series as a bar: red from `limit` on."""
     options = NEWEST | {"displayMode": "basic", "orientation": "horizontal"}
     panel = _panel("bargauge", title, description, queries, size=size, options=options, **common)
     panel["fieldConfig"]["defaults"] |= {"min": 0, "thresholds": _steps((GREEN, None), (RED, limit))}
@@ -118,7 +118,7 @@ def heatmap(
     size: tuple[int, int] = (12, 9),
     **common: Unpack[Common],
 ) -> JSON:
-    """The buckets of a histogram over time: the whole distribution, where quantiles are three points of it."""
+    """Return a panel of a histogram's buckets over time: the whole distribution, of which quantiles are points."""
     options = {
         "calculate": False,
         "yAxis": {"unit": common["unit"]},
@@ -144,7 +144,7 @@ def table(
     size: tuple[int, int] = (12, 9),
     **common: Unpack[Common],
 ) -> JSON:
-    """One row a series, as of now, with these of its labels as columns."""
+    """Return a panel of the series that there are now: a row for each, with these `labels` as columns."""
     panel = _panel(
         "table", title, description, {"": expression}, size=size, options={"showHeader": True}, **common
     )

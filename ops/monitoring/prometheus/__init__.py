@@ -1,1 +1,1 @@
-"""Prometheus's files: the scrape configuration, the rules and their unit tests. See docs/runbook.md."""
+"""The files of Prometheus: the scrape configuration, the rules and their unit tests. See docs/runbook.md."""

@@ -22,7 +22,9 @@ from ops.tools.embedded import (
 from ops.tools.embedded.paths import LOCAL, PYTHON, ROOT, VENV, postgres_program
 
 LAB_ROWS = 10_000_000
-# Groups, in the order in which they bind.
+MAY_WRITE = ("closed", "open", "bulk")  # commands of the lab with the option --write
+MEASUREMENTS = (*MAY_WRITE, "export", "disturbed")  # and those that need the rows
+# Groups in the order of their locking: each is held to the versions of those before it.
 LOCKED = ("runtime", "embedded", "dev", "profile", "lab", "sbom", "audit")
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
 
@@ -37,7 +39,7 @@ def manage() -> int:
     """`manage ARGUMENT...`: run manage.py on the servers of `make up`, whether they are running or not."""
     venv.ensure(VENV, environment.groups(), sys.executable)
     with servers.Servers(LOCAL / "servers") as running:
-        signal.signal(signal.SIGINT, lambda *_: None)  # a shell of manage.py lives on after Ctrl-C
+        signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for manage.py: its shell lives on
         command, variables = [PYTHON, "manage.py", *sys.argv[2:]], environment.complete(running)
         # For `dbshell` where the user has no psql.
         variables["PATH"] += os.pathsep + str(postgres_program("psql").parent)
@@ -45,24 +47,29 @@ def manage() -> int:
 
 
 def lab() -> int:
-    """`lab ARGUMENT...`: run the laboratory on the servers of `make up`, with the rows that a measurement needs."""
+    """`lab ARGUMENT...`: run the laboratory on the servers of `make up`.
+
+    A private Postgres first gets LAB_ROWS rows, and the lab may write there.
+    """
     venv.ensure(VENV, ("runtime", "embedded", "lab"), sys.executable)
     with servers.Servers(LOCAL / "servers") as running:
         variables, arguments = environment.complete(running), sys.argv[2:]
-        if measures(arguments) and not os.environ.get("DATABASE_URL"):
+        if needs_rows(arguments) and not os.environ.get("DATABASE_URL"):
             up.manage("Migrate", variables, "migrate")
             seed = ("seed", "--rows", str(LAB_ROWS))
             print(up.manage(f"Seed {LAB_ROWS:,} rows, what is missing of them", variables, *seed))
-            arguments.append("--write")  # the rows are its own
+            if arguments[0] in MAY_WRITE:
+                arguments.append("--write")  # the database is the checkout's own
         return child.finish([PYTHON, "-m", "ops.tools.lab", *arguments], variables)
 
 
-def measures(arguments: list[str]) -> bool:
-    return arguments[:1] in (["closed"], ["open"], ["bulk"]) and not {"-h", "--help"} & set(arguments)
+def needs_rows(arguments: list[str]) -> bool:
+    """Return whether the lab's arguments are a measurement of rows."""
+    return arguments[:1] in [[each] for each in MEASUREMENTS] and not {"-h", "--help"} & {*arguments}
 
 
 def load() -> int:
-    """`load`: hold the service on PORT against ops/tools/load/budget.js. k6 exits with 99 over budget."""
+    """`load`: hold the service on PORT against ops/tools/load/budget.js. The exit status is k6's: 99 over budget."""
     if not up.Gunicorn({}).answers():
         raise console.Failure(
             f"Nothing answers on port {environment.port()}: start `make up` first, or name the PORT that it has"
@@ -98,7 +105,7 @@ def lock() -> int:
 
 
 def clean() -> int:
-    """`clean`: stop leftover servers, and remove environments, data and caches."""
+    """`clean`: stop leftover servers, and remove environments, data and caches. Raises Failure if any is in use."""
     LOCAL.mkdir(exist_ok=True)
     with locks.only(LOCAL / "up.lock", "`make up` is running: stop it first"):
         for daemon in (up.Gunicorn({}), stand_ins.StandIns()):

@@ -1,10 +1,10 @@
 """`make audit`: known vulnerabilities of the packages that the lock names, and of those that the image has.
 
 pip-audit asks PyPI, which has the advisories of the Python Packaging Authority. It runs in an environment of its own,
-so that its packages are none of the service's.
+apart from the service's packages.
 
-A mirror may know no advisories, and answers then as for packages that it does not have. So an answer in which nothing
-was audited is none: the service cannot be reached.
+A mirror of PyPI may know no advisories; it then answers as it does for packages that it does not have. So an answer
+that audits no package counts as none: the vulnerability service is unreachable.
 """
 
 import json
@@ -20,27 +20,28 @@ from ops.tools.embedded.console import Failure, step
 from ops.tools.embedded.paths import LOCAL, ROOT
 
 VENV = ROOT / ".venv-audit"
-SBOM = LOCAL / "sbom/image.cdx.json"  # of `make sbom`
+SBOM = LOCAL / "sbom/image.cdx.json"  # `make sbom` writes this file, too
 DEADLINE_SECONDS = (
-    120.0  # for the answers about all packages of one list: some 30 s for 200 that nobody has asked for
+    120.0  # for all packages of one run of pip-audit: 200 take some 30 s, if no cache has their answers
 )
 SOCKET_SECONDS = "10"
 
 
 class UnreachableError(Failure):
-    """Nobody could be asked."""
+    """The vulnerability service, or the index that has pip-audit, gave no answer of use."""
 
 
 class Report(NamedTuple):
-    audited: int  # packages
-    skipped: list[str]  # those that the service does not know
+    audited: int  # number of packages
+    skipped: list[str]  # names of packages that the vulnerability service does not know
     found: list[str]  # a line for each vulnerability
 
 
 def audit() -> int:
     """`audit [--if-reachable] [OPTION...]`: fail if there is a known vulnerability. Options are pip-audit's.
 
-    With --if-reachable, a line says so if nobody could be asked, and the image is left out: as a part of `make test`.
+    With --if-reachable, as in `make test`, the image is left out, and if the vulnerability service cannot be reached,
+    a line says so and nothing fails.
     """
     options = [option for option in sys.argv[2:] if option != "--if-reachable"]
     is_part = "--if-reachable" in sys.argv[2:]
@@ -70,6 +71,7 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
 def _ensure() -> None:
+    """Bring pip-audit's environment up to date. Raises UnreachableError if that fails."""
     try:
         venv.ensure(VENV, ("audit",), sys.executable)
     except Failure as error:
@@ -77,7 +79,7 @@ def _ensure() -> None:
 
 
 def _ask(label: str, files: Sequence[Path], options: Sequence[str]) -> Report:
-    """Have pip-audit ask about the packages of requirements files."""
+    """Return pip-audit's report on the packages of requirements files. Raises UnreachableError if it has none."""
     command = [str(VENV / "bin/pip-audit"), "--format", "json", "--progress-spinner", "off", "--disable-pip"]
     command += [
         "--timeout",
@@ -99,7 +101,7 @@ def _ask(label: str, files: Sequence[Path], options: Sequence[str]) -> Report:
 
 
 def read(answer: dict[str, Any]) -> Report:
-    """The report in pip-audit's JSON. Raises UnreachableError if nothing was audited."""
+    """Return the report in pip-audit's JSON. Raises UnreachableError if no package was audited."""
     packages = answer["dependencies"]
     known = [package for package in packages if "skip_reason" not in package]
     if not known:
@@ -115,7 +117,10 @@ def read(answer: dict[str, Any]) -> Report:
 
 
 def _packages_of_image() -> Path | None:
-    """A requirements file of what the image has, by its bill of materials; None without Docker."""
+    """Return a requirements file with the packages of the image, or None if no Docker answers.
+
+    Raises Failure if Docker cannot build the image's bill of materials, which lists the packages.
+    """
     docker = shutil.which("docker")
     if not docker or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:
         print("The image is not audited: no Docker answers")
@@ -131,7 +136,7 @@ def _packages_of_image() -> Path | None:
 
 
 def requirements(sbom: dict[str, Any]) -> str:
-    """The packages of PyPI in a CycloneDX document, as lines of a requirements file."""
+    """Return the packages of PyPI in a CycloneDX document, as lines of a requirements file."""
     return "".join(
         f"{part['name']}=={part['version']}\n"
         for part in sbom["components"]

@@ -1,4 +1,4 @@
-"""Long commands, stopped in order: their own children end first."""
+"""Long commands that are stopped in order: they and their children end before the caller does."""
 
 import os
 import signal
@@ -12,10 +12,11 @@ from ops.tools.embedded.paths import ROOT
 
 
 def finish(command: Sequence[str], variables: dict[str, str]) -> int:
-    """Run a command to its end, and return its status. On a signal to stop, stop its processes first.
+    """Run a command to its end, and return its exit status. A signal to stop ends all processes of the command first.
 
-    `subprocess.run` would kill it a quarter of a second later: tests would leave their servers and files behind.
-    A process group of its own lets the signal come once, whether the terminal sent it or `kill`.
+    `subprocess.run` would kill the command a quarter of a second after the signal: tests would leave their servers
+    and files behind. The command has a process group of its own, so that it gets the signal once, whether the
+    terminal or `kill` sent it.
     """
     process = None
     try:
@@ -33,7 +34,7 @@ def finish(command: Sequence[str], variables: dict[str, str]) -> int:
 
 
 def _left(group: int) -> bool:
-    """Tell whether a process of the group is left: those of pytest-xdist outlive the first."""
+    """Tell whether a process of the group is left: the workers of pytest-xdist outlive the first process."""
     with suppress(OSError):
         os.killpg(group, 0)
         return True

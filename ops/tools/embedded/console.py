@@ -11,12 +11,12 @@ from ops.tools.signals import STOPS
 
 
 class Failure(Exception):
-    """Something that the user can mend. Its text is the one line that they see."""
+    """An error that the user can mend. Its text is the one line that the user sees."""
 
 
 @contextmanager
 def step(label: str) -> Iterator[None]:
-    """Print `label`, and its duration when it is done."""
+    """Print `label`, and at the end of the block its duration, or "stopped" if it raised."""
     start = time.monotonic()
     print(f"{label} ... ", end="", flush=True)
     try:
@@ -28,7 +28,7 @@ def step(label: str) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait until `condition` holds; raises Failure after `seconds`."""
+    """Wait until `condition` holds. Raises Failure, which names the thing awaited, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -37,19 +37,22 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None
 
 
 def run(command: Callable[[], int]) -> None:
-    """Exit with the status that `command` returns. An error that the user can mend is one line, not a traceback."""
+    """Run `command`, and exit with the status that it returns. A Failure or OSError is one line, not a traceback."""
     for number in STOPS:
         signal.signal(number, _interrupt)
     try:
         sys.exit(command())
-    except (Failure, OSError) as error:  # OSError: the disk is full, a directory is not writable
+    except (Failure, OSError) as error:  # OSError: a full disk, a directory that is not writable
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)  # as a shell reports SIGINT
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Stop in order, once: the terminal, make and a service manager may all say it, and more than once."""
+    """Raise KeyboardInterrupt at the first signal, and ignore all later ones while the command stops.
+
+    The terminal, make and a service manager may each send signals, and more than one.
+    """
     for number in STOPS:
         signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Background processes that outlive a killed supervisor, and that the next one finds again.
+"""Background processes that outlive a killed supervisor, and that the next supervisor finds again.
 
-Each inherits a lock from its start, so `alive` is exact: no stale pid file and no reused pid can deceive it, and a
-server is gone only when its last child process is.
+Each process inherits a lock, and so do its children. So `alive` is exact: neither a stale pid file nor a reused pid
+deceives it, and a server is gone only when its last child process is.
 """
 
 import os
@@ -18,7 +18,7 @@ from ops.tools.embedded.console import Failure, until
 
 
 class Daemon:
-    """A process with its lock, pid and log in `directory`. Subclasses say how it starts and when it answers."""
+    """A process with its lock, pid and log in `directory`. Subclasses define how it starts and when it answers."""
 
     name: str
     stop_signal = signal.SIGTERM
@@ -31,7 +31,7 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process id. Raises OSError or ValueError when it has left none."""
+        """The process id. Raises OSError without a pid file, ValueError or IndexError without a pid in the file."""
         return int(self.pid_file.read_text().split()[0])
 
     def launch(self, lock: IO[bytes]) -> None:
@@ -39,42 +39,48 @@ class Daemon:
         raise NotImplementedError
 
     def answers(self) -> bool:
+        """Return whether the process takes requests."""
         raise NotImplementedError
 
     def alive(self) -> bool:
-        """Tell whether any process of it is left."""
+        """Tell whether the process or any of its children is left."""
         return locks.held(self.lock)
 
     def start(self) -> None:
-        """Start it, or adopt the one that a killed supervisor left running."""
-        self._settle()  # one that was killed or is stopping may have processes that have not ended yet
+        """Start the process, or adopt one that a killed supervisor left. Raises Failure if it does not start."""
+        self._settle()  # a process that was killed or is stopping may have children that have not ended yet
         lock = locks.hold(self.lock)
         if not lock:
             return
         with lock:
-            self.pid_file.unlink(missing_ok=True)  # of one that was killed: the pid may be another's by now
+            # a killed process left it: the pid may be another program's now
+            self.pid_file.unlink(missing_ok=True)
             self.launch(lock)
         self._settle()
         if not self.alive():
             raise Failure(f"{self.name} did not start; {self.hint}")
 
     def stop(self) -> None:
-        """Tell it to stop and wait for its last process."""
+        """Send the stop signal, and wait for the end of the last process. Raises Failure after a minute."""
         until(lambda: not self.alive() or self._told(), f"the pid of {self.name}; {self.hint}")
         until(lambda: not self.alive(), f"{self.name} to stop; {self.hint}")
 
     def _settle(self) -> None:
+        """Wait until the process answers, or none is left."""
         until(lambda: not self.alive() or self.answers(), f"{self.name} to answer; {self.hint}")
 
     def _told(self) -> bool:
-        with suppress(OSError, ValueError):  # it has not written its pid yet, or just ended
+        """Send the stop signal, and return whether that was possible."""
+        with suppress(
+            OSError, ValueError, IndexError
+        ):  # the process has not written its pid yet, or has just ended
             os.kill(self.pid, self.stop_signal)
             return True
         return False
 
 
 class SocketServer(Daemon):
-    """A daemon of another account, on a unix socket."""
+    """A daemon that listens on a unix socket, and that runs as the account of account.py."""
 
     socket_name: str
 
@@ -90,7 +96,10 @@ class SocketServer(Daemon):
         return False
 
     def runs_by_hand(self) -> bool:
-        """Tell whether it runs without its lock: a user restarted it, say. Such a one is used, and never stopped."""
+        """Tell whether the server runs without its lock, since a user restarted it, say.
+
+        A server that runs by hand is used, but never started or stopped.
+        """
         return not self.alive() and self.answers()
 
     def start(self) -> None:
@@ -98,7 +107,10 @@ class SocketServer(Daemon):
             super().start()
 
     def run(self, lock: IO[bytes], *command: str | Path, variables: Mapping[str, str] | None = None) -> None:
-        """Run a command of the server, in a session of its own, out of Ctrl-C's reach."""
+        """Run a command of the server, as the server's account and in a session of its own, out of Ctrl-C's reach.
+
+        The command inherits the lock. Raises Failure if it fails.
+        """
         owner = account.choose(self.directory)
         owner.own(self.sockets)
         with self.log.open("ab") as log:

@@ -1,4 +1,4 @@
-"""The variables that the service is run with: the user's, and a default for each missing one."""
+"""The environment variables of the service: the user's, and defaults for the missing ones."""
 
 import os
 import re
@@ -11,22 +11,22 @@ from ops.tools.embedded.servers import Servers
 
 GREATEST_PORT = 65535
 FALSE = ("", "0", "false", "no", "off")  # as config/env.py reads them
-# The variables of a user's shell for other Pythons and virtual environments: where modules come from, how code
-# runs. Variables for debugging may stay.
+# Variables that a user's shell has for other Pythons and virtual environments: they decide where modules come from
+# and how code runs. Variables for debugging may stay.
 FOREIGN = re.compile(
     r"PYTHON(?!ASYNCIODEBUG|BREAKPOINT|DEVMODE|DONTWRITEBYTECODE|FAULTHANDLER|TRACEMALLOC|UNBUFFERED)\w*"
     r"|__PYVENV_LAUNCHER__|VIRTUAL_ENV\w*|CONDA_\w+|PYTEST_(ADDOPTS|PLUGINS)|MYPYPATH"
-    # uv's, but for how it reaches an index (docs.astral.sh/uv/reference/environment).
+    # uv's variables, except for how to reach an index (docs.astral.sh/uv/reference/environment).
     r"|UV_(?!CACHE_DIR|CONCURRENT|DEFAULT_INDEX|EXTRA_INDEX|FIND_LINKS|HTTP|INDEX|INSECURE|KEYRING|NATIVE_TLS"
     r"|NO_CACHE|NO_INDEX|OFFLINE|REQUEST|SYSTEM_CERTS)\w+"
 )
-LIBPQ = re.compile(r"PG[A-Z]+")  # libpq's variables, which a DATABASE_URL of the user's may rely on
+LIBPQ = re.compile(r"PG[A-Z]+")  # libpq's variables, which the user's DATABASE_URL may rely on
 
 
 def leave_foreign() -> None:
-    """Take out of the environment, for this process and those it starts, variables for other programs.
+    """Remove variables for other programs from the environment of this process and of those that it starts.
 
-    Python itself reads some as it starts: so the Makefile runs this with -E and -s.
+    Python itself reads some of them before this code runs; -E and -s in the Makefile have it ignore them.
     """
     for name in [*os.environ]:
         libpq = LIBPQ.fullmatch(name) and not os.environ.get("DATABASE_URL")
@@ -38,7 +38,10 @@ def leave_foreign() -> None:
 
 
 def complete(servers: Servers) -> dict[str, str]:
-    """Return the environment of manage.py and gunicorn. An empty variable counts as not set."""
+    """Return the environment of manage.py and gunicorn: the user's, with defaults and the addresses of `servers`.
+
+    An empty variable counts as not set.
+    """
     key = LOCAL / "secret_key"  # the checkout's own, made once: sessions and cursors outlive a restart
     if not key.exists():
         key.touch(mode=0o600)
@@ -55,13 +58,16 @@ def complete(servers: Servers) -> dict[str, str]:
 
 
 def groups() -> tuple[str, ...]:
-    """Return the dependency groups of the service: PROFILE and DEBUG ask for instruments of development."""
+    """Return the dependency groups that the service needs: also `profile`, if PROFILE or DEBUG is set."""
     instrumented = os.environ.get("PROFILE") or os.environ.get("DEBUG", "").lower() not in FALSE
     return ("runtime", "embedded", "profile") if instrumented else ("runtime", "embedded")
 
 
 def check(variables: dict[str, str]) -> None:
-    """Fail with the line of config/settings.py about a bad variable, before any server is started for it."""
+    """Import config/settings.py with `variables`, before any server is started.
+
+    Raises Failure, with the line that config/settings.py prints, if a variable is missing or bad.
+    """
     command = [PYTHON, "-c", "import config.settings"]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -69,7 +75,7 @@ def check(variables: dict[str, str]) -> None:
 
 
 def port() -> int:
-    """Return PORT."""
+    """Return PORT from the environment, 8000 by default. Raises Failure if it is no port number."""
     text = os.environ.get("PORT") or "8000"
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= GREATEST_PORT):
         raise Failure(f"PORT is {text!r}, not a number from 1 to {GREATEST_PORT}")

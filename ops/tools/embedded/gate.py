@@ -1,6 +1,6 @@
-"""`make check` and `make test`: people and CI run them before a change goes in.
+"""`make check` and `make test`, which people and CI run before a change goes in.
 
-On throwaway servers, so that neither needs or touches those of `make up`.
+They run on throwaway servers, so that neither needs or touches the servers of `make up`.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from ops.tools.embedded.paths import LOCAL, ROOT, VENV
 from ops.tools.embedded.servers import Servers, remove_leftovers
 
 GROUPS = ("runtime", "embedded", "dev", "profile")
-TESTED = ("3.11", "3.13")  # the oldest and the newest Python; where one is missing the other has to do
-# The linter's command, without the linter among the service's INSTALLED_APPS.
+TESTED = ("3.11", "3.13")  # the oldest and the newest Python; one that is missing is left out
+# Runs the command of the migration linter, which the service's INSTALLED_APPS do not have.
 LINT_MIGRATIONS = """
 import django; django.setup()
 from django.core.management import call_command
@@ -41,36 +41,38 @@ CHECKS = (
     ("python", "-c", LINT_MIGRATIONS),
     ("python", "-m", "ops.monitoring.prometheus"),
 )
-# Of these, the steps that a release of Django may change.
+# The steps of CHECKS that may fail with another release of Django.
 CHECKS_OF_DJANGO = [command for command in CHECKS if command[0] in ("mypy", "python")]
 CONFORMANCE = ("python", "-m", "tests.conformance.run")
-# Where nobody can be asked about vulnerabilities, it says so.
+# If the vulnerability service cannot be reached, the step only prints a line.
 AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
-# Three at once take 218 s instead of 270 on 2 cores, and leave the tests that kill and reset less of a chance.
+# Two tests run at once. Three would take 218 s instead of 270 on 2 cores, but tests that kill processes and reset
+# connections would fail more often.
 TESTS = ("pytest", "-n", "2", "--dist", "loadgroup", "--durations=15")
-# What is as it was when it passed its tests need not pass them again: PASSED has the SHA-256 of each part. Of a clone
-# whose runtime nobody has touched, that leaves the tests of its own resources and settings. ALL=runtime runs those of
-# the runtime nevertheless, ALL=1 all there are, on each Python.
+# A part that has not changed since it passed its tests need not pass them again: PASSED has the SHA-256 of each part
+# that has passed. In a clone with an unchanged runtime, that leaves the tests of its own resources and settings.
+# ALL=runtime runs the tests of an unchanged runtime, too. ALL=1 runs all tests, on each Python.
 PASSED = ROOT / "tests/passed.sha256"
 TOOLS, RUNTIME, SAMPLE, LAB = "tools", "runtime", "sample", "lab"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Tests, and the files that decide whether they pass: what they are, import, read and start.
+    """Tests, and the files that decide whether they pass: the tests, and all that they import, read and start.
 
-    Nothing that is a clone's own is in those of the runtime: its resources, and the service's name and version. So
-    a clone without the sample, with another name and with resources has the runtime that passed its tests.
+    The runtime's files leave out all that a clone changes: resources, and the service's name and version. So a clone
+    without the sample, with another name and with its own resources still has the runtime that passed its tests.
     """
 
-    tests: tuple[str, ...]  # globs of what pytest leaves out
-    files: tuple[str, ...]  # globs; of a directory, all that is in it
-    but: tuple[str, ...] = ()  # patterns of the paths among these that no test of the part depends on
-    cut: Mapping[str, str] = field(default_factory=dict)  # by such a pattern, the text that none depends on
+    tests: tuple[str, ...]  # globs of the tests that pytest leaves out if the part has not changed
+    files: tuple[str, ...]  # globs; a directory stands for all files in it
+    but: tuple[str, ...] = ()  # patterns of paths among `files` that no test of the part depends on
+    # by path pattern, a regex of text that no test depends on
+    cut: Mapping[str, str] = field(default_factory=dict)
 
 
 ROOMS = ("asgi", "checks", "gunicorn", "http", "postgres", "redis", "telemetry")
-ELSEWHERE = (*(f"{folder}/*" for folder in sample.FOLDERS), "tests/test_*")  # in SAMPLE, or in no part
+ELSEWHERE = (*(f"{folder}/*" for folder in sample.FOLDERS), "tests/test_*")  # files of SAMPLE, or of no part
 PARTS = {
     TOOLS: Part(  # tools and assets outside of requests
         tests=(
@@ -96,20 +98,20 @@ PARTS = {
             *(f"requirements/{group}.txt" for group in GROUPS),
             *("docs/checks.md", "docs/runbook.md", "docs/decisions/0018-private-apis.md"),
         ),
-        but=(*ELSEWHERE, "ops/monitoring/grafana/dashboards/*"),  # their addresses have the service's name
+        but=(*ELSEWHERE, "ops/monitoring/grafana/dashboards/*"),  # the dashboards have the service's name
         cut={
             # Resources, and the services that they call.
             "config/settings.py": r'^ +"(?!api\.|ops\.)\w+\.apps\.\w+",\n'
             r"|^# --- Other services (?:.*\n)+?(?=# --- )",
-            "pyproject.toml": r"\A(?:.*\n)*?(?=\[tool\.pytest)",  # requirements/ has what is installed
-            "requirements/*": r"^ *#.*\n",  # which package, or service, another one is there for
+            "pyproject.toml": r"\A(?:.*\n)*?(?=\[tool\.pytest)",  # requirements/ has the installed packages
+            "requirements/*": r"^ *#.*\n",  # the packages, or the service, that a package is there for
             "docs/checks.md": r"^(?!\| (?:api|ops)\.).*\n",  # all but the checks
             "docs/runbook.md": r"^(?!## ).*\n",  # all but the names of the alerts
         },
     ),
 }
-# What goes with the sample: it is about all that the sample, or a resource as the documents have it, is made of, runs
-# on and is taken out of.
+# The part that goes with the sample. Its tests run and remove the sample, and make a resource as the documents say:
+# they depend on the files of all parts, and on these.
 PARTS[SAMPLE] = Part(
     tests=("tests/test_remove_sample.py", "tests/test_resource.py"),
     files=(
@@ -126,32 +128,35 @@ PARTS[LAB] = Part(
 OF_SAMPLE = (SAMPLE, LAB)
 # On the second Python: what a resource is made of. ALL=1 has all tests there, too.
 SECOND = (*TESTS, "tests/config", "tests/api")
-# The tests that use the service, with RUNTIME=stock: the two may differ in speed only. One Python will do.
+# The tests of the API with RUNTIME=stock, which may differ from the default in speed only. One Python is enough.
 STOCK = (*TESTS, "tests/api", "--ignore=tests/api/cache")
-# tests/conftest.py sets those of the tests, and all that they require: so the printed line works in a shell, too.
+# tests/conftest.py sets the variable, and all others that the tests need: so the printed line works in a shell, too.
 SETTINGS = ("env", "-u", "DJANGO_SETTINGS_MODULE")
-# Of thousands of tests with real processes and deadlines, a busy machine fails one now and then. As many as these run
-# a second time, alone; more, or one that fails alone, is a defect.
+# Thousands of tests use real processes and deadlines, so one fails now and then on a busy machine. Up to RETRIED
+# failed tests run a second time, alone. More of them, or one that fails alone, are a defect.
 RETRIED = 20
-TESTS_FAILED = 1  # pytest's status for it; others are for what is interrupted, or broken itself
+TESTS_FAILED = 1  # pytest's exit status for failed tests; others mean an interruption or an error of its own
 
 
 def check() -> int:
+    """`check`: run CHECKS. Raises Failure at the first that fails."""
     venv.ensure(VENV, GROUPS, sys.executable)
     _run(_in(VENV, command) for command in CHECKS)
     return 0
 
 
 def conformance() -> int:
+    """`conformance`: run Django's own ASGI tests on the service's handler."""
     venv.ensure(VENV, GROUPS, sys.executable)
     _run([_in(VENV, CONFORMANCE)])
     return 0
 
 
 def test() -> int:
-    """With DJANGO=6.1 in the environment, all on that release instead of the lock's, in a .venv-django6.1.
+    """`test`: run the checks, and all tests except those of unchanged parts. PASSED then has the parts that passed.
 
-    With ALL=1 all tests on each Python, with ALL=runtime those of the runtime though it is as it was.
+    With DJANGO=6.1 in the environment, all run on that release instead of the locked one, in .venv-django6.1, and
+    PASSED stays as it is. ALL=1 runs all tests on each Python, ALL=runtime those of an unchanged runtime, too.
     """
     asked, release = os.environ.get("ALL", ""), os.environ.get("DJANGO")
     if asked not in ("", "1", RUNTIME):
@@ -186,7 +191,10 @@ def test() -> int:
 
 
 def fuzz() -> int:
-    """Explore each OpenAPI document for longer than `make test` does: EXAMPLES an operation, made of SEED."""
+    """`fuzz`: test each OpenAPI document for longer than `make test` does.
+
+    The variable EXAMPLES is the number of examples for each operation, SEED the number that they are made from.
+    """
     venv.ensure(VENV, GROUPS, sys.executable)
     seed = os.environ.setdefault("SEED", str(secrets.randbelow(10**6)))
     examples = os.environ.setdefault("EXAMPLES", "200")
@@ -197,9 +205,9 @@ def fuzz() -> int:
 
 
 def chaos() -> int:
-    """`chaos ARGUMENT...`: the promises of docs/reliability.md, with faults as long as they say.
+    """`chaos ARGUMENT...`: test the promises of docs/reliability.md, with faults as long as that file says.
 
-    One at a time, so that what they measure is theirs. The arguments are pytest's.
+    The tests run one at a time, so that none disturbs the measurements of another. The arguments are pytest's.
     """
     venv.ensure(VENV, GROUPS, sys.executable)
     os.environ.setdefault("CHAOS", "long")
@@ -208,7 +216,7 @@ def chaos() -> int:
 
 
 def digest_of(part: Part) -> str:
-    """Return the SHA-256 of a part's files: names, and contents without what is cut."""
+    """Return the SHA-256 of a part's files: of their names, and of their contents without the text of `cut`."""
     whole = hashlib.sha256()
     for name in files_of(part):
         content = (ROOT / name).read_bytes()
@@ -232,15 +240,16 @@ def files_of(part: Part) -> list[str]:
 
 
 def _in(directory: Path, command: Sequence[str]) -> list[str]:
+    """Return the command with the program in the environment `directory`, as a path from the checkout."""
     return [str(directory.relative_to(ROOT) / "bin" / command[0]), *command[1:]]
 
 
 def _run(commands: Iterable[list[str]]) -> None:
-    """Run each, until one fails."""
+    """Run the commands on throwaway servers. Raises Failure at the first that fails, unless its tests pass alone."""
     remove_leftovers()
     servers = Servers(LOCAL / f"test-{os.getpid()}", durable=False)
     variables = environment.complete(servers) | {"DJANGO_SETTINGS_MODULE": "config.settings"}
-    with servers, tempfile.TemporaryDirectory() as cache:  # pytest's: which tests failed last
+    with servers, tempfile.TemporaryDirectory() as cache:  # pytest's, which lists the tests that failed last
         variables["PYTEST_ADDOPTS"] = f"{variables.get('PYTEST_ADDOPTS', '')} -o cache_dir={cache}"
         environment.check(variables)
         for command in commands:
@@ -251,7 +260,10 @@ def _run(commands: Iterable[list[str]]) -> None:
 
 
 def _pass_alone(command: list[str], cache: Path, variables: dict[str, str]) -> bool:
-    """Run the tests that failed beside others once more, one at a time, and name them."""
+    """Run the tests that failed beside others once more, one after the other, and return whether all of them pass.
+
+    More than RETRIED are not run: the result is False.
+    """
     file = cache / "v/cache/lastfailed"
     failed = sorted(json.loads(file.read_text())) if file.exists() else []
     if not 0 < len(failed) <= RETRIED:
@@ -272,7 +284,7 @@ def _show(command: list[str]) -> str:
 
 
 def _other_venvs() -> Iterable[Path]:
-    """Build an environment for each tested Python that is here and is not .venv's."""
+    """Yield an up-to-date environment for each Python of TESTED that is installed and is not .venv's."""
     for version in TESTED:
         if (VENV / "lib" / f"python{version}").exists():
             continue
@@ -286,7 +298,11 @@ def _other_venvs() -> Iterable[Path]:
 
 
 def _venv_with_django(release: str) -> Path:
-    """Build an environment of the newest tested Python with the lock, and in it this release of Django."""
+    """Return an environment with the locked packages, but with this release of Django.
+
+    Its Python is the newest of TESTED, or the running one if that is not installed. Raises Failure if `release` is no
+    release number.
+    """
     if not re.fullmatch(r"\d+\.\d+(\.\d+)?", release):
         raise Failure(f"DJANGO is {release!r}, not a release such as 6.1 or 6.1.3")
     directory = ROOT / f".venv-django{release}"
@@ -296,6 +312,6 @@ def _venv_with_django(release: str) -> Path:
 
 
 def _find_python(version: str) -> str:
-    """Return the path of this Python, or nothing."""
+    """Return the path of a Python of this version, or "" if none is installed."""
     command = ["sh", str(ROOT / "ops/tools/embedded/find-python.sh"), version]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

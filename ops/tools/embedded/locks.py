@@ -1,7 +1,7 @@
 """File locks (flock): they show that a thing is in use, and that a process still lives.
 
-The kernel drops a lock when its last holder ends, however it ends, so nothing here can be left behind stale.
-A child that inherits the open file holds the lock too.
+The kernel drops a lock when its last holder ends, however it ends, so a lock is never stale. A child that inherits
+the open file holds the lock too.
 """
 
 import fcntl
@@ -14,11 +14,11 @@ from typing import IO
 
 from ops.tools.embedded.console import Failure
 
-SILENT_SECONDS = 1.0  # a longer wait is explained
+SILENT_SECONDS = 1.0  # a longer wait is explained on stderr
 
 
 def hold(path: Path, *, shared: bool = False) -> IO[bytes] | None:
-    """Take the lock at once, or return None. It is held until the file is closed."""
+    """Return the open file that holds the lock until it is closed, or None if another process has the lock."""
     file = path.open("ab")
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -29,7 +29,7 @@ def hold(path: Path, *, shared: bool = False) -> IO[bytes] | None:
 
 
 def held(path: Path) -> bool:
-    """Tell whether anyone holds the lock."""
+    """Tell whether any process holds the lock."""
     if not path.exists():
         return False
     file = hold(path)
@@ -40,7 +40,10 @@ def held(path: Path) -> bool:
 
 @contextmanager
 def turn(path: Path, work: str) -> Iterator[None]:
-    """Wait until no other command has the lock, as one does while it does `work`: stderr says so after a second."""
+    """Hold the lock for the block, after waiting until no other command has it.
+
+    A wait of more than a second is explained on stderr: "waiting for another command, which" and `work`.
+    """
     explain = threading.Timer(
         SILENT_SECONDS, print, [f"waiting for another command, which {work}"], {"file": sys.stderr}
     )
@@ -56,7 +59,7 @@ def turn(path: Path, work: str) -> Iterator[None]:
 
 @contextmanager
 def only(path: Path, refusal: str) -> Iterator[None]:
-    """Fail with `refusal` if another has the lock."""
+    """Hold the lock for the block. Raises Failure, with `refusal` as its text, if another process has the lock."""
     file = hold(path)
     if not file:
         raise Failure(refusal)

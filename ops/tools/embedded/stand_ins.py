@@ -1,6 +1,7 @@
-"""Stand-ins for the services that this one calls: files that a resource brings, on a port of their own.
+"""Stand-ins for the services that this one calls: JSON files of the resources, served on a port of their own.
 
-`products/stand_ins/rates.json` becomes RATES_URL, unless the environment has one. So `make up` needs no network.
+The address of `products/stand_ins/rates.json` becomes RATES_URL, unless the environment has a RATES_URL. So `make up`
+needs no network.
 """
 
 import shutil
@@ -17,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class StandIns(Daemon):
-    """Python's own file server. The port is a free one, so one of a killed supervisor is stopped, not adopted."""
+    """Python's own file server, on a free port. One that a killed supervisor left is stopped (up.py), not adopted."""
 
     name = "stand-ins"
     process: "subprocess.Popen[bytes] | None" = None

@@ -30,7 +30,7 @@ SILK = """
 
 
 class Gunicorn(Daemon):
-    """The service. A session of its own keeps Ctrl-C from it, so that it ends its requests first."""
+    """The service. Ctrl-C does not reach its session, so that it ends its requests first."""
 
     name = "gunicorn"
     process: subprocess.Popen[bytes]
@@ -45,7 +45,7 @@ class Gunicorn(Daemon):
             [
                 *(PYTHON, "-m", "gunicorn", "config.asgi:application"),
                 *("--pid", str(self.pid_file)),
-                # A development server has one user.
+                # On loopback only: a development server has one user.
                 *(
                     f"--bind={addresses.written(host, environment.port())}"
                     for host in addresses.both(LOOPBACK)
@@ -58,6 +58,7 @@ class Gunicorn(Daemon):
         )
 
     def answers(self) -> bool:
+        """Return whether GET /livez has an answer, of any status."""
         with closing(http.client.HTTPConnection(LOOPBACK, environment.port(), timeout=1)) as client:
             try:
                 client.request("GET", "/livez")
@@ -66,7 +67,7 @@ class Gunicorn(Daemon):
                 return False
 
     def first_path(self) -> str:
-        """Return the first path of the OpenAPI document that takes no parameter, or the document's own."""
+        """Return the first path in the OpenAPI document without a path parameter, or else the document's own path."""
         with closing(http.client.HTTPConnection(LOOPBACK, environment.port(), timeout=10)) as client:
             client.request("GET", "/api/openapi.json")
             paths: list[str] = [*json.loads(client.getresponse().read())["paths"]]
@@ -74,11 +75,11 @@ class Gunicorn(Daemon):
 
 
 def up() -> int:
-    """Start everything, serve until a signal, and stop all that was started."""
+    """`up`: start the servers and the service, serve until a signal, and stop all that was started."""
     LOCAL.mkdir(exist_ok=True)
     with locks.only(LOCAL / "up.lock", "`make up` of this checkout is running already"):
         stand_ins = StandIns()
-        for left in (Gunicorn({}), stand_ins):  # by a killed supervisor
+        for left in (Gunicorn({}), stand_ins):  # left by a killed supervisor
             left.stop()
         check_port(environment.port())
         rows = os.environ.get("SEED_ROWS") or str(ROWS)  # of each resource, as for compose.yaml
@@ -98,7 +99,7 @@ def up() -> int:
 
 
 def check_port(port: int) -> None:
-    """Fail if gunicorn could not bind `port`: better now than after a minute of work."""
+    """Raise Failure if gunicorn could not bind `port`: better now than after a minute of work."""
     for host in addresses.both(LOOPBACK):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -111,6 +112,7 @@ def check_port(port: int) -> None:
 
 
 def _serve(variables: dict[str, str], rows: int) -> int:
+    """Migrate, seed private servers, and run gunicorn until it ends or a signal comes; return the exit status."""
     manage("Migrate", variables, "migrate")
     if os.environ.get("DATABASE_URL"):
         print('No rows are made up in your DATABASE_URL: `make manage ARGS="seed"` does it')
@@ -129,7 +131,10 @@ def _serve(variables: dict[str, str], rows: int) -> int:
 
 
 def manage(label: str, variables: dict[str, str], *arguments: str) -> str:
-    """Run manage.py, and return the last line that it said; all of them are shown only if it failed."""
+    """Run manage.py as the step `label`, and return the last line of its output.
+
+    If manage.py fails, print the lines before it, and raise Failure with the last one.
+    """
     command = [PYTHON, "manage.py", *arguments]
     with step(label):
         done = subprocess.run(

@@ -24,7 +24,7 @@ class Valkey(SocketServer):
             "pidfile": str(self.pid_file),
             "logfile": str(self.log),
             "daemonize": "yes",
-            "save": "",  # a cache that came back older than its database would tell lies
+            "save": "",  # no snapshot: a cache that came back could be older than its database
         }
         words = (word for name, value in settings.items() for word in (f"--{name}", value))
         self.run(lock, valkey_program(), *words)

@@ -1,7 +1,7 @@
-"""Builds a virtual environment from the lock, or brings it up to date.
+"""Builds a virtual environment from the lock files, or brings it up to date.
 
-Its stamp says which Python it has and which state of which group's lock is in it, so that a second run does nothing,
-and an interrupted one is noticed.
+A stamp in the environment records its Python, and the digest of each installed group's lock file. So a second run
+does nothing, and an interrupted run is noticed.
 """
 
 import ast
@@ -21,8 +21,8 @@ from ops.tools.embedded.paths import LOCAL, ROOT
 
 GROUPS = ("runtime", "embedded", "dev", "profile", "lab")
 STAMP = "installed.json"
-# Options in the user's variables and files that pip keeps: the way to an index. Any other option, such as `user` or
-# `target`, would put the packages elsewhere or leave them out.
+# The options of pip that are taken from the user's variables and configuration files: how to reach an index. Any
+# other option, such as `user` or `target`, would put the packages elsewhere or leave them out.
 REACH = {
     *(
         "index-url",
@@ -49,11 +49,15 @@ SECTIONS = ("global", "install", ":env:")  # of pip's configuration, the stronge
 
 
 def ensure(venv: Path, groups: Sequence[str], base: str) -> None:
-    """Make sure that `venv` exists and has `groups`. `base` is the Python that it is made of, if it must be made."""
+    """Make sure that `venv` exists and has the packages of `groups`. If it has to be made, `base` is its Python.
+
+    Raises Failure if Python's venv module or pip fails.
+    """
     LOCAL.mkdir(exist_ok=True)
     with locks.turn(LOCAL / f"{venv.name}.lock", f"installs {venv.name}"):
         stamp, version = _stamp(venv), _version(venv)
-        # Its Python runs, is the one that it was made of, and no installation was interrupted.
+        # An environment is kept if its Python runs and is the one that it was made with, and if no installation was
+        # interrupted.
         if not (version and "groups" in stamp and stamp.get("python", version) == version):
             command = [base, "-c", "import platform; print(platform.python_version())"]
             number = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -66,7 +70,7 @@ def ensure(venv: Path, groups: Sequence[str], base: str) -> None:
 
 
 def replace(venv: Path, requirement: str) -> None:
-    """Install `requirement` in place of the lock's, if it is not there yet."""
+    """Have pip install `requirement` in place of the locked release, unless it is installed. Raises Failure."""
     log = LOCAL / f"pip{venv.name}.log"
     with (
         locks.turn(LOCAL / f"{venv.name}.lock", f"installs {venv.name}"),
@@ -85,7 +89,7 @@ def _digest(group: str) -> str:
 
 
 def _stamp(venv: Path) -> dict[str, Any]:
-    """Read the stamp. A missing one means an environment that was made by hand."""
+    """Return the stamp. An environment without a stamp was made by hand, and counts as one without groups."""
     try:
         stamp: dict[str, Any] = json.loads((venv / STAMP).read_text())
     except FileNotFoundError:
@@ -100,7 +104,7 @@ def _installed(venv: Path) -> dict[str, str]:
 
 
 def _version(venv: Path) -> str:
-    """Return its Python's description, or nothing if it does not run or has no pip."""
+    """Return the version text of the environment's Python, or "" if that Python does not run or has no pip."""
     try:
         command = [str(venv / "bin/python"), "-c", "import pip, sys; print(sys.version)"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -109,6 +113,7 @@ def _version(venv: Path) -> str:
 
 
 def _create(venv: Path, base: str) -> None:
+    """Make an environment without packages, in place of any that exists. Raises Failure."""
     shutil.rmtree(venv, ignore_errors=True)
     venv.mkdir()
     _write_stamp(venv, None)
@@ -126,14 +131,17 @@ def _install(venv: Path, groups: Sequence[str]) -> None:
         _add(venv, ["--require-hashes", *files], log)
     except Failure:
         if not log.exists() or "Installing collected packages" not in log.read_text(errors="replace"):
-            _write_stamp(venv, installed)  # it has changed nothing yet
+            _write_stamp(venv, installed)  # pip has changed nothing yet
         raise
     log.unlink()
     _write_stamp(venv, installed | {group: _digest(group) for group in groups})
 
 
 def _add(venv: Path, wanted: Sequence[str], log: Path) -> None:
-    """Install without dependencies, which the lock names all, and with nothing of the user's but REACH."""
+    """Have pip install `wanted` without dependencies, since the lock files name all of them. Raises Failure.
+
+    Of the user's options for pip, only those in REACH apply.
+    """
     variables = _reach(venv) | {"PIP_CONFIG_FILE": os.devnull}
     log.unlink(missing_ok=True)
     options = ["--quiet", "--no-input", "--no-deps", "--log", str(log)]
@@ -144,7 +152,10 @@ def _add(venv: Path, wanted: Sequence[str], log: Path) -> None:
 
 
 def _reach(venv: Path) -> dict[str, str]:
-    """Return, as pip's variables, the options in REACH of the user's variables and configuration files."""
+    """Return the user's settings of the options in REACH as pip's variables. Raises Failure if pip fails.
+
+    The settings come from the environment and from pip's configuration files.
+    """
     own = {}
     for name, value in os.environ.items():
         option = name.removeprefix("PIP_").lower().replace("_", "-")  # PIP_INDEX_URL sets index-url
@@ -163,14 +174,14 @@ def _reach(venv: Path) -> dict[str, str]:
 
 
 def _pip(venv: Path, variables: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run pip with no variable of its own but `variables`."""
+    """Run pip in the environment. Of the variables that pip reads (PIP_...), it gets only those in `variables`."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     command = [str(venv / "bin/python"), "-m", "pip", "--disable-pip-version-check", *arguments]
     return subprocess.run(command, env=others | variables, capture_output=True, text=True, check=False)
 
 
 def _write_stamp(venv: Path, groups: dict[str, str] | None) -> None:
-    """Write the list of installed packages. None: an installation is going on, or was interrupted."""
+    """Write the stamp, with the digests of the installed `groups`. None says that an installation is unfinished."""
     stamp = {} if groups is None else {"python": _version(venv), "groups": groups}
     (venv / STAMP).write_text(json.dumps(stamp, indent=1))
 

@@ -1,1 +1,1 @@
-"""The benchmark laboratory: measures the service beside its peers, on the same rows, in the same minutes."""
+"""The benchmark laboratory, which measures the service beside its peers, on the same rows, in the same minutes."""

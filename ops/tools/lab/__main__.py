@@ -32,7 +32,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; an error is one text on stderr, and status 1."""
+    """Run the command line, and return the exit status. A LabError is one text on stderr, with status 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that servers are stopped
     try:
         options = _parser(find()).parse_args(arguments)
@@ -308,7 +308,7 @@ def _check_write(options: argparse.Namespace, scenario: Scenario) -> None:
 def _opened(
     options: argparse.Namespace, scenario: Scenario, stack: ExitStack
 ) -> tuple[Connection, Writer | None]:
-    """The connection that reads, and the writer of a scenario that writes, until the stack ends."""
+    """Return a connection that only reads, and the writer if the scenario writes; `stack` closes both."""
     url = _environment("DATABASE_URL")
     database = stack.enter_context(closing(connect(url)))
     if scenario.writing is None:
@@ -317,12 +317,15 @@ def _opened(
 
 
 def _knowing(digest: str, contender: Contender) -> Contender:
-    """The contender with the SHA-256 of the run's API key."""
+    """Return the contender with the SHA-256 of the run's API key in its environment."""
     return replace(contender, environment={**contender.environment, "API_KEY_SHA256": digest})
 
 
 def _chosen(names: list[str] | None, scenario: str, contenders: tuple[Contender, ...]) -> list[Contender]:
-    """Those that were named, in that order, or all of the scenario's that are installed."""
+    """Return the contenders with these `names`, in this order, or all installed ones of the scenario if it is None.
+
+    Raises LabError if the scenario has no contender of a name, or if it is not installed.
+    """
     known = {contender.name: contender for contender in contenders}
     if unknown := [name for name in names or () if name not in known]:
         raise LabError(f"{scenario} has no contender {', '.join(unknown)}; it has {', '.join(known)}")
@@ -335,7 +338,10 @@ def _chosen(names: list[str] | None, scenario: str, contenders: tuple[Contender,
 
 
 def _beside(contender: Contender, checkout: Path) -> list[Contender]:
-    """The same contender in another checkout, if it is the service."""
+    """Return the contender as it is in `checkout`, or an empty list if it is not the service.
+
+    Raises LabError if `checkout` is no checkout of the service.
+    """
     if not contender.at_root:
         return []
     if not (checkout / "gunicorn.conf.py").is_file():
@@ -345,7 +351,7 @@ def _beside(contender: Contender, checkout: Path) -> list[Contender]:
 
 
 def _redis(contenders: list[Contender]) -> dict[str, Any] | None:
-    """Redis's own information, if one of them needs it."""
+    """Return Redis's own information if a contender needs Redis, else None."""
     if not any(contender.redis for contender in contenders):
         return None
     return redis_information(_environment("REDIS_URL"))

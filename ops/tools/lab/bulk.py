@@ -1,4 +1,4 @@
-"""Many rows at once: each way to write them is timed alone, one after the other, round after round."""
+"""Writes of many rows at once: each way is timed alone, one after the other, round after round."""
 
 import json
 import os
@@ -19,16 +19,19 @@ from ops.tools.lab.scenarios import CHECKED
 from ops.tools.lab.servers import ROOT, serve
 from ops.tools.lab.writer import Writer
 
-ITEMS = 1000
+ITEMS = 1000  # rows that a way writes at once
 PATIENCE = 60  # seconds for a round
 
-Measured = dict[str, Any]  # kind, way, ms
+Measured = dict[str, Any]  # with the keys kind, way and ms
 
 
 def measure(
     module: str, contenders: Sequence[Contender], path: str, writer: Writer, *, rounds: int, output: Path
 ) -> list[Measured]:
-    """Run the `module` of the ways, beside the contenders that some of them ask, which answer at `path`."""
+    """Run `module`, which times the ways, and return its measurements. Raises LabError if it fails.
+
+    Some ways ask the `contenders`, which run meanwhile; each is up once it answers at `path`.
+    """
     with ExitStack() as stack:
         services = {
             contender.name: stack.enter_context(serve(contender, 1, output, path)).url
@@ -55,14 +58,14 @@ def measure(
                 check=False,
             )
         finally:
-            file.unlink()  # it has the key
+            file.unlink()  # the file has the API key
     if done.returncode:
         raise LabError(f"{module} failed:\n{done.stderr.strip()[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def summarize(measured: Sequence[Measured]) -> list[Measured]:
-    """Medians by kind and way; the ratio is the median of the rounds' own ratios to the first way of the kind."""
+    """Return medians by kind and way. The ratio is the median of the rounds' ratios to the first way of the kind."""
     groups: dict[tuple[str, str], list[float]] = {}
     for each in measured:
         groups.setdefault((each["kind"], each["way"]), []).append(each["ms"])
@@ -81,7 +84,7 @@ def summarize(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def report(measured: list[Measured], conditions: dict[str, Any], output: Path, console: Console) -> None:
-    """A table of each kind, and all of it as JSON."""
+    """Print a table for each kind, and write all tables and measurements as JSON."""
     summary = summarize(measured)
     for kind in dict.fromkeys(each["kind"] for each in summary):
         table = Table(title=f"{kind} of {ITEMS:,} rows", caption=f"Postgres: {conditions['commits']}")

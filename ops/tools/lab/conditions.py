@@ -15,7 +15,10 @@ from ops.tools.lab.servers import ROOT
 
 
 def conditions(database: Connection, table: str, cache: dict[str, Any] | None) -> dict[str, Any]:
-    """`table` is the scenario's; `cache` is redis_information()'s result, or None if no contender needs Redis."""
+    """Return the conditions of a run by name, among them the number of rows of `table`.
+
+    `cache` is the result of redis_information(), or None if no contender needs Redis.
+    """
     version, commits, rows = (
         database.execute(query).fetchall()[0]["value"]
         for query in (
@@ -49,7 +52,7 @@ def conditions(database: Connection, table: str, cache: dict[str, Any] | None) -
 
 
 def redis_information(url: str) -> dict[str, Any]:
-    """The server's INFO; raises LabError if there is none."""
+    """Return the section `server` of Redis's INFO. Raises LabError if Redis does not answer."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             found: dict[str, Any] = client.info("server")

@@ -1,4 +1,4 @@
-"""A contender, a command that serves on a port with a number of workers; and those that are the service."""
+"""Contender, a command that serves on a port with a number of workers, and the contenders that are the service."""
 
 import shutil
 import subprocess
@@ -12,21 +12,24 @@ ROOM = "ops.tools.lab.contenders"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """`command` and `environment` may have {python}, {port}, {workers}, and {start}, which no other start has."""
+    """A server to measure. `command` and `environment` may have {python}, {port}, {workers} and {start}.
+
+    {start} stands for a text that is different at each start.
+    """
 
     name: str
     summary: str
     command: tuple[str, ...]
-    packages: tuple[str, ...] = ()  # their versions identify it
-    program: str = ""  # the same, if it is no package; it prints its version with -v
+    packages: tuple[str, ...] = ()  # the versions of these packages identify the contender
+    program: str = ""  # a program that identifies it, if it is no package; prints its version with -v
     environment: Mapping[str, str] = field(default_factory=dict)
-    at_root: bool = False  # it starts in the project's directory, where gunicorn.conf.py is
-    root: Path = Path(__file__).parents[3]  # that directory
+    at_root: bool = False  # it starts in `root`, where gunicorn.conf.py is
+    root: Path = Path(__file__).parents[3]  # the checkout that it imports from
     redis: bool = False  # it needs REDIS_URL
 
     @property
     def versions(self) -> str | None:
-        """Names and versions of its packages and its program, or None if one is not installed."""
+        """Names and versions of the packages, and the program's version; None if any of these is not installed."""
         try:
             found = [f"{package} {metadata.version(package)}" for package in self.packages]
         except metadata.PackageNotFoundError:
@@ -60,13 +63,13 @@ SUB10 = Contender(
         "SECRET_KEY": "a key that signs the cursors of measurements only",
         "ALLOWED_HOSTS": "127.0.0.1",
         "LOG_LEVEL": "warning",
-        "LOG_FORMAT": "json",  # as deployed: each write has a line, whatever the level
+        "LOG_FORMAT": "json",  # as deployed: each write logs a line at any level
         "DEBUG": "",
         "RUNTIME": "lean",
         "PAGE_CACHE": "off",
         "RATE_LIMIT_WRITE": "off",
         "RATE_LIMIT_BULK": "off",
-        "ADMISSION_LIMIT": "64",  # as many requests as a closed loop has: no peer refuses any either
+        "ADMISSION_LIMIT": "64",  # the most connections of a closed loop by default: the peers refuse none either
     },
     packages=("django", "uvicorn", "psycopg"),
     at_root=True,

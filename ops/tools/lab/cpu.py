@@ -1,6 +1,7 @@
 """The CPU that each used: the contender, Postgres, Redis, the load generator, and processes outside of the run.
 
-Read from /proc (proc_pid_stat(5)); elsewhere the shares are unknown. The kernel counts in hundredths of a second.
+All shares but the load generator's are read from /proc (proc_pid_stat(5)), and unknown on systems without it. The
+kernel counts in hundredths of a second.
 """
 
 import os
@@ -18,7 +19,7 @@ PROC = Path("/proc")
 
 @dataclass(slots=True)
 class Shares:
-    """Parts of all cores' time, from 0 to 1, while they were metered."""
+    """Parts of all cores' time, from 0 to 1, while metered() ran. None is for an unknown one."""
 
     server: float | None = None
     postgres: float | None = None
@@ -29,7 +30,7 @@ class Shares:
 
 @dataclass(slots=True)
 class Seconds:
-    """CPU seconds since the machine or the processes started."""
+    """CPU seconds since the machine or the processes started; `wall` is the time of a clock."""
 
     generator: float
     wall: float
@@ -40,7 +41,7 @@ class Seconds:
 
 
 def postmaster(backend: int) -> int | None:
-    """The parent of all processes of Postgres, given the id of one; None if it is not on this machine."""
+    """Return the id of the parent of `backend`, a process of Postgres, or None if it is not on this machine."""
     if not _is(backend, "postgres"):
         return None
     _, fields = _stat(PROC / str(backend))
@@ -48,7 +49,7 @@ def postmaster(backend: int) -> int | None:
 
 
 def redis_process(server: int) -> int | None:
-    """The id that Redis or Valkey says it has, or None if it is not on this machine."""
+    """Return `server`, the process id that Redis or Valkey says it has, or None if it is not on this machine."""
     return server if _is(server, "redis", "valkey") else None
 
 
@@ -61,9 +62,10 @@ def _is(process: int, *names: str) -> bool:
 
 @contextmanager
 def metered(session: int, postgres: int | None, redis: int | None) -> Iterator[Shares]:
-    """Meter the processes of `session`, of the postmaster `postgres`, `redis`, and this one's children that end.
+    """Meter the CPU of the block, and yield the shares, which are set after it.
 
-    None for a process that is not to be found here; 0 for a Redis that is not needed.
+    `session` is the contender's, `postgres` and `redis` are process ids: None if the server is not on this machine, 0
+    for a Redis that is not needed. Children of this process that end in the block count as the load generator.
     """
     shares = Shares()
     before = _read(session, postgres, redis)
@@ -90,7 +92,7 @@ def _read(session: int, postgres: int | None, redis: int | None) -> Seconds:
     for directory in PROC.glob("[0-9]*"):
         try:
             _, fields = _stat(directory)
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         used = (int(fields[11]) + int(fields[12])) / TICKS
         if int(fields[3]) == session:
@@ -109,16 +111,19 @@ def _read(session: int, postgres: int | None, redis: int | None) -> Seconds:
 
 
 def _stat(directory: Path) -> tuple[str, list[str]]:
-    """A process's name, which may hold blanks and brackets, and the next fields: state, parent, group, session..."""
+    """Return a process's name and the fields after it: state, parent, group, session, and so on.
+
+    The name may have blanks and brackets.
+    """
     text = (directory / "stat").read_text()
     return text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
 
 
 def most_memory(session: int) -> int:
-    """The most memory that one of a session's processes has had, in bytes; 0 where /proc does not tell."""
+    """Return the most memory that a process of the session has had, in bytes; 0 on a system without /proc."""
     most = 0
     for status in PROC.glob("[0-9]*/status"):
-        with suppress(OSError, ValueError):  # of one that has ended
+        with suppress(OSError, ValueError, KeyError):  # the process has ended, or is a zombie
             if os.getsid(int(status.parent.name)) == session:
                 lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
                 most = max(most, int(lines["VmHWM"].split()[0]) * 1024)

@@ -1,7 +1,7 @@
-"""Reads at a constant rate by one worker, alone and beside what else it does: exports, clients that read slowly.
+"""Reads at a constant rate by one worker, alone and beside its other work: exports, clients that read slowly.
 
-A disturbance is clients in a process of their own (reader.py); the reads are the pacer's. Each round has the reads
-alone, too.
+The clients of a disturbance run in a process of their own (reader.py); the pacer makes the reads. Each round also
+measures the reads alone.
 """
 
 import json
@@ -28,11 +28,11 @@ from ops.tools.lab.measurement import Load
 from ops.tools.lab.scenarios import Disturbance, Request
 from ops.tools.lab.servers import Server, serve
 
-ROWS = 500  # that are read in turn: with each row anew, the figures were those of the disk
+ROWS = 500  # rows to read in turn, again and again: if each read had a new row, the disk would be measured
 WARM_SECONDS = (
-    3  # of reads that do not count, by a server that has just started; at 200 a second each row once
+    3  # of reads that do not count, after the server's start; at 200 a second, each row is read once
 )
-SETTLE_SECONDS = 1.0  # from the first bytes of a disturbance on
+SETTLE_SECONDS = 1.0  # from the first bytes of a disturbance to the first read that counts
 ALONE = "alone"
 
 
@@ -57,7 +57,10 @@ def measure(
     output: Path,
     console: Console,
 ) -> list[Disturbed]:
-    """The reads of `paths` in turn, `rate` a second, beside each of the disturbances; the first is none."""
+    """Measure reads of `paths` in turn, `rate` a second, first alone and then beside each of the disturbances.
+
+    `contender` starts anew for each measurement, with one worker.
+    """
     stream = pacer.Stream([Request(path) for path in paths[:ROWS]], rate)
     found = []
     with silent() as address:
@@ -81,14 +84,17 @@ def measure(
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """A listener that accepts, as the system does for a process that hangs, and never answers."""
+    """Yield the URL of a listener that never answers. The system accepts its connections, as for a hung process."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 @contextmanager
 def disturb(server: Server, disturbance: Disturbance) -> Iterator[None]:
-    """Its clients ask until the block ends, which begins when bytes have come."""
+    """Start the clients of a disturbance, and stop them after the block, which begins once they have received bytes.
+
+    Raises LabError if they get no answer, or end before the block does.
+    """
     if not disturbance.clients:
         yield
         return
@@ -107,7 +113,7 @@ def disturb(server: Server, disturbance: Disturbance) -> Iterator[None]:
 
 
 def summarize(found: Sequence[Disturbed]) -> list[dict[str, Any]]:
-    """Medians of the rounds by disturbance."""
+    """Return, for each disturbance, the medians of all rounds, the range of p99, the most memory and all faults."""
     groups: dict[str, list[Disturbed]] = {}
     for each in found:
         groups.setdefault(each.name, []).append(each)
@@ -128,7 +134,7 @@ def summarize(found: Sequence[Disturbed]) -> list[dict[str, Any]]:
 def report(
     found: Sequence[Disturbed], rate: int, conditions: dict[str, Any], output: Path, console: Console
 ) -> None:
-    """A table, and all of it as JSON."""
+    """Print a table, and write it with all measurements as JSON."""
     summary = summarize(found)
     table = Table(title=f"Reads at {rate} a second, one worker, beside what it does as well")
     table.add_column("beside")

@@ -1,6 +1,6 @@
-"""A table as a file: each way to export so many rows, by one client, one after the other, round after round.
+"""Exports of many rows: one client measures one way after the other, alone, in each size, round after round.
 
-The first way is psql, which writes the same lines to a file: what the others are compared with.
+The first way is psql, which writes the same lines to a file. The other ways are compared with it.
 """
 
 import http.client
@@ -24,14 +24,14 @@ from ops.tools.lab.failure import LabError
 from ops.tools.lab.servers import Server, serve
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-SLOW_SECONDS = 60.0  # a way that would take longer for the next size is left out of that
-PATIENCE_SECONDS = 300
+SLOW_SECONDS = 60.0  # a size for which a way would take longer is left out, and so are larger sizes
+PATIENCE_SECONDS = 300  # for an export by psql, and for each read by HTTP
 PIECE_BYTES = 256 * 1024
 PSQL = "psql, COPY to a file"
 
 
 class Export(NamedTuple):
-    """One export that was measured."""
+    """The measurement of one export."""
 
     way: str
     rows: int
@@ -39,19 +39,23 @@ class Export(NamedTuple):
     first: float  # seconds until the first byte
     size: int  # bytes
     memory: int  # the most that a process of the contender has had so far, in bytes
+    round: int = 0
 
 
 def measure(
     ways: Sequence[tuple[str, Contender, str]], copy: str, *, rounds: int, output: Path, console: Console
 ) -> list[Export]:
-    """Each of the `ways` has a name, a contender and a path; `copy` is psql's. All have a place for the rows."""
+    """Measure psql and all `ways` in all sizes. Raises LabError for an error, or for a wrong number of rows.
+
+    A way has a name, a contender and a path; `copy` is psql's statement. `{}` in both is the number of rows.
+    """
     found = []
     for number in range(rounds):
         for way, contender, path in [(PSQL, None, ""), *ways]:
             for export in (
                 _psql(copy, output) if contender is None else _by_http(way, contender, path, output)
             ):
-                found.append(export)
+                found.append(export._replace(round=number))
                 console.print(
                     f"{number + 1:>3}  {way:<34} {export.rows:>9,} rows   {export.seconds:>7.2f} s",
                     soft_wrap=True,
@@ -79,6 +83,7 @@ def _psql(copy: str, output: Path) -> Iterator[Export]:
 
 
 def _by_http(way: str, contender: Contender, path: str, output: Path) -> Iterator[Export]:
+    """Start the contender, and yield its measurement for each size, until the next one seems too slow."""
     with serve(contender, 1, output, path.format(1)) as server:
         took = 0.0
         for rows, before in zip(SIZES, (1, *SIZES), strict=False):
@@ -90,6 +95,7 @@ def _by_http(way: str, contender: Contender, path: str, output: Path) -> Iterato
 
 
 def _fetch(way: str, server: Server, path: str, rows: int) -> Export:
+    """Measure one export by HTTP, and count its rows in the smallest size."""
     with closing(
         http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
     ) as connection:
@@ -113,7 +119,7 @@ def _fetch(way: str, server: Server, path: str, rows: int) -> Export:
 
 
 def _rows_of(content: bytes) -> int:
-    """The rows of lines, of a list, or of a list for each column."""
+    """Return the number of rows in lines of JSON, CSV, a JSON list, or an object with a list for each column."""
     with suppress(ValueError):
         found = json.loads(content)
         return len(found if isinstance(found, list) else next(iter(found.values())))
@@ -122,10 +128,11 @@ def _rows_of(content: bytes) -> int:
 
 
 def summarize(found: Sequence[Export]) -> list[dict[str, Any]]:
-    """Medians by way and size; the ratio is the median of the rounds' own ratios to psql's time."""
+    """Return medians by way and size. The ratio is the median of the rounds' ratios to psql's time."""
     groups: dict[tuple[str, int], list[Export]] = {}
     for export in found:
         groups.setdefault((export.way, export.rows), []).append(export)
+    psql = {(export.rows, export.round): export.seconds for export in found if export.way == PSQL}
     return [
         {
             "way": way,
@@ -134,16 +141,14 @@ def summarize(found: Sequence[Export]) -> list[dict[str, Any]]:
             "first": median(each.first for each in exports),
             "size": exports[0].size,
             "memory": max(each.memory for each in exports),
-            "ratio": median(
-                own.seconds / psql.seconds for own, psql in zip(exports, groups[PSQL, rows], strict=False)
-            ),
+            "ratio": median(own.seconds / psql[rows, own.round] for own in exports),
         }
         for (way, rows), exports in groups.items()
     ]
 
 
 def report(found: Sequence[Export], conditions: dict[str, Any], output: Path, console: Console) -> None:
-    """A table of each size, and all of it as JSON."""
+    """Print a table for each size, and write all tables and measurements as JSON."""
     summary = summarize(found)
     for rows in SIZES:
         table = Table(title=f"Export of {rows:,} rows")

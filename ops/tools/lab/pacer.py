@@ -1,9 +1,9 @@
 """Open-loop load at rates that k6 cannot make beside a server on the same cores.
 
-One thread, connections that are kept alive, requests at fixed times. A latency counts from when its request was due:
-one that waits for a free connection, or for this process, has waited (no coordinated omission). Sockets and select()
-rather than an event loop with timers in milliseconds. Reads and writes are two streams on the same connections, each
-with its own rate and latencies.
+One thread sends requests at fixed times, on connections that are kept alive. A latency counts from the time at which
+the request was due: it includes a wait for a free connection or for this process (no coordinated omission). The pacer
+uses sockets and select(), since the timers of an event loop are in milliseconds. Reads and writes are two streams on
+the same connections, each with its own rate and latencies.
 """
 
 import gc
@@ -32,7 +32,9 @@ from ops.tools.lab.failure import LabError
 from ops.tools.lab.measurement import Load
 from ops.tools.lab.scenarios import Request
 
-PATIENCE = 5.0  # seconds for an answer, as wrk's and k6's
+PATIENCE = (
+    5.0  # seconds to connect, and to wait for the last answers after the end; wrk and k6 have 5 for an answer
+)
 BUFFER = memoryview(bytearray(256 * 1024))
 
 
@@ -44,7 +46,10 @@ class Stream(NamedTuple):
 
 
 def run(url: str, streams: list[Stream], seconds: int, *, scratch: Path, headers: str = "") -> Load:
-    """The first of two streams is that of the reads, the second that of the writes."""
+    """Run the pacer in a process of its own, and return its figures. Raises LabError if it fails.
+
+    Of two streams, the first has the reads, the second the writes.
+    """
     plan = scratch / "pacer.json"
     plan.write_text(json.dumps({"url": url, "streams": streams, "seconds": seconds, "headers": headers}))
     done = subprocess.run(
@@ -67,11 +72,11 @@ class Connection:
         self.socket.settimeout(0)
         self.parser = HttpResponseParser(self)
         self.due: float | None = None  # when the request under way was due
-        self.stream = 0  # that it belongs to
+        self.stream = 0  # the index of the stream that this request belongs to
         self.answered = False
 
     def receive(self) -> None:
-        """Read the bytes that have come of the answer; raises OSError or HttpParserError."""
+        """Read the bytes of the answer that have come. Raises OSError or HttpParserError."""
         length = self.socket.recv_into(BUFFER)
         if not length:
             raise ConnectionResetError
@@ -82,7 +87,7 @@ class Connection:
 
 
 class Pacer:
-    """Makes the requests of all `streams`; `headers` are lines that each of them has, with their ends."""
+    """Makes the requests of all `streams`. `headers` are lines with their ends, for all requests but GET."""
 
     def __init__(self, url: str, *streams: Stream, headers: str = "") -> None:
         parts = urlsplit(url)
@@ -95,19 +100,20 @@ class Pacer:
         self.underway = self.errors = 0
         self.latencies = [array("d") for _ in streams]
         self.selector = DefaultSelector()
-        # Used in turn, so that each process of the server has its part. Enough for answers that take 50 ms, within
-        # the usual limit of 1,024 open files.
+        # Connections are used in turn, so that each process of the server has its part. They are enough for answers
+        # that take 50 ms, within the usual limit of 1,024 open files.
         self.idle: deque[Connection] = deque()
         for _ in range(min(max(50, self.rate // 20), 1000)):
             self._connect()
 
     def run(self, seconds: int) -> Load:
+        """Make the requests for `seconds`, and return the figures. Raises LabError if a stream has no answer."""
         sent = 0
         start = perf_counter()
         end = start + seconds
         for offset, stream, request in merge(*(self._schedule(n, seconds) for n in range(len(self.streams)))):
             at = start + offset
-            # Answers are awaited until it is due; then until a connection is free, but not beyond the end.
+            # Receive answers until the request is due, then until a connection is free, but not beyond the end.
             while (now := perf_counter()) < at or (not self.idle and now < end):
                 self._receive(at if now < at else end)
             if not self.idle:
@@ -132,7 +138,7 @@ class Pacer:
         )
 
     def _schedule(self, stream: int, seconds: int) -> Iterator[tuple[float, int, bytes]]:
-        """When each request of a stream is due, in seconds from the start."""
+        """Yield the time at which each request of a stream is due, in seconds from the start, with the request."""
         requests, rate = self.streams[stream]
         return ((at / rate, stream, requests[at % len(requests)]) for at in range(rate * seconds))
 
@@ -146,13 +152,16 @@ class Pacer:
             self._replace(connection)
 
     def _receive(self, until: float) -> None:
-        """Wait for answers until then, at most."""
+        """Wait for answers, at most until the time `until`, and read those that have come."""
         timeout = max(0.0, until - perf_counter())
-        if select.select([self.selector], [], [], timeout)[0]:  # its own select() rounds up to milliseconds
+        if select.select([self.selector], [], [], timeout)[
+            0
+        ]:  # the selector's own select() rounds to milliseconds
             for key, _ in self.selector.select(0):
                 self._read(key.data)
 
     def _read(self, connection: Connection) -> None:
+        """Read from a connection, and note the latency if its answer is complete."""
         try:
             connection.receive()
         except (OSError, HttpParserError):
@@ -166,7 +175,7 @@ class Pacer:
             self.idle.append(connection)
 
     def _replace(self, connection: Connection) -> None:
-        """A new connection for one that has ended: an error, unless it was idle."""
+        """Replace a connection that has ended by a new one. This counts as an error, unless the old one was idle."""
         if connection.due is None:
             self.idle.remove(connection)
         else:
@@ -188,12 +197,13 @@ class Pacer:
 
 
 def _percentiles(latencies: "array[float]") -> tuple[float, ...]:
-    """50, 95 and 99, in milliseconds."""
+    """Return the percentiles 50, 95 and 99, in milliseconds."""
     ordered = sorted(latencies)
     return tuple(ordered[ceil(len(ordered) * percent / 100) - 1] * 1000 for percent in (50, 95, 99))
 
 
 def main(plan: Path) -> None:
+    """Make the load of a plan, which run() has written as JSON, and print the figures as JSON."""
     gc.disable()  # a collection would be a pause in every contender's latency
     wanted = json.loads(plan.read_text())
     streams = [Stream([Request(*each) for each in requests], rate) for requests, rate in wanted["streams"]]

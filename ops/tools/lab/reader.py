@@ -1,7 +1,7 @@
 """Clients that ask for a URL again and again: `python -m ops.tools.lab.reader URL CLIENTS PACE HEADERS`.
 
-Each reads PACE bytes a second, or as fast as it can if that is 0, until the process is killed. A line on stdout says
-that the first bytes have come.
+Each of the CLIENTS reads PACE bytes a second, or as fast as it can if PACE is 0, until the process is killed. A line
+on stdout says that the first bytes have come. HEADERS are lines with their ends.
 """
 
 import random
@@ -13,8 +13,8 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 READ_BYTES = 256 * 1024
-BUFFER_BYTES = 4096  # for which the system of a client that reads slowly takes what it has not read
-PAUSE_SECONDS = 0.5  # on average, between two reads of one that has a pace
+BUFFER_BYTES = 4096  # of a slow client's receive buffer, where the system keeps bytes that are not read yet
+PAUSE_SECONDS = 0.5  # on average, between two reads of a client with a pace
 AGAIN_SECONDS = 0.05  # after an answer, and after a refusal
 
 begun = threading.Event()
@@ -34,7 +34,7 @@ def ask(address: tuple[str, int], request: bytes, pace: int) -> None:
 
 
 def main(url: str, clients: int, pace: int, headers: str) -> None:
-    """Ask for ever."""
+    """Start the clients, print a line when the first has received bytes, and never return."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{headers}\r\n".encode()

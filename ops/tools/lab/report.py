@@ -15,12 +15,12 @@ from ops.tools.lab.cpu import CORES
 from ops.tools.lab.measurement import Measurement, Summary
 from ops.tools.lab.rounds import Plan
 
-# Other processes' CPU, as a part of all cores, above which figures are not to be trusted.
+# If other processes take more than this part of all cores, figures are not to be trusted.
 NOISY = 0.05
 
 
 def table(plan: Plan, summaries: Sequence[Summary], conditions: dict[str, Any]) -> Table:
-    """Medians; the ratios are to the first contender."""
+    """Return a table of the medians, with ratios to the first contender."""
     found = Table(
         title=f"{plan.scenario}: {plan.summary}",
         caption=f"Medians of {plan.rounds} rounds of {plan.seconds} s, {plan.loop}, {plan.workers} workers each; "
@@ -54,7 +54,7 @@ def _closed_columns(summary: Summary) -> dict[str, str]:
 
 def _open_columns(summary: Summary) -> dict[str, str]:
     writes = {}
-    if summary.writes_p99 is not None:  # the other latencies are the reads' then
+    if summary.writes_p99 is not None:  # then the other latencies are those of the reads
         writes = {
             "writes' p50 ms": _number(summary.writes_p50, "{:.2f}"),
             "writes' p99 ms": _number(summary.writes_p99, "{:.2f}"),
@@ -88,7 +88,7 @@ def write(
     conditions: dict[str, Any],
     console: Console,
 ) -> None:
-    """Print the table; write it, with each measurement, as JSON and as a picture."""
+    """Print the table, write it with all measurements as JSON, and draw a chart if matplotlib is installed."""
     console.print(table(plan, summaries, conditions))
     noise = max((m.cpu.others for m in measurements if m.cpu.others is not None), default=0.0)
     if noise > NOISY:
@@ -127,7 +127,7 @@ def write(
 
 
 def chart(plan: Plan, summaries: Sequence[Summary], path: Path) -> None:
-    """Bars of requests a second in a closed loop, with their range; of p99 in an open one."""
+    """Draw a bar for each summary: requests a second with their range in a closed loop, p99 in an open one."""
     from matplotlib.figure import Figure  # noqa: PLC0415  only the lab group has it
 
     names = [s.name for s in summaries]

@@ -1,7 +1,7 @@
 """A run: every contender is verified first, then all are measured in turn, round after round.
 
-One contender runs at a time, started afresh for each measurement: no idle one takes memory or wakes up meanwhile,
-and no single start's luck (how its connections fell to its workers, where its memory lies) makes a figure.
+One contender runs at a time, started afresh for each measurement. So no idle contender takes memory or wakes up
+meanwhile, and no figure rests on the luck of a single start (how connections fell to workers, where memory lies).
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from ops.tools.lab.writer import FASTEST, Writer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The plan of a run. `rates` are those of an open loop; a closed loop has one, None."""
+    """The plan of a run. `rates` has the requests a second of an open loop; for a closed loop it is [None]."""
 
     scenario: str
     summary: str  # of the scenario
@@ -39,7 +39,7 @@ class Plan:
     connections: int
     output: Path  # the run's own directory
     postgres: int | None  # the postmaster's process id, if it is on this machine
-    redis: int | None  # the same of Redis; 0, if no contender needs it
+    redis: int | None  # the process id of Redis, if it is on this machine; 0 if no contender needs Redis
     is_writing: bool = False
     writes: int = 0  # a second, beside the reads of `rates`
 
@@ -56,20 +56,22 @@ class Plan:
 
     @property
     def generator(self) -> str:
-        """The same for all rates of a run, so that they compare."""
+        """The name of the load generator: the same for all rates of a run, so that their figures compare."""
         rates = [rate for rate in self.rates if rate is not None]
         if not rates:
             return "wrk"
         return "k6" if max(rates) <= k6.MOST and not self.is_writing else "pacer"
 
     def estimate(self, targets: int) -> int:
-        """Seconds that a run will take, if a contender starts in two, and rows are made in four."""
+        """Return the seconds that a run takes, if a contender starts in two seconds, and rows are made in four."""
         each = self.seconds + self.warmup + (6 if self.is_writing else 2)
         return self.rounds * targets * len(self.rates) * each
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """A contender and a question to measure it by."""
+
     name: str
     contender: Contender
     question: Question
@@ -78,9 +80,9 @@ class Target:
 def verify(
     plan: Plan, questions: list[Question], console: Console, writer: Writer | None = None
 ) -> list[Target]:
-    """Start each contender once and compare its answers; raises LabError at the first that differs.
+    """Start each contender once, compare its answers, and return the targets to measure.
 
-    This finds early the errors that each measurement looks for again.
+    Each measurement compares them again; here errors are found early. Raises LabError at the first difference.
     """
     targets = []
     for contender in plan.contenders:
@@ -101,7 +103,7 @@ def verify(
 def measure(
     plan: Plan, targets: list[Target], console: Console, writer: Writer | None = None
 ) -> list[Measurement]:
-    """All rounds, with a line for each measurement and a bar for the rest."""
+    """Measure all targets in all rounds, and print a line for each measurement and a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     measurements = []
     with Progress(*columns, console=console, transient=True) as progress:
@@ -130,7 +132,7 @@ def _measurement(
 
 
 def _reads(plan: Plan, rate: int | None, target: Target, server: Server) -> tuple[Load, Shares]:
-    """The second look, once it is warm, is at the answers that a cache has kept."""
+    """Warm the server up, and measure reads. Answers are compared again after the warm-up: a cache may give them."""
     requests = [Request(path) for path in verified(server, target.name, target.question)]
     load = _generator(plan, rate, server.url, None)
     if plan.warmup:
@@ -144,7 +146,10 @@ def _reads(plan: Plan, rate: int | None, target: Target, server: Server) -> tupl
 def _writes(
     plan: Plan, rate: int | None, target: Target, server: Server, writer: Writer
 ) -> tuple[Load, Shares]:
-    """The same, with rows that are made for the load; requests that can be made only once get new ones for each."""
+    """Warm the server up, and measure requests that write rows made for them. Look for stale reads meanwhile.
+
+    Requests that can be made only once get new rows after the warm-up.
+    """
     verified(server, target.name, target.question)
     load = _generator(plan, rate, server.url, writer)
     once, most = writer.writing.once, plan.writes or rate or FASTEST
@@ -154,7 +159,7 @@ def _writes(
         verified_writes(server, target.name, writer, requests[:CHECKED])
         if plan.warmup:
             warm = load(requests[CHECKED:], plan.warmup)
-            if once:  # with some more than at the rate that it had
+            if once:  # with rows for 2.5 times the rate of the warm-up
                 made.close()
                 enough = min(most, int(warm.requests_per_second * 2.5) + CHECKED)
                 requests = made.enter_context(writer.rows(enough * plan.seconds))
@@ -172,7 +177,7 @@ def _writes(
 def _generator(
     plan: Plan, rate: int | None, url: str, writer: Writer | None
 ) -> Callable[[list[Request], int], Load]:
-    """A function that makes a load of requests for so many seconds."""
+    """Return a function that makes a load of the given requests for the given seconds."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in writer.headers.items()) if writer else ""
     if rate is None:
         return partial(wrk.run, url, connections=plan.connections, scratch=plan.output, headers=headers)

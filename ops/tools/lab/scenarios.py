@@ -1,4 +1,4 @@
-"""The requests to the contenders, and the right answers, from Postgres: a resource's lab.py has SCENARIOS."""
+"""The requests to the contenders, and the right answers, from Postgres: SCENARIOS in the lab.py of a resource."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from ops.tools.lab.contender import Contender
 from ops.tools.lab.failure import LabError
 
 ROOT = Path(__file__).parents[3]
-CHECKED = 100  # requests of a scenario that writes, whose answers are compared
+CHECKED = 100  # requests of a scenario that writes: their answers are compared with Postgres
 Row = dict[str, Any]
 Connection = psycopg.Connection[Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Paths to ask for in turn, and the rows that the first of them answer.
+    """Paths to ask for in turn, and the right answers to the first of them, as rows.
 
-    With `follow`, the path is where the first answer's `next` leads: a page found by a cursor.
+    With `follow`, there is one path. The load then asks for the `next` of its answer, a page found by a cursor.
     """
 
     paths: list[str]
     answers: list[list[Row]]
-    about: str = ""  # tells a scenario's questions apart
+    about: str = ""  # distinguishes the questions of one scenario
     follow: bool = False
 
 
@@ -35,10 +35,10 @@ class Request(NamedTuple):
     path: str
     method: str = "GET"
     body: str = ""  # JSON
-    closes: bool = False  # the connection ends with its answer; by wrk alone
+    closes: bool = False  # the server closes the connection after the answer; only wrk sends it so
 
     def wire(self, host: str, headers: str) -> bytes:
-        """The request as it is sent; `headers` are lines of those that write, each with its end."""
+        """Return the request as it is sent. `headers` are lines with their ends; a GET does not get them."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}\r\n"
         if self.method != "GET":
             head += headers
@@ -51,57 +51,59 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """Requests that write, and the rows that are made for them. The table's own stay as they are.
+    """Requests that write, and the rows that are made for them. The rows that the table had before stay as they are.
 
-    `make` makes the rows for so many requests, and returns requests, in their order: if they are fewer, each is asked
-    for again and again, unless it can be made only `once`, as a DELETE. The first CHECKED are for checks, and have
-    rows that no other has. `clear` deletes all that was made, also by the requests; `settle` leaves the table as a
-    round is to find it. `read` is a row as Postgres holds it, by its key.
+    `make` makes rows for a number of requests, and returns requests in the order to send them. It may return fewer:
+    the load repeats them, unless a request can be made only `once`, as a DELETE. The first CHECKED requests are for
+    checks, and no other request uses their rows. `clear` deletes all rows that were made, also by the requests.
+    `settle` prepares the table for a round. `read` returns a row by its key, as Postgres holds it.
     """
 
     make: Callable[[Connection, int], list[Request]]
     clear: Callable[[Connection], object]
     settle: Callable[[Connection], object]
     read: Callable[[Connection, int], Row | None]
-    refused: tuple[Request, ...]  # faulty ones, which every contender has to refuse
-    scope: str  # that the service asks of an API key
+    refused: tuple[Request, ...]  # faulty requests, which every contender has to refuse
+    scope: str  # the scope that an API key needs
     once: bool = False
-    reads: Callable[[Connection], list[Request]] | None = None  # the other class of an open loop's requests
-    stale: str = ""  # a field to look for stale reads by: PUT it, then GET the row at once
+    reads: Callable[[Connection], list[Request]] | None = (
+        None  # makes the reads beside the writes of an open loop
+    )
+    stale: str = ""  # the integer field by which stale.py finds stale reads; "" for no such check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disturbance:
-    """`clients` that each ask for `path` again and again, and read `pace` bytes a second, or as fast as they can.
+    """`clients` that each ask for `path` again and again, and read `pace` bytes a second, or at full speed if 0.
 
-    {silent} in the server's `environment` is the address of a listener that never answers.
+    {silent} in the server's `environment` stands for the address of a listener that never answers.
     """
 
     name: str
     path: str = ""
     clients: int = 0
     pace: int = 0
-    headers: str = ""  # lines, each with its end
+    headers: str = ""  # lines of each request, with their ends
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     summary: str
-    table: str  # a run's figures hold for its rows
+    table: str  # its number of rows is among the conditions of a run
     questions: Callable[[Connection], list[Question]]
     contenders: tuple[Contender, ...]
     writing: Writing | None = None
     connections: int = 32  # of a closed loop
-    ways: str = ""  # a module that times ways to write many rows: bulk.py
-    # Ways to export many rows, each with a contender and a path, and psql's COPY: exports.py
+    ways: str = ""  # the name of a module that times ways to write many rows, for bulk.py
+    # For exports.py: ways to export many rows, each with a name, a contender and a path; and psql's COPY.
     exports: tuple[tuple[str, Contender, str], ...] = ()
     copy: str = ""
-    disturbances: tuple[Disturbance, ...] = ()  # what one worker does beside its reads: disturbed.py
+    disturbances: tuple[Disturbance, ...] = ()  # for disturbed.py: other work of a worker beside its reads
 
 
 def connect(url: str, *, write: bool = False) -> Connection:
-    """A connection that only reads, unless it is to `write`. Raises LabError."""
+    """Return a connection that can only read, unless it is to `write`. Raises LabError if Postgres refuses it."""
     mode = "off" if write else "on"
     try:
         return psycopg.connect(
@@ -115,7 +117,7 @@ def connect(url: str, *, write: bool = False) -> Connection:
 
 
 def find() -> dict[str, Scenario]:
-    """The scenarios of all resources by name; raises LabError if there are none."""
+    """Return the scenarios of all resources by name. Raises LabError if there are none."""
     found: dict[str, Scenario] = {}
     for file in sorted(ROOT.glob("*/lab.py")):
         found |= import_module(f"{file.parent.name}.lab").SCENARIOS

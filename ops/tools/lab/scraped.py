@@ -1,7 +1,7 @@
-"""The service while its metrics are scraped ten times a second: `python -m ops.tools.lab.scraped`, then as gunicorn.
+"""The service while its metrics are scraped ten times a second: `python -m ops.tools.lab.scraped ARGUMENT...`.
 
-Prometheus asks every 5 seconds (ops/monitoring/prometheus/prometheus.yml); fifty times as often shows whether
-that is felt.
+The arguments are gunicorn's. Prometheus asks every 5 seconds (ops/monitoring/prometheus/prometheus.yml); with fifty
+times as many scrapes, their cost shows in the figures.
 """
 
 import http.client
@@ -14,10 +14,11 @@ import time
 from urllib.request import urlopen
 
 EVERY = 0.1  # seconds
-PATIENCE = 5.0  # seconds for one scrape: as long as the exporter's own deadline
+PATIENCE = 5.0  # seconds for one scrape, the same as the exporter's own deadline
 
 
 def main() -> int:
+    """Run gunicorn and scrape it until it ends, print the number of scrapes, and return gunicorn's exit status."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,7 +29,7 @@ def main() -> int:
     counts = {True: 0, False: 0}
     while server.poll() is None:
         began = time.monotonic()
-        # Not answered are those before the exporter listens, two seconds after the service, and after it has ended.
+        # Scrapes fail before the exporter listens, which is two seconds after the service, and after its end.
         try:
             with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
                 is_answered = bool(answer.read())

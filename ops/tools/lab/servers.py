@@ -38,11 +38,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body."""
+        """Return the status and the body of a GET."""
         return self.send(Request(path), {})
 
     def send(self, request: Request, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and body, by a connection of its own."""
+        """Send a request on a new connection, and return status and body. Raises OSError or HTTPException."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             content = {"Content-Type": "application/json"} if request.body else {}
             connection.request(
@@ -54,7 +54,10 @@ class Server:
 
 @contextmanager
 def serve(contender: Contender, workers: int, directory: Path, path: str) -> Iterator[Server]:
-    """Run it in `directory`, where its output goes; raises LabError, with its end, if it does not answer."""
+    """Start a contender, yield it once it answers `path` with status 200, and stop it after the block.
+
+    Its output goes to a file in `directory`. Raises LabError, with the end of the output, if it does not answer.
+    """
     port = _free_port()
     names = {"python": sys.executable, "port": port, "workers": workers, "start": secrets.token_hex(8)}
     log = directory / f"{contender.name}.log"
@@ -99,21 +102,23 @@ def _wait(
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ask its session's processes to end, and then make them."""
+    """Ask the processes of the contender's session to end, and kill them if they do not."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
-        for _ in range(KILL_SECONDS * 100):  # until the last of them has gone: it may hold the database
+        for _ in range(KILL_SECONDS * 100):  # until the last process has gone: it may use the database
             os.killpg(process.pid, signal.SIGKILL)
             process.poll()
             time.sleep(0.01)
 
 
 def _free_port() -> int:
-    """A free port."""
-    for port in random.sample(PORTS, len(PORTS)):  # by chance, so that two runs at once do not meet
+    """Return a free port of PORTS. Raises LabError if there is none."""
+    for port in random.sample(
+        PORTS, len(PORTS)
+    ):  # in a random order, so that two runs at once do not collide
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

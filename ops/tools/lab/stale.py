@@ -3,8 +3,8 @@
     connection    1             2             3
     request       GET the row   PUT a value   GET the row: is it the value?
 
-By chance each is another process of the contender, so that an answer that one process keeps is found, and one in a
-cache that another request has filled meanwhile. The rows are the checks' own: no request of the load writes them.
+By chance, each connection leads to another process of the contender. So an old answer is found if one process keeps
+it, and if another request has put it into a shared cache meanwhile. No request of the load writes these rows.
 """
 
 import json
@@ -20,12 +20,14 @@ from ops.tools.lab.failure import LabError
 from ops.tools.lab.scenarios import Request
 from ops.tools.lab.servers import Server
 
-RATE = 20  # pairs a second, in all: three requests each
-THREADS = 4  # a slow contender makes fewer
+RATE = 20  # pairs of a PUT and a GET a second, by all threads; a slow contender makes fewer
+THREADS = 4
 
 
 @dataclass(slots=True)
 class Seen:
+    """The number of writes followed by a read, and of these reads, the number that did not see the write."""
+
     pairs: int = 0
     stale: int = 0
 
@@ -34,9 +36,12 @@ class Seen:
 def watched(
     server: Server, puts: list[Request], field: str, headers: Mapping[str, str], rate: int = RATE
 ) -> Iterator[Seen]:
-    """Look until the block ends; the figures are complete then. Raises LabError for an answer that is none."""
+    """Look for stale reads until the block ends, and yield the figures, which are complete after the block.
+
+    Each PUT is one of `puts` with a new integer in `field`. Raises LabError after the block for a status but 200.
+    """
     total, over = Seen(), Event()
-    rows = [*{put.path: put for put in puts}.values()]  # none for two threads
+    rows = [*{put.path: put for put in puts}.values()]  # each row once, so that no two threads write it
 
     def look(number: int) -> Seen:
         seen = Seen()

@@ -1,12 +1,12 @@
-"""The service without its telemetry, to measure its cost: `gunicorn ops.tools.lab.untimed:application`."""
+"""The service without telemetry, to measure the cost of telemetry: `gunicorn ops.tools.lab.untimed:application`."""
 
 from importlib import import_module
 from typing import Any
 
 from ops.asgi.telemetry import Telemetry
 
-application: Any = import_module("config.asgi").application  # by name: nothing here depends on config
+application: Any = import_module("config.asgi").application  # by name: ops has no import statement for config
 around = application
-while not isinstance(around.application, Telemetry):  # an AttributeError, if there is none
+while not isinstance(around.application, Telemetry):  # raises AttributeError if no layer is Telemetry
     around = around.application
 around.application = around.application.application

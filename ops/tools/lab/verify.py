@@ -1,6 +1,6 @@
-"""Check that a contender answers the rows of Postgres, and writes what it is asked to.
+"""Check that a contender answers the rows of Postgres, and writes as it is asked to.
 
-One that does less has less work, and no valid figure.
+A contender that does less has less work: its figures are not valid.
 """
 
 import datetime
@@ -20,13 +20,13 @@ STATUS = {"GET": 200, "POST": 201, "PUT": 200, "PATCH": 200, "DELETE": 204}
 
 
 def verified(server: Server, name: str, question: Question) -> list[str]:
-    """The paths to measure; raises LabError, with the first difference, if their answers are not Postgres's rows."""
+    """Return the paths to measure. Raises LabError, with the first difference, if answers are not Postgres's rows."""
     paths = question.paths
     if question.follow:
         paths = [_fetch(server, name, paths[0])["next"]]
     for path, rows in zip(paths, question.answers, strict=False):
         answer = _fetch(server, name, path)
-        # A list is itself, or under `results`; an object alone is one row.
+        # The rows of a list are the answer itself or its `results`; any other object is one row.
         found = answer.get("results", [answer]) if isinstance(answer, dict) else list(answer)
         if difference := compare(found, rows):
             raise LabError(f"{name} answers {path} differently: {difference}")
@@ -34,9 +34,9 @@ def verified(server: Server, name: str, question: Question) -> list[str]:
 
 
 def verified_writes(server: Server, name: str, writer: Writer, requests: list[Request]) -> None:
-    """Make the `requests`; raises LabError if an answer is not the row that Postgres then holds, with what was sent.
+    """Make the `requests`, and compare each answer with the row in Postgres, and this row with the values sent.
 
-    Also if the contender takes a faulty request, or a write without the API key.
+    Raises LabError if they differ, and if the contender takes a faulty request or a write with a wrong API key.
     """
     for request in requests:
         if difference := _wrong(server, name, writer, request):
@@ -54,7 +54,10 @@ def verified_writes(server: Server, name: str, writer: Writer, requests: list[Re
 
 
 def _wrong(server: Server, name: str, writer: Writer, request: Request) -> str | None:
-    """The first difference, in words, of an answer to what Postgres holds, and of that to what was sent."""
+    """Make a request, and return the first difference, in words, of its answer, Postgres's row and the values sent.
+
+    Return None if there is no difference.
+    """
     status, body = _send(server, name, request, {} if request.method == "GET" else writer.headers)
     if status != STATUS[request.method]:
         return f"status {status}: {body[:300]!r}"
@@ -62,7 +65,7 @@ def _wrong(server: Server, name: str, writer: Writer, request: Request) -> str |
     if request.method == "DELETE":
         return "the row is still there" if writer.read(int(last)) else None
     if request.method == "GET" and not last.isdecimal():
-        return None  # a list: it is one of the scenario's questions
+        return None  # a list, which verified() compares
     answer = json.loads(body)
     held = writer.read(answer["id"] if request.method == "POST" else int(last))
     if held is None:
@@ -72,9 +75,9 @@ def _wrong(server: Server, name: str, writer: Writer, request: Request) -> str |
 
 
 def compare(answer: list[Row], rows: list[Row]) -> str | None:
-    """The first difference, in words.
+    """Return the first difference of an answer to the right rows, in words, or None if there is none.
 
-    Prices are equal as text, to the cent; timestamps are equal as instants, however they are spelled.
+    Prices are compared as text, to the cent, timestamps as instants, however they are spelled.
     """
     if len(answer) != len(rows):
         return f"{len(answer)} rows, Postgres has {len(rows)}"

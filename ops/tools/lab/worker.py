@@ -1,4 +1,4 @@
-"""The service's worker without its wire cache, so that a hit goes all the way through ASGI: sub10-l1."""
+"""The service's worker without the wire: each hit of the page cache goes through ASGI, for the contender sub10-l1."""
 
 from typing import Any, ClassVar
 

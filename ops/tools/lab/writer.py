@@ -1,4 +1,4 @@
-"""The writing side of a run: rows that are made for it and gone after it, and the API key of its requests."""
+"""The writing side of a run: rows that are made before it and deleted after it, and the API key of its requests."""
 
 import os
 import subprocess
@@ -16,28 +16,28 @@ from ops.tools.lab.servers import ROOT
 
 Found = TypeVar("Found")
 
-FASTEST = 15_000  # requests a second that can be made only once; no contender on 2 cores makes as many
+FASTEST = 15_000  # requests a second to prepare for a closed loop; no contender on 2 cores answers as many
 
 
 class Writer:
-    """Makes the rows of a scenario on connections of its own, which may write, and looks at them by the `reader`."""
+    """Makes the rows of a scenario on connections of its own, which may write, and reads them by `reader`."""
 
     def __init__(self, url: str, reader: Connection, writing: Writing, key: str) -> None:
         self.url, self.reader, self.writing, self.key = url, reader, writing, key
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Of each request that writes: the service's own field for a key."""
+        """The header fields of each request that writes: the API key, in the field that the service reads."""
         return {"X-API-Key": self.key}
 
     @property
     def digest(self) -> str:
-        """By which a contender knows the key."""
+        """The SHA-256 of the API key, by which a contender knows the key."""
         return sha256(self.key.encode()).hexdigest()
 
     @contextmanager
     def rows(self, count: int) -> Iterator[list[Request]]:
-        """The requests, with rows for so many beside those that are for checks."""
+        """Make rows for `count` requests and for CHECKED checks, yield the requests, and delete the rows."""
         self._on(self.writing.clear)
         try:
             yield self._on(lambda database: self.writing.make(database, CHECKED + count))
@@ -45,13 +45,14 @@ class Writer:
             self._on(self.writing.clear)
 
     def read(self, key: int) -> Row | None:
+        """Return a row as Postgres holds it, or None if there is none."""
         return self.writing.read(self.reader, key)
 
     def settle(self) -> None:
         self._on(self.writing.settle)
 
     def reads(self) -> list[Request]:
-        """The reads beside the writes of an open loop."""
+        """Return the reads beside the writes of an open loop, if the scenario has any."""
         return self.writing.reads(self.reader) if self.writing.reads else []
 
     def _on(self, work: Callable[[Connection], Found]) -> Found:
@@ -61,7 +62,7 @@ class Writer:
 
 @contextmanager
 def opened(url: str, reader: Connection, writing: Writing) -> Iterator[Writer]:
-    """A writer with a new API key. Its rows and the key are gone afterwards, also if the run is stopped."""
+    """Yield a writer with a new API key. Its rows and the key are deleted afterwards, also if the run is stopped."""
     name = f"lab-{token_hex(6)}"
     try:
         writer = Writer(url, reader, writing, _new_key(name, writing.scope))
@@ -75,7 +76,7 @@ def opened(url: str, reader: Connection, writing: Writing) -> Iterator[Writer]:
 
 
 def _new_key(name: str, scope: str) -> str:
-    """As people make one, by manage.py; it is written once, and only its digest is stored."""
+    """Make an API key by manage.py, as people do, and return it. Only its digest is stored. Raises LabError."""
     settings = {name: value for name, value in SUB10.environment.items() if "{" not in value}
     done = subprocess.run(
         [sys.executable, "manage.py", "apikey", "create", name, "--scope", scope],

@@ -1,4 +1,4 @@
-"""Closed-loop load by wrk: so many connections, each with its next request as soon as it has its answer."""
+"""Closed-loop load by wrk: each of its connections sends its next request as soon as it has its answer."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from ops.tools.lab.scenarios import Request
 
 MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
-# The requests ready to be sent, each after its length, in turn.
+# Has wrk send the requests of a file in turn. In the file, each follows its length in bytes, as it is sent.
 SCRIPT = """
 local requests, at = {}, 0
 local file = io.open("%s", "rb")
@@ -33,7 +33,10 @@ def executable() -> str:
 def run(
     url: str, requests: list[Request], seconds: int, *, connections: int, scratch: Path, headers: str = ""
 ) -> Load:
-    """Make the `requests` in turn. One thread: it can make several times the load that Python serves."""
+    """Make the `requests` in turn, by one thread, which can make several times the load that Python serves.
+
+    `headers` are lines with their ends, for all requests but GET. Raises LabError if wrk fails.
+    """
     command = [executable(), "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
     target = url
     if len(requests) == 1 and requests[0].method == "GET" and not headers:
@@ -54,7 +57,10 @@ def run(
 
 
 def parse(output: str) -> Load:
-    """Read the output of `wrk --latency`. Answers that are not 2xx or 3xx, and sockets' errors, are errors."""
+    """Return the figures in the output of `wrk --latency`. Raises LabError if wrk had no answer.
+
+    Answers that are not 2xx or 3xx count as errors, and so do errors of sockets.
+    """
     latency = {
         f"p{percent}": float(value) * MILLISECONDS[unit]
         for percent, value, unit in re.findall(r"^ +(\d+)% +([\d.]+)(us|ms|s|m) *$", output, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The contents of the dashboards, one module each."""
+"""The contents of the dashboards, in one module for each."""
 
 from ops.monitoring.grafana.boards import cache, latency_budget, postgres, redis, runbook, service, workers
 

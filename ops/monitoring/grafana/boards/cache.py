@@ -1,4 +1,4 @@
-"""Cache: its answers by tier, and whether workers get invalidations."""
+"""Cache: the answers of the page cache by tier, and whether workers get invalidations."""
 
 from ops.monitoring.grafana.dashboard import Dashboard
 from ops.monitoring.grafana.panels import stat, timeseries

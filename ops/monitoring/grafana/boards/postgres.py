@@ -12,7 +12,7 @@ NO_STATEMENTS = (
 
 
 def rate(column: str) -> str:
-    """Of pg_stat_database, by database, without the templates and rows of no database."""
+    """Return the query for the rate of a column of pg_stat_database, for each database but templates."""
     series = f'pg_stat_database_{column}{{datname!~"template.*|"}}'
     return f"sum by (datname) (rate({series}[$__rate_interval]))"
 

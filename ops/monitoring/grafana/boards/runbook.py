@@ -1,4 +1,4 @@
-"""docs/runbook.md where the panels can link to it."""
+"""docs/runbook.md as a dashboard, to which the panels of other dashboards can link."""
 
 from ops.monitoring.grafana.dashboard import Dashboard
 from ops.monitoring.grafana.panels import text

@@ -1,4 +1,4 @@
-"""Service: its users' view. Rate, errors and durations, against the 10 ms and the error budgets."""
+"""Service, as its users see it: rate, errors and durations, against the 10 ms and the error budgets."""
 
 from ops.monitoring.grafana.dashboard import Dashboard
 from ops.monitoring.grafana.panels import bargauge, heatmap, stat, table, timeseries
@@ -15,7 +15,7 @@ def quantile(share: float) -> str:
 
 
 def budget_left(slo: str) -> str:
-    """Of 30 days, or of as long as Prometheus has kept."""
+    """Return the query for the part of an error budget that is left, of 30 days or as many as Prometheus has."""
     events = f'slo:bad_requests:rate5m{{slo="{slo}"}}', f'slo:requests:rate5m{{slo="{slo}"}}'
     bad, all_ = (f"sum_over_time({series}[30d])" for series in events)
     return f"1 - {bad} / {all_} / slo:error_budget:ratio"

@@ -1,4 +1,4 @@
-"""Workers and runtime: that they live, that their loops turn, and the use of their pools."""
+"""Workers and runtime: whether the workers live, whether their event loops turn, and the use of their pools."""
 
 from ops.monitoring.grafana.dashboard import Dashboard
 from ops.monitoring.grafana.panels import stat, table, timeseries

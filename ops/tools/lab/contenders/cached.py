@@ -1,4 +1,4 @@
-"""Contenders that keep their answers. A start of one never finds another start's data in Redis."""
+"""Contenders that keep their answers. None finds data of an earlier start in Redis: each start has another prefix."""
 
 from dataclasses import replace
 

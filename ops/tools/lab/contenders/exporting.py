@@ -1,8 +1,9 @@
-"""Contenders that answer all rows of a table at once. `{}` in their paths is the number of rows."""
+"""Contenders that answer many rows of a table at once. `{}` in their paths is the number of rows."""
 
 from ops.tools.lab.contender import ROOM, SUB10, Contender, gunicorn, uvicorn
 
-# A line of JSON for each row. To CSV this quote is no part of any text, so nothing is doubled or escaped.
+# Writes a line of JSON for each row. The JSON has neither this QUOTE nor this DELIMITER, so CSV doubles and escapes
+# nothing in it.
 COPY = r"""
     COPY (
         SELECT '{{"id":' || id || ',"low_price":"' || low_price || '","high_price":"' || high_price

@@ -67,7 +67,7 @@ UNCACHED = (
     ),
 )
 
-# Those that answer a row with its related rows.
+# The contenders that also answer a row with its related rows.
 NESTING = tuple(
     each
     for each in UNCACHED

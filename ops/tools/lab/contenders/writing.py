@@ -1,6 +1,6 @@
-"""Contenders that write, and those of them that keep a product in Redis for 200 ms.
+"""Contenders that write, and variants of them that keep a product in Redis for 200 ms.
 
-All check the API key of which API_KEY_SHA256 is the digest; the service's own is in its table.
+The peers compare the API key with its digest in API_KEY_SHA256; the service looks the key up in its table.
 """
 
 from dataclasses import replace
@@ -59,7 +59,7 @@ WRITING = (RAW, SUB10, WITH_CACHE, LITESTAR, FASTAPI, DRF, NINJA, NINJA_ASYNC)
 
 
 def _aside(contender: Contender, application: str, *packages: str) -> Contender:
-    """The contender with cache-aside: by another module, or other settings of Django's."""
+    """Return the contender with cache-aside: `application` is the module of its `app`, or of Django's settings."""
     environment: dict[str, str] = {**contender.environment, **PREFIX}
     command = contender.command
     if "DJANGO_SETTINGS_MODULE" in environment:

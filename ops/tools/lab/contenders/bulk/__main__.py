@@ -1,8 +1,8 @@
 """Ways to write many products at once, each timed alone, in turn: `python -m ops.tools.lab.contenders.bulk PLAN`.
 
-PLAN is the JSON of ops/tools/lab/bulk.py. Each line of the output is a measurement: kind, way and milliseconds. The
-clock runs for the write alone, from values that are ready (for HTTP, from ready JSON on an open connection) to the
-commit or the answer. After it Postgres has to hold what was written.
+PLAN is a JSON file that ops/tools/lab/bulk.py writes. Each line of the output is a measurement: kind, way and
+milliseconds. The clock runs for the write alone, from values that are ready (for HTTP, from ready JSON on an open
+connection) to the commit or the answer. A RuntimeError ends the run if Postgres then does not hold the values.
 """
 
 import json
@@ -46,6 +46,8 @@ Row = dict[str, Any]
 
 
 class Bench:
+    """The ways to write, and their measurement. `plan` is the JSON of PLAN."""
+
     def __init__(self, plan: Row) -> None:
         self.plan = plan
         self.database = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
@@ -59,10 +61,10 @@ class Bench:
             for body in self.bodies
         ]
         self.ids: list[int] = plan["ids"]
-        self.changes: list[Row] = []  # of the update that is next, in the order of `ids`
+        self.changes: list[Row] = []  # the new values of the next update, in the order of `ids`
         self.number = 0
 
-    # Ways to insert: each returns a function that does it, with all made ready that is not part of it.
+    # Ways to insert. Each prepares all that does not count, and returns a function that does the insert.
 
     def copy(self) -> Callable[[], None]:
         values = [tuple(row[name] for name in COLUMNS) for row in self.rows]
@@ -100,14 +102,14 @@ class Bench:
     def drf_many(self) -> Callable[[], None]:
         return self._request("drf", "POST", self.bodies)
 
-    # Ways to update.
+    # Ways to update, in the same form.
 
     def update_from(self) -> Callable[[], None]:
         columns = [[row[name] for row in self.changes] for name in ("high_price", "sold_qty")]
         return lambda: self._execute(UPDATE, [self.ids, *columns])
 
     def save_changed(self) -> Callable[[], None]:
-        """The rows are read beforehand."""
+        """Save the rows one by one. They are read before the clock runs."""
         products = self._changed()
 
         def run() -> None:
@@ -124,7 +126,7 @@ class Bench:
         return lambda: Product.objects.bulk_update(products, ["high_price", "sold_qty"])
 
     def update_of_one_value(self) -> Callable[[], None]:
-        """The same for all rows, and so less work."""
+        """Give all rows the same values, which is less work than other values for each."""
         for row in self.changes:
             row.update(self.changes[0])
         return lambda: Product.objects.filter(id__in=self.ids).update(**self.changes[0])
@@ -135,7 +137,7 @@ class Bench:
     def patch_bulk_minimal(self) -> Callable[[], None]:
         return self._request("sub10", "PATCH", self._items(), Prefer="return=minimal")
 
-    # What they share.
+    # Parts that several ways share.
 
     def _execute(self, statement: str, values: Any) -> None:
         self.database.execute(statement, values, prepare=True)
@@ -170,7 +172,7 @@ class Bench:
         return run
 
     def inserted(self, way: Callable[[], Callable[[], None]]) -> float:
-        """Milliseconds of an insert; its rows are gone afterwards."""
+        """Insert by one way, check the rows, delete them, and return the milliseconds of the insert."""
         (last,) = self._one("SELECT coalesce(max(id), 0) FROM products_product")
         seconds = _timed(way())
         found = self._one(
@@ -190,7 +192,7 @@ class Bench:
         return seconds * 1000
 
     def updated(self, way: Callable[[], Callable[[], None]]) -> float:
-        """Milliseconds of an update, each with other values than the one before."""
+        """Update by one way, with other values than the last time, check them, and return the milliseconds."""
         self.number += 1
         self.changes = [
             {"high_price": Decimal(2000 + (at + self.number) % 1000) / 100, "sold_qty": self.number + at}

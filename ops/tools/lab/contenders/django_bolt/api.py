@@ -1,4 +1,4 @@
-"""django-bolt: typed async handlers, msgspec structs, the ORM on its thread pool."""
+"""django-bolt with typed async handlers, msgspec structs, and the ORM on django-bolt's thread pool."""
 
 from datetime import datetime
 from decimal import Decimal

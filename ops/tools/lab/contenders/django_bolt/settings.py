@@ -1,4 +1,4 @@
-"""Bolt's deployment guide: Django's own pool, and no request signals, which is its default."""
+"""Django as in Bolt's deployment guide: with Django's own pool, and without request signals, Bolt's default."""
 
 from ops.tools.lab.contenders.shop.database import database
 

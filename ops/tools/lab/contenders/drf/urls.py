@@ -1,6 +1,6 @@
-"""Django REST framework as its tutorial has it: a viewset, a model serializer, a router.
+"""Django REST framework as in its tutorial: a viewset, a model serializer, a router.
 
-Its CursorPagination is the fair choice: the other two count ten million rows for each page.
+Its CursorPagination is the fair choice: its other two paginations count ten million rows for each page.
 """
 
 from django.urls import include, path

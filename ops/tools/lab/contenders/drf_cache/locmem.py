@@ -1,4 +1,4 @@
-"""The settings of `drf` with Django's cache in memory: each process has its own, which its threads share."""
+"""The settings of `drf` with Django's cache in memory: each process has a cache of its own, for all its threads."""
 
 from ops.tools.lab.contenders.drf.settings import *  # noqa: F403
 

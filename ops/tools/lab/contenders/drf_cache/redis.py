@@ -1,4 +1,4 @@
-"""The settings of `drf` with django-redis, as its README has it; hiredis parses, being installed."""
+"""The settings of `drf` with django-redis, as in its README. Since hiredis is installed, it parses the answers."""
 
 import os
 

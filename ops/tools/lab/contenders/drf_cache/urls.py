@@ -1,4 +1,4 @@
-"""The viewset of `drf` with its list cached as "Caching" in Django REST framework's API guide has it."""
+"""The viewset of `drf` with its list cached as in "Caching" of Django REST framework's API guide."""
 
 from django.urls import include, path
 from django.utils.decorators import method_decorator

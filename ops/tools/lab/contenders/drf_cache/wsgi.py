@@ -1,4 +1,4 @@
-"""DJANGO_SETTINGS_MODULE says which cache: that of redis.py or that of locmem.py."""
+"""The application; DJANGO_SETTINGS_MODULE names redis.py or locmem.py, for the cache."""
 
 from django.core.wsgi import get_wsgi_application
 

@@ -1,6 +1,6 @@
-"""The viewset with cache-aside of a product by Django's cache, as its low-level API has it: 200 ms.
+"""The viewset of `drf_writes` with cache-aside: a product is kept for 200 ms by Django's low-level cache API.
 
-What is kept is the serializer's data. A write deletes it.
+The cache keeps the serializer's data as a dictionary. A write deletes it.
 """
 
 from django.core.cache import cache

@@ -1,4 +1,4 @@
-"""A custom authentication, as "Authentication" in Django REST framework's API guide has it."""
+"""A custom authentication, as in "Authentication" of Django REST framework's API guide."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The settings of `drf` with an authentication by API key: reads are public, writes are not."""
+"""The settings of `drf` with authentication by API key: reads are public, writes need a key."""
 
 from ops.tools.lab.contenders.drf.settings import *  # noqa: F403
 from ops.tools.lab.contenders.drf.settings import REST_FRAMEWORK as READS

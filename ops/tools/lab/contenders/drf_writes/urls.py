@@ -1,6 +1,6 @@
-"""The viewset of `drf` with a serializer that writes: the category by its slug, no negative quantities.
+"""The viewset of `drf` with a serializer that writes: it takes the category by its slug, and no negative quantities.
 
-`bulk` is `many=True`, as "Dealing with multiple objects" in its API guide has it.
+`bulk` is `many=True`, as in "Dealing with multiple objects" of the API guide.
 """
 
 from django.urls import include, path

@@ -1,4 +1,4 @@
-"""DJANGO_SETTINGS_MODULE says whether with a cache: settings.py or cached.py."""
+"""The application of `drf_writes`, with or without a cache, and of `export`: DJANGO_SETTINGS_MODULE decides."""
 
 from django.core.wsgi import get_wsgi_application
 

@@ -1,1 +1,1 @@
-"""Ways to answer all rows of a table at once, as the benchmark that this project started from has them."""
+"""Ways to answer many rows of a table at once, as in the benchmark that this project started from."""

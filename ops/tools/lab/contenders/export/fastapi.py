@@ -1,4 +1,4 @@
-"""FastAPI and asyncpg: all rows as models of Pydantic, which write the answer."""
+"""FastAPI and asyncpg: all rows become models of Pydantic, which write the answer."""
 
 from fastapi import Request
 

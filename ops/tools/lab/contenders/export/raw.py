@@ -1,4 +1,4 @@
-"""One ASGI function that passes on what psycopg's COPY gives it: lines of JSON, as CSV whose quote cannot occur."""
+"""One ASGI function that passes on psycopg's COPY: lines of JSON, written as CSV with a quote that cannot occur."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from psycopg import AsyncConnection
 
 from ops.tools.lab.contenders.raw.app import Message
 
-# As ops/tools/lab/exports.py gives it to psql.
+# The statement that ops/tools/lab/exports.py also gives to psql.
 COPY = os.environ["EXPORT_COPY"]
 PIECE_BYTES = 64 * 1024
 

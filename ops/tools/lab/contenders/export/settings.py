@@ -1,4 +1,4 @@
-"""The settings of `drf` with other routes."""
+"""The settings of `drf` with the routes of the exports."""
 
 from ops.tools.lab.contenders.drf.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""Django's ways: REST framework over objects, over dictionaries, without a serializer; a streamed iterator()."""
+"""Django's ways: REST framework over objects, over values(), without a serializer; a streamed iterator()."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Loop(APIView):
 
 
 def stream(request: HttpRequest, rows: int) -> StreamingHttpResponse:
-    """A line of JSON for each row of iterator(chunk_size=100)."""
+    """Stream a line of JSON for each row of iterator(chunk_size=100)."""
 
     def lines() -> Iterator[str]:
         for row in Product.objects.order_by("id").values(*FIELDS)[:rows].iterator(chunk_size=100):

@@ -1,4 +1,4 @@
-"""FastAPI with asyncpg and no ORM; Pydantic checks and writes the answer, in Rust, as FastAPI recommends."""
+"""FastAPI with asyncpg and no ORM. Pydantic checks and writes the answer in Rust, as FastAPI recommends."""
 
 import os
 from collections.abc import AsyncIterator

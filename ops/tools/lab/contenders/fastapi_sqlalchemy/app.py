@@ -109,7 +109,7 @@ class CategoryDetail(BaseModel):
 
 @app.get("/api/categories/{category_id}", response_model=CategoryDetail)
 async def get_category(session: Session, category_id: int):
-    """The two statements of selectinload, which has no limit."""
+    """Read a category and its newest products by two statements, as selectinload does, which has no limit."""
     category = await session.get(Category, category_id)
     if category is None:
         raise HTTPException(404)

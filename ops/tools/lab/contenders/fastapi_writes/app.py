@@ -1,6 +1,6 @@
-"""`fastapi_asyncpg` with writes: Pydantic checks the body, a dependency checks the key, as "Security" has it.
+"""`fastapi_asyncpg` with writes, as in "Security" and "Body - Updates" of FastAPI's documentation.
 
-PATCH takes the fields that were set, as in "Body - Updates".
+Pydantic checks the body, and a dependency checks the API key. PATCH changes the fields that the body has.
 """
 
 from datetime import datetime

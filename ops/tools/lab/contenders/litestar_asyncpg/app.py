@@ -1,4 +1,4 @@
-"""Litestar with msgspec structs, its native representation, and asyncpg without an ORM."""
+"""Litestar with msgspec structs, its native representation of data, and asyncpg without an ORM."""
 
 import os
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Litestar's response cache on its RedisStore, as "Caching" in its documentation has it."""
+"""Litestar's response cache on its RedisStore, as in "Caching" of its documentation."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""`litestar_asyncpg` with writes: msgspec checks the body as it decodes it, a guard checks the key.
+"""`litestar_asyncpg` with writes: msgspec checks the body as it decodes it, and a guard checks the API key.
 
-msgspec has no bounds for decimals, so `__post_init__` has them. PATCH has msgspec's UNSET for what is left out.
+msgspec has no bounds for decimals, so `__post_init__` checks them. In a PATCH, fields that the body lacks are UNSET.
 """
 
 from datetime import datetime

@@ -1,6 +1,6 @@
-"""The same with cache-aside of a product, written by hand on redis-py, as its guides have it: 200 ms.
+"""`litestar_writes` with cache-aside, written by hand as in redis-py's guides: a product is kept for 200 ms.
 
-The kept answer is sent as it is. A write deletes the key. (Litestar's own RedisStore counts in whole seconds.)
+The kept bytes are sent as the answer. A write deletes the key. (Litestar's own RedisStore counts in whole seconds.)
 """
 
 import os

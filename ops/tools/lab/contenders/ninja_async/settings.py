@@ -1,4 +1,4 @@
-"""Django as Ninja's async guide has it: ASGI, and Django's own pool, since CONN_MAX_AGE does not work there."""
+"""Django as in Ninja's async guide: ASGI with Django's own pool, since CONN_MAX_AGE does not work under ASGI."""
 
 from ops.tools.lab.contenders.shop.database import database
 

@@ -1,4 +1,4 @@
-"""Stock Ninja, async views, the ORM's own async iteration (django-ninja.dev/guide/async)."""
+"""Stock Ninja with async views and the ORM's own async iteration (django-ninja.dev/guide/async)."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -59,7 +59,10 @@ class CategoryDetail(Schema):
 
 @api.get("/categories/{int:category_id}", response=CategoryDetail)
 async def get_category(request: HttpRequest, category_id: int):
-    """Two statements, as prefetch_related makes them. A Prefetch of a slice would number all rows of the category."""
+    """Read a category and its newest products by two statements, as prefetch_related does.
+
+    A Prefetch of a slice would number all rows of the category.
+    """
     category = await aget_object_or_404(Category, pk=category_id)
     newest = category.product_set.order_by("-time_created", "-id")[:20]
     category.newest = [product async for product in newest]

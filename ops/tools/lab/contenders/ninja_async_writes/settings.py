@@ -1,4 +1,4 @@
-"""The settings of `ninja_async`."""
+"""The settings of `ninja_async` with the URLs of the writes."""
 
 from ops.tools.lab.contenders.ninja_async.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""Stock Ninja, async views that write by the ORM's own async methods, which run in a thread."""
+"""Stock Ninja with async views, which write by the ORM's own async methods; these run in a thread."""
 
 from django.http import HttpRequest
 from django.shortcuts import aget_object_or_404

@@ -1,4 +1,4 @@
-"""Django on WSGI with threads; each keeps its connection, as Django's documentation recommends."""
+"""Django on WSGI with threads. Each thread keeps its connection, as Django's documentation recommends."""
 
 from ops.tools.lab.contenders.shop.database import database
 

@@ -1,4 +1,4 @@
-"""Stock Ninja, sync views."""
+"""Stock Ninja with sync views."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -59,7 +59,10 @@ class CategoryDetail(Schema):
 
 @api.get("/categories/{int:category_id}", response=CategoryDetail)
 def get_category(request: HttpRequest, category_id: int):
-    """Two statements, as prefetch_related makes them. A Prefetch of a slice would number all rows of the category."""
+    """Read a category and its newest products by two statements, as prefetch_related does.
+
+    A Prefetch of a slice would number all rows of the category.
+    """
     category = get_object_or_404(Category, pk=category_id)
     category.newest = category.product_set.order_by("-time_created", "-id")[:20]
     return category

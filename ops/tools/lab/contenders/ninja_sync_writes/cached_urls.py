@@ -1,6 +1,6 @@
-"""The same with cache-aside of a product by Django's cache, as its low-level API has it: 200 ms.
+"""The URLs of `ninja_sync_writes` with cache-aside: a product is kept for 200 ms by Django's low-level cache API.
 
-What is kept is the answer's dictionary, which Ninja writes as JSON. A write deletes it.
+The cache keeps the dictionary of the answer, which Ninja writes as JSON. A PUT deletes it.
 """
 
 from django.core.cache import cache
@@ -22,7 +22,7 @@ api.post("/products", response={201: ProductDetail}, auth=ApiKey())(create_produ
 
 
 class Kept(ProductOut):
-    """The answer as it is kept: the category is its slug already."""
+    """The answer as the cache keeps it, where `category` is the slug already."""
 
     category: str | None = None
 

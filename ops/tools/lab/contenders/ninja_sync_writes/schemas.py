@@ -1,4 +1,4 @@
-"""What the writes of stock Ninja take, and their API key."""
+"""The contents that the writes of stock Ninja take, and the check of their API key."""
 
 from decimal import Decimal
 from typing import Annotated

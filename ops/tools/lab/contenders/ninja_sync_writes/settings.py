@@ -1,4 +1,4 @@
-"""The settings of `ninja_sync`."""
+"""The settings of `ninja_sync` with the URLs of the writes."""
 
 from ops.tools.lab.contenders.ninja_sync.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""Stock Ninja, sync views that write, as its CRUD example has it: get the row, set its attributes, save it."""
+"""Stock Ninja with sync views, which write as its CRUD example does: get the row, set its attributes, save it."""
 
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404

@@ -1,4 +1,4 @@
-"""DJANGO_SETTINGS_MODULE says whether with a cache: settings.py or cached.py."""
+"""The application; DJANGO_SETTINGS_MODULE names settings.py, or cached.py for the same with a cache."""
 
 from django.core.wsgi import get_wsgi_application
 

@@ -1,10 +1,10 @@
 """The limit: uvicorn and psycopg with no framework at all.
 
-One ASGI function, one prepared statement, bytes out. Postgres writes the JSON: of json_agg, json_build_object,
-rows encoded here, and the concatenation by `||`, concat() and format(), format() cost the least CPU on both sides
-together (100 rows: 190 us in Postgres and 62 us here; `||` 235 and 66, json_agg 255 and 65, rows 90 and 195).
-Like sub10 it reads one row more than it answers, which tells whether there is a next page; a link it spares itself.
-The limit is a literal: for an unknown one Postgres plans to read a tenth of the table, or plans for each request.
+One ASGI function runs one prepared statement and sends bytes. Postgres writes the JSON by format(), which costs less
+CPU on both sides together than `||`, concat(), json_agg, json_build_object, or rows encoded here (100 rows: 190 us in
+Postgres and 62 us here; `||` 235 and 66, json_agg 255 and 65, rows 90 and 195). As in sub10, one row more is read
+than answered, which tells whether there is a next page; unlike sub10, `raw` makes no link to that page. The limit is
+a literal: with a parameter, Postgres plans to read a tenth of the table, or plans for each request.
 """
 
 import os
@@ -46,7 +46,7 @@ CATEGORY = """
 
 
 class Text(Loader):
-    """Text as the bytes that came over the wire."""
+    """Loads a text as the bytes that came over the wire."""
 
     format = Format.BINARY
 

@@ -1,6 +1,6 @@
-"""`raw` with its writes, and cache-aside of a product: a GET of Redis, else Postgres and a SET for 200 ms.
+"""`raw` with its writes and cache-aside of a product: a GET of Redis, or else Postgres and a SET for 200 ms.
 
-A write deletes the key after its commit. A read that has looked at Postgres before may still set the old row then.
+A write deletes the key after its commit. A read that has the old row from before the commit may still set it later.
 """
 
 import os

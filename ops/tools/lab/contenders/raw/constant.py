@@ -1,6 +1,6 @@
-"""The most that uvicorn can answer through ASGI: one function, one constant, nothing looked up.
+"""The most that uvicorn can answer through ASGI: one function sends one constant, and looks nothing up.
 
-The head has as many headers, and as long ones, as a hit of the service's page cache.
+The head has as many header fields as a hit of the service's page cache, and they are as long.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

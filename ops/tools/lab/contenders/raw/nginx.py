@@ -1,6 +1,6 @@
 """nginx and a file: the same bytes from a server in C. `python nginx.py PORT WORKERS` becomes nginx.
 
-The file and the configuration are written into the directory it starts in.
+The file and the configuration are written into the current directory.
 """
 
 import getpass
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ops.tools.lab.contenders.raw.page import page
 
-# The defaults but for: no access log; connections stay open after 1,000 requests; the values of nginx's guides
-# for static files. `user` lets workers of a root's nginx read root's directory.
+# nginx's defaults but for: no access log; connections stay open after 1,000 requests; the values of nginx's guides
+# for static files. If root starts nginx, `user` lets the workers read root's directory.
 CONFIGURATION = """
 {user}
 daemon off;

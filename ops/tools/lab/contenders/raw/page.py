@@ -1,4 +1,4 @@
-"""The first page of products as raw answers it, read once, for the contenders that serve nothing else."""
+"""The first page of products as `raw` answers it, read once, for the contenders that serve only this page."""
 
 import os
 

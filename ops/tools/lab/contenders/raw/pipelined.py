@@ -1,7 +1,7 @@
 """`raw` on one connection in libpq's pipeline mode, which the statements of all requests share.
 
-The same ASGI function and queries, with a Sync after each statement. It shows what pipelining gives, and nothing
-else: errors are not told apart, and a lost connection is the end of the process.
+It has raw's ASGI function and queries, with a Sync after each statement. It is only there to show the gain of
+pipelining: neither a failed statement nor a lost connection is handled.
 """
 
 import asyncio
@@ -21,9 +21,8 @@ DETAIL_SQL = DETAIL.replace("p.id = %s", "p.id = $1").replace("%%", "%")
 connection: "psycopg.Connection"
 places: asyncio.Semaphore
 names: dict[str, bytes] = {}  # of the prepared statements
-expected: "deque[asyncio.Future[PGresult] | None]" = (
-    deque()
-)  # results that are due; None for a message's without one
+# the results to come, in order; None for a result that no request waits for
+expected: "deque[asyncio.Future[PGresult] | None]" = deque()
 
 
 def open_connection() -> None:
@@ -36,6 +35,7 @@ def open_connection() -> None:
 
 
 def take_results() -> None:
+    """Read from the connection, and give each complete result to the request that waits for it."""
     libpq = connection.pgconn
     libpq.consume_input()
     while expected and not libpq.is_busy():
@@ -45,6 +45,7 @@ def take_results() -> None:
 
 
 async def read(sql: str, *values: bytes) -> PGresult:
+    """Send a statement, which is prepared at first, and return its result."""
     libpq = connection.pgconn
     async with places:
         if sql not in names:

@@ -1,4 +1,4 @@
-"""The most that a cache in Redis can answer through ASGI: one function, one GET, no lock, no age, no key to build."""
+"""The most that a cache in Redis can answer through ASGI: one function, one GET, no lock, no key or age to make."""
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -1,7 +1,7 @@
-"""The limit of writes: `raw` with the statements of sub10, and its validation by Pydantic in one step from the bytes.
+"""The limit of writes: `raw` with sub10's statements, and with its validation by Pydantic in one step from the bytes.
 
-A statement is an INSERT, UPDATE or DELETE in a CTE, around which Postgres joins the category and writes the JSON. An
-UPDATE is one for every choice of fields, as sub10's: another for each choice would have to be prepared each.
+A statement is an INSERT, UPDATE or DELETE in a CTE, around which Postgres joins the category and writes the JSON. As
+in sub10, one UPDATE is for all choices of fields: otherwise, each choice would have a statement to prepare.
 """
 
 from collections.abc import Awaitable, Callable
@@ -61,7 +61,7 @@ DELETE = f"""
 Price = Annotated[Decimal, Field(max_digits=7, decimal_places=2)]
 Quantity = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Slug = Annotated[str, Field(min_length=1, max_length=50)]
-ABSENT: Any = None  # as a default it is not validated: a null in the content is refused
+ABSENT: Any = None  # Pydantic does not validate a default; it does refuse a null in the content
 
 
 class Replacement(BaseModel):
@@ -152,7 +152,7 @@ async def change(method: str, number: int, content: bytes) -> Answer:
 
 
 async def run(query: str, values: Any) -> Any:
-    """The row that a statement answers, or None."""
+    """Return the row that a statement returns, or None."""
     async with pool.connection() as connection:
         cursor = await connection.cursor(binary=True).execute(query, values, prepare=True)
         return await cursor.fetchone()

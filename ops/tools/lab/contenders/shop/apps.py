@@ -1,4 +1,4 @@
-"""The table as the Django contenders see it."""
+"""The app with the models of the Django contenders."""
 
 from django.apps import AppConfig
 

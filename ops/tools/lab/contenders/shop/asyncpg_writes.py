@@ -1,6 +1,6 @@
 """Writes of products by asyncpg, for the frameworks that come without an ORM.
 
-Each is one statement, which finds the category by its slug and answers the row with it.
+Each write is one statement. If it creates or changes a row, it finds the category by its slug, and returns the row.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ class UnknownCategory(Exception):
 
 
 async def create(pool: Pool, values: dict[str, Any]) -> Record:
-    """The new row; raises UnknownCategory."""
+    """Create a product, and return its row. Raises UnknownCategory if no category has the slug."""
     row = await pool.fetchrow(
         CREATE,
         values["low_price"],
@@ -56,7 +56,7 @@ async def create(pool: Pool, values: dict[str, Any]) -> Record:
 
 
 async def change(pool: Pool, product_id: int, values: dict[str, Any]) -> Record | None:
-    """The row with the new values, or None if there is none; raises UnknownCategory."""
+    """Change a product, and return its row, or None if there is no such product. Raises UnknownCategory."""
     columns = [name for name in values if name != "category"]
     setting = [f"{name} = ${number}" for number, name in enumerate(columns, 3)]
     setting += [CATEGORY] if "category" in values else []
@@ -68,5 +68,5 @@ async def change(pool: Pool, product_id: int, values: dict[str, Any]) -> Record 
 
 
 async def delete(pool: Pool, product_id: int) -> bool:
-    """Whether there was such a row."""
+    """Delete a product, and return whether there was one."""
     return await pool.execute("DELETE FROM products_product WHERE id = $1", product_id) == "DELETE 1"

@@ -7,7 +7,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 
 def database(**settings: Any) -> dict[str, Any]:
-    """The entry, with `settings` besides."""
+    """Return the entry, with these further `settings`."""
     parts = conninfo_to_dict(os.environ["DATABASE_URL"])
     return {
         "ENGINE": "django.db.backends.postgresql",

@@ -1,4 +1,4 @@
-"""The API keys of the contenders that write: a dictionary of digests, which costs none of them a query.
+"""The API keys of the peers that write: a dictionary of digests, so that no peer needs a query for a key.
 
 The service looks its keys up in Postgres, and remembers them for some seconds.
 """

@@ -1,4 +1,4 @@
-"""The service's tables, unmanaged: each Django contender reads the very same rows."""
+"""The service's tables as unmanaged models, so that each Django contender reads the very same rows."""
 
 from django.db import models
 

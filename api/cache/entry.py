@@ -42,8 +42,8 @@ class CacheStatus:
         self._second = 0
         self._hit_fields: Fields = []
 
-    def on_hit(self) -> Fields:
-        """Return the fields of a hit in the worker's memory; they change once a second."""
+    def from_memory(self) -> Fields:
+        """Return the fields of an answer from the worker's memory, fresh or stale; they change once a second."""
         second = int(time.time())
         if second != self._second:
             self._hit_fields, self._second = self.fields(b"hit; ttl=%d; detail=l1"), second
@@ -153,8 +153,8 @@ class Entry:
             if coded:
                 fields.append((b"content-encoding", coding.encode()))
             fields.append((b"content-length", b"%d" % len(body)))
-            chosen = Representation(200, fields, body, etag, self.age_and_status.on_hit)
-            chosen.not_modified = Representation(304, repeated, b"", etag, self.age_and_status.on_hit)
+            chosen = Representation(200, fields, body, etag, self.age_and_status.from_memory)
+            chosen.not_modified = Representation(304, repeated, b"", etag, self.age_and_status.from_memory)
             self.representations[coding] = chosen
         if is_unchanged(conditions, chosen.etag, self.modified):
             return chosen.not_modified or chosen

@@ -94,6 +94,7 @@ class PageCache:
             publisher = await stack.enter_async_context(changes.open_publisher(lookup))
             registry.register(sampler := metrics.sampler(lookup, publisher))
             stack.callback(registry.samplers.remove, sampler)
+            stack.callback(sampler)  # once more at the end, for the counts since the last time
             self.lookup = lookup
             stack.callback(setattr, self, "lookup", None)
             yield
@@ -123,7 +124,7 @@ class PageCache:
                 sent = sent + b"?" + query if query else sent
                 if sent not in entry.raw_targets:
                     self._memory.learn(entry, sent)
-            return _send_entry(send, entry, conditions, entry.age_and_status.on_hit())
+            return _send_entry(send, entry, conditions, entry.age_and_status.from_memory())
         if self._passing.get(target.key, 0.0) > time.monotonic():
             return self._bypass(target, scope, receive, send)
         return self._find(target, conditions, scope, receive, send)

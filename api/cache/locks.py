@@ -1,8 +1,9 @@
 """How long a worker may have the lock of an expensive entry: a small multiple of the time that its computation took.
 
-If a worker is killed, its lock remains, and requests for that page wait until the lock expires. So it lives
-for the policy's `cost`, the longest time that any page takes, only until a computation has been measured. If a
-computation takes longer than its lock lives, another worker gets the lock, and begins the same computation.
+If a worker is killed, its lock remains, and requests for that page wait until the lock expires. So a lock expires
+after the policy's `cost`, the longest time that any page takes, only while no computation of its page has been
+measured; afterwards it expires sooner where the page is quicker. If a computation takes longer than its lock lives,
+another worker gets the lock, and begins the same computation.
 """
 
 from collections import OrderedDict

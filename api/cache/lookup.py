@@ -324,7 +324,7 @@ class Lookup:
             pause = max(TRUST_SECONDS, entry.policy.cost) if entry.policy.goes_by_age else TRUST_SECONDS
             now = time.monotonic()
             paused_until = min(now + pause, entry.stale_until)
-            # While it is trusted the wire sends it, and as the one or the other.
+            # All that the wire sends counts as a hit: a fresh entry is not trusted beyond its fresh time.
             is_fresh = now < entry.fresh_until
             entry.trusted_until = min(paused_until, entry.fresh_until) if is_fresh else paused_until
             self._paused.pop(entry.key, None)

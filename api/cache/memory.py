@@ -22,7 +22,7 @@ class Memory:
     """Entries by their key, and by the tags that they depend on.
 
     In `wire`, the protocol looks them up by request target. An entry that leaves the memory leaves `wire`, too.
-    `recent` are the targets that `wire` had lately: the wire of an overloaded worker refuses only other targets.
+    `recent` are the targets that `wire` had lately: the wire of an overloaded worker does not refuse these.
     If `max_bytes` is 0, the memory holds nothing.
     """
 
@@ -116,5 +116,4 @@ class Memory:
 
     def clear(self) -> None:
         for key in [*self._entries]:
-            self.evictions["cleared"] += 1
             self.drop(key)

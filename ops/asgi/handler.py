@@ -181,7 +181,7 @@ class LeanASGIHandler(StockASGIHandler):
         """Close the response, if there is one, and send request_finished if that has an effect.
 
         The response is closed in a thread if its closing may wait for a disk or run foreign code: if there are
-        uploaded files, an overridden close, or closers besides the request's own, which Django adds to each response.
+        uploaded files, an overridden close, or closers besides `request.close`, which each response has.
         `request` or `response` is None if it was not made.
         """
         may_block = getattr(request, "_files", None) or (
@@ -204,7 +204,7 @@ class LeanASGIHandler(StockASGIHandler):
                     pass
             response._resource_closers.clear()
             response.closed = True
-        # In place of Django's own receivers of request_finished; no connections are open.
+        # As two of Django's receivers: reset_urlconf, close_caches. The third has no open connections to close.
         _urlconfs._storage._data.set(None)
         if _is_set(caches._connections):  # type: ignore[attr-defined]
             close_caches()

@@ -74,7 +74,7 @@ class Front(NamedTuple):
     fields: Callable[[Hit], bytes]  # returns the lines of all layers, outermost last, as answers meet them
     sent: Callable[[Hit], None]  # calls that of each layer, outermost last
     defaults: Mapping[str, Defaults]  # of all answers, by the scheme of the request
-    # the layer that declares no effect on a hit, or None: if there is one, nothing is ready
+    # the first layer that does not declare its effect on a hit, or None; if there is one, `ready` is empty
     undeclared: object
 
 
@@ -82,7 +82,10 @@ Admits = TypeVar("Admits", bound=Callable[[Any, Hit], bool])
 
 
 def pure(admits: Admits) -> Admits:
-    """Mark an `admits` that depends only on the request: it is not called again for an equal request."""
+    """Mark an `admits` that depends only on the request.
+
+    It is not called again if the same connection sends the same bytes right after a hit. It has set the hit already.
+    """
     admits.is_pure = True  # type: ignore[attr-defined]
     return admits
 

@@ -5,7 +5,6 @@ matches each include, and then the pattern.
 """
 
 import re
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -47,15 +46,15 @@ class Routes:
     def __init__(self, resolver: URLResolver) -> None:
         self.paths: dict[str, ResolverMatch] = {}  # of routes without parameters
         # In Django's order, up to the first pattern that `_add` cannot take. Empty if USE_I18N is set, since patterns
-        # may then change with the language.
+        # may then change with the language, and for a resolver that is not the root of a URLconf.
         self.routes: list[Route] = []
         if not settings.USE_I18N and str(resolver.pattern) == "^/":
             self._add(resolver, "/")
 
     def _add(self, resolver: URLResolver, prefix: str) -> bool:
-        """Add the patterns up to the first that is not a path() without extra arguments; False if there was one.
+        """Add the patterns in order, and return whether all were added.
 
-        An include() with parameters or extra arguments ends the adding, too.
+        It stops at a re_path(), a path() with extra arguments, or an include() with parameters or extra arguments.
         """
         for each in resolver.url_patterns:
             pattern: Any = each.pattern
@@ -103,17 +102,20 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
 
 
 def route_of(path: str) -> str:
-    """Return the route of a path if it is known here; else UNMATCHED, without asking Django."""
-    return _route_of(get_resolver(), path)
+    """Return the route of a path; UNMATCHED if there is none, or if only Django could tell."""
+    try:
+        return _route_of(get_resolver(), path)
+    except Resolver404:
+        return UNMATCHED
 
 
 @lru_cache(MAX_PATHS)
 def _route_of(resolver: URLResolver, path: str) -> str:
+    """Return the route of a path that is known here. Raises Resolver404 otherwise, which is not remembered."""
     known = _routes_of(resolver)
     if path in known.paths or any(route.find(path) for route in known.routes):
-        with suppress(Resolver404):  # where a converter refuses the path
-            return resolve(resolver, path).route
-    return UNMATCHED
+        return resolve(resolver, path).route  # a converter may refuse the path
+    raise Resolver404
 
 
 def match_of(scope: Scope, path: str) -> ResolverMatch:

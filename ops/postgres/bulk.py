@@ -211,7 +211,7 @@ class Many(Command[Values, Rows]):
     def _found(self, rows: "QuerySet[Any]", *, no_key: bool) -> Compiled:
         """Return the query of the items' rows among `rows`, which locks them in the order of their keys.
 
-        With `no_key`, other transactions may refer to the rows meanwhile.
+        With `no_key` (FOR NO KEY UPDATE), other transactions may insert rows with foreign keys to these meanwhile.
         """
         keys = f"ARRAY(SELECT {self._cell(self.key)} FROM {ITEMS})"
         is_named = Func("pk", template=f"%(expressions)s = ANY ({keys})", output_field=BooleanField())
@@ -219,7 +219,7 @@ class Many(Command[Values, Rows]):
         sql, parameters = compile_queryset(chosen.order_by("pk"), ["pk"])
         if any(isinstance(each, Param) for each in parameters):
             raise ImproperlyConfigured(
-                "The rows of a command of many have no parameters: the items have the keys."
+                "The queryset of a command of many rows may have no Param: its items name the rows by their keys."
             )
         table = re.sub('^.*"[.]"', '"', table_of(self.model))  # FOR UPDATE OF takes no schema
         lock = connection.ops.for_update_sql(of=(table,), no_key=no_key)

@@ -445,7 +445,8 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
                 )
             rounded = f"round((%(expressions)s)::numeric, {places})"
             source = Func(source, template=rounded, output_field=output)
-        elif isinstance(output, IntegerField):  # as the ORM reads it: EXTRACT makes a numeric, 12.000000
+        elif isinstance(output, IntegerField):
+            # The ORM cuts a fraction off by int(): EXTRACT, for example, gives the numeric 12.000000.
             source = Func(source, template="trunc((%(expressions)s)::numeric)", output_field=output)
         place.contents.has_documents |= isinstance(output, JSONField)
         return Column(source, json_sql(output, schema, name), nullable=True)
@@ -459,12 +460,13 @@ def _column(place: Place, schema: type[BaseModel], name: str, path: str) -> Colu
         raise ImproperlyConfigured(f"{owner.__name__}.{last} is a relation; name a field of it{hint}.")
     nullable = nullable or column.null or getattr(column, "generated", False)  # Postgres may compute NULL
     column = target_of(column)
-    place.contents.has_documents |= isinstance(column, JSONField)
+    # The output field is that of a GeneratedField.
+    place.contents.has_documents |= isinstance(getattr(column, "output_field", column), JSONField)
     return Column(f"{place.path}{path}", json_sql(column, schema, name), nullable)
 
 
 def _converts(expression: Any) -> bool:
-    """Whether the ORM changes a value that it has read, as for TruncMonth: Postgres gives it without a time zone."""
+    """Whether the ORM converts the value in Python, such as TruncMonth's, to which it adds a time zone."""
     if isinstance(expression, Cast) or not isinstance(expression, BaseExpression):
         return False
     is_own = type(expression).convert_value is not BaseExpression.convert_value
@@ -638,12 +640,15 @@ def _attribute(model: type[Model], name: str) -> Any:
 
 
 def _follow(model: type[Model], relations: Iterable[str], path: str) -> tuple[list[type[Model]], bool]:
-    """Return the model and the models along its single `relations`, and whether the last row may be missing."""
+    """Return the model and those to which the `relations` lead, each to one row, and whether a key may be null.
+
+    `path` is for the message. Raises ImproperlyConfigured for another relation, or for none.
+    """
     models, nullable = [model], False
     for name in relations:
-        relation = _field(owner := models[-1], name)
+        relation = _field(models[-1], name)
         if not (relation.one_to_one or relation.many_to_one) or not relation.related_model:
-            raise ImproperlyConfigured(f"{owner.__name__}.{path}: only single related rows can be followed.")
+            raise ImproperlyConfigured(f"{model.__name__}.{path}: only single related rows can be followed.")
         nullable = nullable or relation.null
         models.append(relation.related_model)
     return models, nullable

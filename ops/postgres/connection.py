@@ -161,9 +161,10 @@ class Connection:
         self._loop.add_reader(self._socket, self._read)
 
     def send(self, call: Call) -> None:
-        """Send a call, with others of this turn of the event loop. Its future gets the result or psycopg's error.
+        """Send a call. Its future gets the result or psycopg's error.
 
-        If its caller is cancelled, the statement runs to its end all the same; statement_timeout bounds that.
+        The calls of one turn of the event loop share a batch, unless they are `alone`. If the caller is cancelled, a
+        statement that Postgres has begun runs to its end all the same; statement_timeout bounds that.
         """
         self.calls_due += 1
         if self.calls_due == 1:
@@ -178,10 +179,10 @@ class Connection:
 
     def calls(self) -> list[Call]:
         """The calls with a result due, in order."""
-        return [*self.sent(), *self._again]
+        return [*self.in_pipeline(), *self._again]
 
-    def sent(self) -> list[Call]:
-        """The same without the calls that have to be sent again."""
+    def in_pipeline(self) -> list[Call]:
+        """The calls that Postgres has, in order: without those that it has skipped, or that need a preparation."""
         held = [self._held[0]] if self._held else []
         return [*held, *(each for each in self._expected if isinstance(each, Call))]
 

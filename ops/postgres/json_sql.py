@@ -38,12 +38,17 @@ class JsonSql:
     sql: str
     python: Callable[[Any], str]  # makes of a sample the JSON that Postgres writes
     quotes: tuple[str, str] = ("", "")  # literal texts around the value
-    plain: str = ""  # SQL of a cell of CSV, which is NULL for null; empty if it is `sql`
+    plain: str = (
+        ""  # SQL of a cell of CSV, which is NULL where JSON has null; empty if `sql` serves there, too
+    )
     is_text: bool = False  # whether the value is text that a client may have chosen freely
     may_lose: bool = False  # whether a reader that makes a double of the number may lose digits of it
 
     def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
-        """Return the literal text before the column, the SQL of the column, and the literal text after it."""
+        """Return the text before the column, the column's SQL, and the text after it.
+
+        The texts are raw: the caller quotes them. If `nullable`, they are empty, and the SQL includes them.
+        """
         sql = self.sql.replace("%", "%%").replace("{}", column)
         before, after = self.quotes
         if not nullable:

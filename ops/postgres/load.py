@@ -153,8 +153,8 @@ class Load:
     async def convert(self) -> None:
         """Make rows of the lines, and mark the wrong ones.
 
-        The first attempt casts each text without a test. If a cast fails, a second attempt tests each text before its
-        cast, which takes longer.
+        The first attempt casts each text that has the right form. If a cast fails, a second attempt asks Postgres
+        before each cast whether it will succeed, which takes longer.
         """
         with DB:
             try:

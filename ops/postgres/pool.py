@@ -262,7 +262,7 @@ class Pool:
             self._plan_rescue()
 
     def _rescue(self) -> None:
-        """Run calls that are held up on one connection again, on an idle one. If no connection is idle, send nothing.
+        """Send calls that wait behind a slow one a second time, on an idle connection, if there is one.
 
         The first connection runs these calls, too: its answers are dropped.
         """
@@ -276,7 +276,7 @@ class Pool:
             other = self._find(self._lane(first), now, first)
             if not other or other.calls_due:
                 continue
-            for call in connection.sent()[1:]:
+            for call in connection.in_pipeline()[1:]:
                 if call.statement.repeatable and not call.future.done():
                     connection.withdraw(call)
                     self._send(other, call, now)

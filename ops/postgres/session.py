@@ -23,9 +23,10 @@ SETTINGS_QUERY = "SELECT lower(name), setting FROM pg_settings WHERE lower(name)
 def add_startup_parameters() -> None:
     """Add settings.REQUEST_SESSION to the startup options of all database sessions that this process opens later.
 
-    libpq sends them as it opens a session, so they cost no round trip: a receiver of connection_created would run a
-    SET at each checkout. Call it before the first connection. A pooler takes no startup options: there nothing is
-    added, and the role must have these settings, which `verify` and a system check look at.
+    libpq sends them as it opens a session, so they cost no round trip. Django's pool sends connection_created at each
+    checkout, so a receiver of that would run a SET each time. Call it before the first connection. A pooler takes no
+    startup options: there nothing is added, and the role must have these settings, which `verify` and a system check
+    look at.
     """
     if settings.DATABASE_POOLER:
         return

@@ -10,8 +10,9 @@ follow from the schema and the columns.
 | "import lines"  | a line as it came | `line`; `doc`, the text of NDJSON, or `c0`, `c1`, ... the cells of CSV |
 | "import rows"   | a line as a row | "import line"; "import fault", null for a good line; the target table's own |
 
-The first conversion casts without a test, and fails at the first text that a cast refuses. A stream with such a text
-is converted a second time, with a test before each cast (docs/decisions/0023-import.md has the figures).
+The first conversion casts each text that has the right form, and fails at the first that the cast refuses, such as
+2020-02-31. Then the stream is converted a second time, and Postgres is asked before each cast whether it will succeed
+(docs/decisions/0023-import.md has the figures).
 """
 
 import datetime
@@ -121,7 +122,7 @@ ELSEWHERE = (  # annotations and validators that restrict no value, or only as o
 class Cell:
     """A field that lines may have, with the conditions on its text and value.
 
-    `header` has the names of CSV's cells, or is None for NDJSON. `text` is SQL of the field's text.
+    In its methods, `header` has the names of CSV's cells, or is None for NDJSON; `text` is SQL of the field's text.
     """
 
     name: str
@@ -194,7 +195,10 @@ class Cell:
         return f"CASE {' '.join(cases)} ELSE {rules or 'true'} END"
 
     def value(self, text: str, *, tests_first: bool) -> str:
-        """Return SQL that casts the text to the type."""
+        """Return SQL that casts the text to the type. With `tests_first`, an integer may be written as 7.0.
+
+        The direct cast is quicker, and makes the first conversion fail at 7.0.
+        """
         if self.type in INTEGER_TYPES and tests_first:
             return f"{text}::numeric::{self.type}"
         if self.type == "jsonb":
@@ -259,7 +263,7 @@ class Staging:
     def conversion(self, header: Sequence[str] | None, *, tests_first: bool) -> str:
         """Return SQL that makes "import rows" of "import lines". `header` is CSV's, or None for NDJSON.
 
-        With `tests_first`, a text that cannot be cast marks its line. Without, it makes the statement fail.
+        With `tests_first`, a text whose cast would fail marks its line. Without, it makes the statement fail.
         """
         cells, judged = self.cells, self._judged(header, 'TABLE "import lines"', tests_first=tests_first)
         values = ""

@@ -7,9 +7,9 @@ import orjson
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection
+from django.db import connection, models
 from django.db.models import Value, Window
-from django.db.models.functions import Concat, Rank
+from django.db.models.functions import Cast, Concat, Rank
 from django.http import Http404
 from django.test import RequestFactory
 from ninja import Schema
@@ -20,7 +20,7 @@ from api.checks import check_path
 from api.problems import Problem
 from api.reads.cursors import Cursor, sign
 from tests.ops.postgres.conftest import tables
-from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Sticker, Topic
+from tests.ops.postgres.models import Badge, Everything, Label, Narrow, Spelled, Sticker, Topic
 from tests.shop.models import Order, Product, Voucher
 from tests.shop.schemas import OrderOut, ProductOut
 
@@ -200,6 +200,29 @@ def test_a_document_that_no_reader_takes_has_neighbours(
     url = first.partition('"next":"')[2].partition('"')[0]
     assert '"code":"odd-0"' in first
     assert '"code":"odd-1"' in page_of(listing, url)
+
+
+class Computed(Spelled):
+    code = models.SlugField(unique=True)
+    raw = models.TextField()
+    details = models.GeneratedField(
+        expression=Cast("raw", models.JSONField()), output_field=models.JSONField(), db_persist=True
+    )
+
+    class Meta:
+        app_label = "spelled"
+
+
+@pytest.mark.django_db
+def test_a_document_that_postgres_computes_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reads.listing.LISTINGS", [])
+    with connection.schema_editor(atomic=False) as editor:
+        editor.create_model(Computed)
+    for at in range(2):
+        Computed.objects.create(code=f"odd-{at}", raw="1e400")
+    first = page_of(Listing("computed", Computed.objects.all(), VoucherOut, AccessPath("code")), "/?limit=1")
+    assert '"code":"odd-0"' in first
+    assert '"next":"' in first
 
 
 @pytest.mark.django_db

@@ -19,10 +19,10 @@ def check() -> int:
         ("check", "config", "--lint-fatal", "prometheus.yml"),
         ("test", "rules", *sorted(str(path.relative_to(HERE)) for path in HERE.glob("tests/*.yml"))),
     )
-    runs = (
+    runs = [
         subprocess.run([promtool, *command], cwd=HERE, timeout=DEADLINE, check=False) for command in commands
-    )
-    return int(any([run.returncode for run in runs]))
+    ]
+    return int(any(run.returncode for run in runs))
 
 
 if __name__ == "__main__":

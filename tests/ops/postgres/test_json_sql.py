@@ -362,6 +362,13 @@ def test_refused_paths(alias: str, message: str) -> None:
         One(Everything.objects.filter(pk=1), schema)
 
 
+def test_a_path_that_leads_nowhere_in_its_second_step() -> None:
+    """The message has the path as the schema has it, from its own model."""
+    schema = schema_of(found=Annotated[str | None, Field(alias="label.key.x")])
+    with pytest.raises(ImproperlyConfigured, match=r"^Everything\.label__key__x: only single"):
+        One(Everything.objects.filter(pk=1), schema)
+
+
 @pytest.mark.parametrize(
     ("alias", "message"),
     [

@@ -48,7 +48,7 @@ CONFORMANCE = ("python", "-m", "tests.conformance.run")
 AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
 # Two tests run at once. Three would take 218 s instead of 270 on 2 cores, but tests that kill processes and reset
 # connections would fail more often.
-TESTS = ("pytest", "-n", "2", "--dist", "loadgroup", "--durations=15")
+TESTS = ("pytest", "-n", "3", "--dist", "loadgroup", "--durations=15")
 # A part that has not changed since it passed its tests need not pass them again: PASSED has the SHA-256 of each part
 # that has passed. In a clone with an unchanged runtime, that leaves the tests of its own resources and settings.
 # ALL=runtime runs the tests of an unchanged runtime, too. ALL=1 runs all tests, on each Python.

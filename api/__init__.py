@@ -17,7 +17,7 @@
 | transactions | transaction, in_transaction; Transaction |
 | caching | cached, one |
 | invalidation | InvalidatingQuerySet, invalidate, ainvalidate |
-| authentication | scope, Identity |
+| authentication | scope, Identity; AUTH, its stage in Server-Timing |
 | errors | Problem, Fault, invalid |
 | request bodies | body_limit, streamed_body, stream_of |
 | requests that are sent again | idempotent |
@@ -70,8 +70,10 @@ from ops.postgres.nesting import Children, More
 from ops.postgres.statement import Param
 from ops.postgres.transactions import Transaction, in_transaction, transaction
 from ops.tasks import together
+from ops.telemetry.stopwatch import AUTH
 
 __all__ = [
+    "AUTH",
     "AccessPath",
     "Api",
     "BulkWrites",

@@ -15,7 +15,8 @@ The result by outcome and tier, as `PageCache` counts it:
     collapsed | l2        | computed by another worker meanwhile
     pending   | none      | 503: it is being computed, for longer than a request waits
 
-Stampedes: within a worker, requests for one key share a flight that asked Redis lately.
+Stampedes: within a worker, requests for one key share one look-up or computation (a flight, flights.py). If it asked
+Redis over TRUST_SECONDS + GRACE_SECONDS ago, a request begins another, unless the answer goes by its age.
 Several workers may compute a cheap entry at the same time. An expensive one (`cost` of its policy) is computed by one
 worker at a time, under a lock; the others wait for the entry, `cost` seconds at most. Expiry has no jitter:
 stale-while-revalidate hides it from requests.
@@ -350,7 +351,8 @@ class Lookup:
     async def _give_back(self, target: Target, lock: str) -> None:
         """Try to delete a lock until Redis has done it, or the lock has expired.
 
-        The SET that may have taken the lock comes before, unless the connection on which both are sent was lost.
+        Redis runs the SET that may have taken the lock before these commands, since one connection carries both. Only
+        if that connection was lost in between, the SET may run later.
         """
         expired = time.monotonic() + target.policy.cost  # no lock lives longer
         while time.monotonic() < expired:

@@ -39,9 +39,9 @@ class Answer:
 
     @property
     def obstacle(self) -> str:
-        """Why only the client that has asked may get the answer; empty if all clients may.
+        """Why no client may get this answer, so that the endpoint answers each client itself; empty if all may.
 
-        Cache-Control and Content-Encoding of an error do not matter: errors are never stored.
+        Cache-Control and Content-Encoding matter for a 200 only: no other answer is stored.
         """
         if self.status in UNIDENTIFIED:
             return f"without header fields it is {self.status}"

@@ -84,9 +84,10 @@ class Limit:
         self._wait = 0.0
 
     def find_place(self) -> bool:
-        """Whether there is a place for another request. The request then counts as coming until the turn ends.
+        """For the wire: whether there is a place for another request.
 
-        If no request was refused lately, it is not counted, since it may need no computing.
+        If a request was refused lately, this one counts as coming until the turn ends. Otherwise it does not, since
+        many requests of one turn may wait for one computation.
         """
         if self.active + self._coming >= self.limit:
             return False
@@ -101,7 +102,10 @@ class Limit:
         self._coming = 0
 
     def has_place(self, *, is_kept: bool = False) -> bool:
-        """Whether there is a place for a request that has to be computed. `is_kept` adds KEPT_SHARE to the limit."""
+        """For the layer: whether there is a place for a request to be computed.
+
+        `is_kept` adds KEPT_SHARE to the limit.
+        """
         return self.active < self.limit * (1 + KEPT_SHARE * is_kept)
 
     def count_refusal(self) -> None:

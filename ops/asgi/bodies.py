@@ -166,7 +166,7 @@ class Stream:
 
     | the content    | a piece                      | then                                                    |
     | -------------- | ---------------------------- | ------------------------------------------------------- |
-    | is to come     | comes                        | the view gets it; to come, or ended with the last one   |
+    | is to come     | comes                        | the view gets it; with the last one the content ends    |
     |                | exceeds the limit            | Refused 413                                             |
     |                | does not come in time        | Refused 408                                             |
     |                | never comes: the client left | the handler hears of that, and cancels the view         |

@@ -1,6 +1,6 @@
 """Answers requests for hosts other than settings.ALLOWED_HOSTS with 400, before Django.
 
-Django checks the Host header only where code asks for it (`request.get_host()`); the code of a lean stack never does.
+Django checks the Host header only where code asks for it (`request.get_host()`), and nothing in this service does.
 """
 
 from collections.abc import Awaitable, Iterable

@@ -25,12 +25,12 @@ class Route:
     """A route of the URLconf with all its prefixes, as one expression."""
 
     def __init__(self, expression: str, converters: dict[str, Any]) -> None:
-        self.find = re.compile(expression).match
+        self.match_path = re.compile(expression).match
         self.converters = converters
-        self.match: ResolverMatch | None = None  # of the first path that it led to, to be copied for others
+        self.resolved: ResolverMatch | None = None  # the match of the first path, to be copied for others
 
     def parameters(self, found: re.Match[str]) -> dict[str, Any] | None:
-        """Return the converted parameters of a path that `find` has matched; None if a converter refuses one."""
+        """Return the converted parameters of a path, from its match; None if a converter refuses one."""
         parameters: dict[str, Any] = found.groupdict()
         try:
             for name, converter in self.converters.items():
@@ -86,14 +86,14 @@ def resolve(resolver: URLResolver, path: str) -> ResolverMatch:
     if path in known.paths:
         return _copy(known.paths[path], kwargs=dict(known.paths[path].kwargs))
     for route in known.routes:
-        found = route.find(path)
+        found = route.match_path(path)
         if not found or (parameters := route.parameters(found)) is None:
             continue
         if not parameters:
             break
-        if route.match is None:
-            route.match = resolver.resolve(path)
-        return _copy(route.match, kwargs=dict(parameters), captured_kwargs=parameters)
+        if route.resolved is None:
+            route.resolved = resolver.resolve(path)
+        return _copy(route.resolved, kwargs=dict(parameters), captured_kwargs=parameters)
     match: Any = resolver.resolve(path)
     if match.args or match.captured_kwargs or settings.USE_I18N or len(known.paths) >= MAX_PATHS:
         return match  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ def route_of(path: str) -> str:
 def _route_of(resolver: URLResolver, path: str) -> str:
     """Return the route of a path that is known here. Raises Resolver404 otherwise, which is not remembered."""
     known = _routes_of(resolver)
-    if path in known.paths or any(route.find(path) for route in known.routes):
+    if path in known.paths or any(route.match_path(path) for route in known.routes):
         return resolve(resolver, path).route  # a converter may refuse the path
     raise Resolver404
 

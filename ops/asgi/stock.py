@@ -93,7 +93,11 @@ class StockASGIHandler(ASGIHandler):
         return refused  # type: ignore[no-any-return]
 
     def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:
-        """Answer Refused with its problem, and RequestDataTooBig with 413, not with 400 or a page as Django does."""
+        """Answer Refused with its problem, and RequestDataTooBig with the problem 413. Return None for other errors.
+
+        To RequestDataTooBig, Django answers 400, or its error page under DEBUG. A middleware of Django's may answer
+        other errors, too.
+        """
         if isinstance(exception, Refused):  # by a view that reads its content itself
             return problems.response(*exception.problem)
         if isinstance(exception, RequestDataTooBig) and _cache_control():

@@ -171,8 +171,8 @@ Member = tuple[str, JsonSql, bool]  # a field's name, the SQL of its value, whet
 def _object(members: Sequence[Member]) -> str:
     """SQL for an object of the columns c0, c1, ..."""
     parts, literal = [], ""
-    for at, (name, written, nullable) in enumerate(members):
-        before, text, after = written.text(f"c{at}", nullable=nullable)
+    for at, (name, writer, nullable) in enumerate(members):
+        before, text, after = writer.text(f"c{at}", nullable=nullable)
         parts += [quote(f"{literal}{',' if at else '{'}{orjson.dumps(name).decode()}:{before}"), text]
         literal = after
     return " || ".join([*parts, quote(literal + "}")])
@@ -190,8 +190,8 @@ def key_member(model: type[Model], schema: type[BaseModel], name: str) -> Member
             f"{schema.__name__}.{name} is an object or a list: groups are by a column. Name one of it, as in "
             f'`{name}_id: Annotated[int, Field(alias="{name}.id")]`.'
         )
-    [(written, nullable)] = json.written
-    return name, written, nullable
+    [(writer, nullable)] = json.writers
+    return name, writer, nullable
 
 
 def _member(

@@ -18,7 +18,7 @@ PIPES = metrics.histogram(
 
 
 class RecentWaits:
-    """Quick statements' average wait for a busy connection since the last `take`, in seconds."""
+    """The average wait, in seconds, of the quick statements that had to wait for a busy connection; 0 if none had."""
 
     def __init__(self) -> None:
         self._sum, self._count = 0.0, 0
@@ -28,6 +28,7 @@ class RecentWaits:
         self._count += 1
 
     def take(self) -> float:
+        """Return the average since the last call."""
         mean = self._sum / self._count if self._count else 0.0
         self._sum, self._count = 0.0, 0
         return mean

@@ -83,11 +83,11 @@ NOT_SENT = (PoolClosed, PoolTimeout, TooManyRequests)  # no connection: nothing 
 
 
 class NotWritten(Exception):
-    """Nothing was changed, for a reason that the attributes tell.
+    """Nothing was changed, for a reason in the attributes; or a row was written, and then deleted by another writer.
 
-    `is_missing`: there is no row to change. `unknown`: these fields have values that name no related row. `items`,
-    for a command of many rows: the number of each item at fault, from 0, and its field with a value that names no
-    row. If none is set, the row differs from the one that the client has seen.
+    `is_missing`: there is no row to change, or none any more. `unknown`: these fields have values that name no
+    related row. `items`, for a command of many rows: the number of each item at fault, from 0, and its field with a
+    value that names no row. If none is set, the row differs from the one that the client has seen.
     """
 
     def __init__(
@@ -104,7 +104,10 @@ class NotWritten(Exception):
 
 
 class Row(NamedTuple):
-    """The row that was written, or deleted: its JSON, and its primary key as Postgres prints it."""
+    """The row that was written, or deleted: its JSON, and its primary key as Postgres prints it.
+
+    The JSON of a deleted row is empty if the DELETE waited for a writer that gave the row a new related row.
+    """
 
     json: bytes
     key: str
@@ -319,13 +322,19 @@ class RowCommand(Command[Mapping[str, Any], Row]):
         raise NotWritten(is_missing=is_missing, unknown=() if is_missing else unknown)
 
     async def complete(self, written: Row) -> Row:
-        """Return the row, with JSON read by key if it is empty. Raises NotWritten if the row was deleted since."""
+        """Return the row. JSON that is empty is read by key, unless the command has deleted the row.
+
+        Raises NotWritten if another writer has deleted it since.
+        """
         if written.json or not self.by_key:
             return written
         return Row(await self.by_key.read(written.key), written.key)
 
     def _complete(self, changed: Compiled, answer: Json, reasons: Sequence[Any]) -> Statement:
-        """Return the statement around a change: it gives the row as JSON with its key, or else its `reasons`.
+        """Return the whole statement for a change.
+
+        Its one result row has the changed row's JSON and key, and whether that is whole; or, if nothing was changed,
+        a boolean for each of the `reasons`.
 
         The reasons are conditions; Postgres computes them only if nothing is changed. They stand before the change,
         where the name of the table still means the table. After it, this name means the changed rows, so the rest of
@@ -602,9 +611,15 @@ def _refuse_parents(model: type[Model]) -> None:
 
 
 def refuse_own_table(model: type[Model], answer: Json) -> None:
-    """Raise ImproperlyConfigured if the answer has a field of a related row in the same table."""
+    """Raise ImproperlyConfigured if the answer has a field of a related row in the command's own table.
+
+    In the statement, the name of that table means the changed rows alone, so the related row would not be found.
+    """
     if path := answer.contents.tables.get(model._meta.db_table):
-        raise ImproperlyConfigured(f"{model.__name__}: a command cannot answer {path} of its own table.")
+        raise ImproperlyConfigured(
+            f"{model.__name__}: a command cannot answer {path}, which is in its own table, of which it sees only the "
+            "rows that it changes."
+        )
 
 
 def key_name(model: type[Model], schema: type[BaseModel]) -> str:
@@ -686,9 +701,9 @@ def read_written(
     """Return the ORM's own SQL that reads `columns` of the changed rows, and whether each row is whole.
 
     A command that has waited for another writer changes the row as that writer has left it. But related rows that the
-    writer has made are not in the command's snapshot. So an outer join leaves no changed row out, and a row is not
-    whole if its foreign key names a row that the snapshot lacks. Raises ImproperlyConfigured if the ORM would use an
-    inner join, but no constraint keeps the related row, unless `are_gone`: the rows are deleted.
+    writer has made are not in the command's snapshot. So inner joins become outer ones, which leave no changed row
+    out, and a row is not whole if its foreign key names a row that the snapshot lacks. Raises ImproperlyConfigured if
+    the ORM would use an inner join, but no constraint keeps the related row, unless `are_gone`: the rows are deleted.
     """
     query: Any = QuerySet(model).order_by().values_list(*columns, IsWhole()).query
     for alias, join in [*query.alias_map.items()]:
@@ -764,7 +779,7 @@ def _any(conditions: Iterable[Q]) -> Q:
 
 
 def sql_of(model: type[Model], expression: Any) -> Compiled:
-    """The SQL of an expression that reads no column."""
+    """Return the SQL and the parameters of an expression without a FROM: only subqueries in it may read columns."""
     query = Query(model)
     compiler = query.get_compiler(connection=connection)
     sql, parameters = compiler.compile(expression.resolve_expression(query))

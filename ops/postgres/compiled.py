@@ -63,10 +63,10 @@ MAX_QUICK_ROWS = 2000
 
 
 class Column(NamedTuple):
-    """A value in JSON text: an expression or the ORM's path of a column, its SQL, and whether it may be null."""
+    """A value in JSON text: an expression, or the ORM's path of a column; its writer; and whether it may be null."""
 
     source: Any
-    written: JsonSql
+    json_sql: JsonSql
     nullable: bool = False
 
 
@@ -98,14 +98,14 @@ class Json(Expression):
         self.model = model
         self.pieces = pieces
         self.columns: list[Any] = [F(it) if isinstance(it, str) else it for it, _, _ in columns]
-        self.written = [(written, nullable) for _, written, nullable in columns]
+        self.writers = [(writer, nullable) for _, writer, nullable in columns]
         self.contents = contents
         self.has_ends = True
 
     @property
     def ends(self) -> tuple[str, str]:
         """The literal texts at both ends, which are the same in every row."""
-        (first, first_null), (last, last_null) = self.written[0], self.written[-1]
+        (first, first_null), (last, last_null) = self.writers[0], self.writers[-1]
         before, after = first.text("", nullable=first_null)[0], last.text("", nullable=last_null)[2]
         return self.pieces[0] + before, after + self.pieces[-1]
 
@@ -134,14 +134,14 @@ class Json(Expression):
     def as_sql(self, compiler: SQLCompiler, _connection: Any) -> tuple[str, Any]:
         parts, literal = [], ""
         bound: list[Any] = []
-        for piece, column, (written, nullable) in zip(self.pieces, self.columns, self.written, strict=False):
+        for piece, column, (writer, nullable) in zip(self.pieces, self.columns, self.writers, strict=False):
             sql, parameters = compiler.compile(column)
             bound += parameters
-            if isinstance(column, Col | Maybe) or written.sql.count("{}") == 1:
+            if isinstance(column, Col | Maybe) or writer.sql.count("{}") == 1:
                 is_closed = isinstance(column, Col | Maybe | Subquery)
-                before, text, after = written.text(sql if is_closed else f"({sql})", nullable=nullable)
+                before, text, after = writer.text(sql if is_closed else f"({sql})", nullable=nullable)
             else:
-                before, text, after = written.text(ONCE, nullable=nullable)
+                before, text, after = writer.text(ONCE, nullable=nullable)
                 text = once(text, sql)
             parts += [quote(literal + piece + before), text]
             literal = after
@@ -323,17 +323,17 @@ class Cell(Json):
         """`is_inert`: a text that a spreadsheet would take for a formula gets a quote (') in front of it."""
         json = value(model, schema, name, annotations, members)
         super().__init__(json.model, json.pieces, (), json.contents)
-        self.columns, self.written = json.columns, json.written
+        self.columns, self.writers = json.columns, json.writers
         self.is_inert = is_inert
 
     def as_sql(self, compiler: SQLCompiler, connection: Any) -> tuple[str, Any]:
         if any(self.pieces):
             return super().as_sql(compiler, connection)
-        [column], [(written, _)] = self.columns, self.written
+        [column], [(writer, _)] = self.columns, self.writers
         sql, parameters = compiler.compile(column)
         is_column = isinstance(column, Col)
-        text = written.cell(sql if is_column else ONCE)
-        if self.is_inert and written.is_text:
+        text = writer.cell(sql if is_column else ONCE)
+        if self.is_inert and writer.is_text:
             text = f"(CASE WHEN left({text}, 1) IN ({FORMULA_STARTS}) THEN '''' || {text} ELSE {text} END)"
         if not is_column:
             text = once(text, sql)

@@ -1,4 +1,4 @@
-"""Makes whole lines for COPY from a stream that is cut anywhere. No byte means more to COPY than to its sender.
+"""Makes whole lines for COPY of a stream that is cut anywhere. Bytes that COPY would act on are escaped or replaced.
 
 COPY forgets all of its lines at the first one that it cannot read. So no unreadable line is passed on, and the lines
 before it stay, so that their faults can be named. Many lines are looked at together, by searches in C: a sound line
@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 
 MAX_LINE_BYTES = 64 * 1024  # of a line of JSON, or a record of CSV, which may have line breaks
 DELIMITER = b"\x01"  # between columns in NDJSON's COPY, which has only one column
-# Replaces bytes that would end a column or a line for COPY. JSON text never has it, so the line is refused later.
+# Replaces bytes that would end a column or a line for COPY. JSON never has a raw \x02, so the conversion in Postgres
+# (staging.py) refuses the line.
 FORBIDDEN = b"\x02"
 MARK = b"\xef\xbb\xbf"  # the byte order mark, with which spreadsheets begin a file
 END = b"\\."  # alone in a line, it ends a COPY of CSV before Postgres 18, even if lines follow

@@ -140,7 +140,7 @@ class Cell:
         return self.column.related or (field.target_field if field.is_relation else None)
 
     def text(self, header: Sequence[str] | None) -> str:
-        """Return SQL of the field's text in a line (in NDJSON a document's jsonb); NULL if it is absent or null."""
+        """Return SQL of the field's text in a line, of a JSON column in NDJSON as jsonb; NULL if absent or null."""
         if header is not None:
             return f"c{header.index(self.name)}" if self.name in header else "NULL::text"
         if self.type == "jsonb":

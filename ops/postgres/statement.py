@@ -63,8 +63,8 @@ class Statement:
     """SQL with `$1`, `$2`, ... and the names of the parameters for them. Connections prepare it under `name`.
 
     Constants stand in the SQL as literals, as in the ORM's own statements. A literal has a type, such as interval,
-    whereas Postgres always takes the parameter in `time - $1` for a time. And a plan made for all values of the
-    parameters can still use a partial index for a constant (`WHERE published`).
+    whereas Postgres always takes the parameter in `time - $1` for a time. And Postgres's generic plan, which has to
+    suit all values of the parameters, can use a partial index if its condition is about a literal.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Statement:
         repeatable: bool = True,
         flush: bool = True,
     ) -> None:
-        """`sql` has Django's placeholders: %s for each of `parameters`, and %% for a percent sign.
+        """`sql` has Django's placeholders: %s for each of `parameters` (Params and constants), %% for a percent sign.
 
         A `quick` statement takes Postgres a few milliseconds at most. It shares a connection with statements of other
         requests, which wait for it; any other statement has a connection to itself while it runs.

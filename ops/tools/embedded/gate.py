@@ -46,8 +46,8 @@ CHECKS_OF_DJANGO = [command for command in CHECKS if command[0] in ("mypy", "pyt
 CONFORMANCE = ("python", "-m", "tests.conformance.run")
 # If the vulnerability service cannot be reached, the step only prints a line.
 AUDIT = ("python", "-m", "ops.tools.embedded", "audit", "--if-reachable")
-# Two tests run at once. Three would take 218 s instead of 270 on 2 cores, but tests that kill processes and reset
-# connections would fail more often.
+# Three tests run at once: XX s on two cores, YY s with two at once. Four took as long as two, and tests that kill
+# processes and reset connections failed.
 TESTS = ("pytest", "-n", "3", "--dist", "loadgroup", "--durations=15")
 # A part that has not changed since it passed its tests need not pass them again: PASSED has the SHA-256 of each part
 # that has passed. In a clone with an unchanged runtime, that leaves the tests of its own resources and settings.

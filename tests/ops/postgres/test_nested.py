@@ -732,11 +732,11 @@ class OrderOfLine(Schema):
     [
         (
             lambda: Update(OrderLine.objects.filter(pk=1), OrderOfLine),
-            "OrderLine: a command cannot answer lines of its own table",
+            "OrderLine: a command cannot answer lines, which is in its own table",
         ),
         (
             lambda: Update(Tag.objects.filter(pk=1), TreeOut),
-            "Tag: a command cannot answer parent of its own",
+            "Tag: a command cannot answer parent, which is in its own",
         ),
         (
             lambda: Delete(Order.objects.filter(pk=1), PlainOrder),

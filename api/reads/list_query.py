@@ -46,7 +46,7 @@ class Layout:
         self.fields = tuple(members)
 
         def is_exact(field: str) -> bool:
-            return not any(it.may_lose for it, _ in value(model, schema, field, annotations).written)
+            return not any(it.may_lose for it, _ in value(model, schema, field, annotations).writers)
 
         shown = [row(model, schema, fields, annotations)] if self.has_objects else []
         # A sort key is read from the object, unless a document in the object may be unreadable, or the key is a

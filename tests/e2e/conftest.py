@@ -15,7 +15,7 @@ from tests.service import serve
 ROWS = 1000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def database() -> Iterator[spare.Database]:
     """A database with Silk's tables and some products."""
     with spare.create(f"test_instruments_{os.getpid()}") as database:
@@ -25,7 +25,7 @@ def database() -> Iterator[spare.Database]:
         yield database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start(
     database: spare.Database, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., httpx.Client]]:
@@ -39,17 +39,17 @@ def start(
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain(start: Callable[..., httpx.Client]) -> httpx.Client:
     return start()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def silk(start: Callable[..., httpx.Client]) -> httpx.Client:
     return start(PROFILE="silk")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def toolbar(start: Callable[..., httpx.Client]) -> httpx.Client:
     return start(DEBUG="true")
 

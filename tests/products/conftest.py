@@ -26,7 +26,7 @@ def products(django_db_setup: None, django_db_blocker: Any) -> None:
         call_command("seed_products", rows=ROWS, verbosity=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(products: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with its own settings and routes."""
     with serve(
@@ -49,7 +49,7 @@ def insert(database: "psycopg.Connection[Any]") -> Callable[..., int]:
     return extra.inserter(database, "products")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def migrated(django_db_setup: None) -> Iterator[spare.Database]:
     """An empty database with its tables: a template."""
     with spare.create(f"{settings.DATABASES['default']['NAME']}_template") as database:

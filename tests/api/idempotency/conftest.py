@@ -35,7 +35,7 @@ def key() -> str:
     return secrets.token_urlsafe(12)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(django_db_setup: None) -> Database:
     return Database(str(settings.DATABASES["default"]["NAME"]))
 
@@ -62,18 +62,18 @@ def vouchers(rows: "psycopg.Connection[Any]") -> Callable[[dict[str, Any]], int]
     return vouchers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def wire(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wiretap]:
     with tap(settings.DATABASES["default"], tmp_path_factory.mktemp("tap")) as wire:
         yield wire
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def metrics_port() -> int:
     return free_port()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workers(
     wire: Wiretap, metrics_port: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Service]]:

@@ -15,20 +15,20 @@ from tests.e2e.cache.valkey import Valkey, private_valkey
 from tests.spare import Database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def links() -> Iterator[Network]:
     with network() as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey() -> Iterator[Valkey]:
     """A Valkey of its own, in memory only, which a test may harm."""
     with private_valkey() as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def four(
     django_db_setup: None, valkey: Valkey, links: Network, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
@@ -46,7 +46,7 @@ def workers(four: Fleet) -> Iterator[Fleet]:
     four.mend()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def outsider(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
     """A service without a page cache, with ways of its own: other workers hear of its writes from Redis only."""
     directory = tmp_path_factory.mktemp("outsider")
@@ -63,7 +63,7 @@ def mixed(workers: Fleet, outsider: Member, l2: Member) -> Iterator[Fleet]:
         other.redis.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def l2(four: Fleet, links: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Member]:
     directory = tmp_path_factory.mktemp("l2")
     own = links.way(four.wiretap_socket)

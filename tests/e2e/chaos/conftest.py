@@ -87,7 +87,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Postgres]:
     """With few connections, and a shop."""
     servers = Servers(LOCAL / f"test-{os.getpid()}-chaos", durable=False)
@@ -106,19 +106,19 @@ def postgres() -> Iterator[Postgres]:
         yield servers.postgres
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def way(postgres: Postgres) -> Iterator[Way]:
     """From the service to Postgres, by TCP."""
     with network() as links:
         yield links.way(postgres.sockets / postgres.socket_name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(way: Way) -> str:
     return f"postgresql://{USER}@127.0.0.1:{way.port}/{DATABASE}?sslmode=disable&gssencmode=disable"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(
     postgres: Postgres, way: Way, url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:

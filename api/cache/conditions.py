@@ -26,7 +26,7 @@ class Rare:
     has_credentials: bool = False
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Note a field of PRECONDITIONS or CREDENTIALS."""
+        """Record a field whose name is in PRECONDITIONS or CREDENTIALS."""
         if name in CREDENTIALS:
             self.has_credentials = True
         elif name == b"if-match":

@@ -132,7 +132,10 @@ class PageCache:
     async def _find(
         self, target: Target, conditions: Conditions, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer from Redis or the application. If the answer cannot be stored, have the endpoint answer itself."""
+        """Answer from Redis or the application. A plain error is sent as it is, and not stored.
+
+        If the answer may not go to several clients, or cannot be stored, the endpoint answers this request itself.
+        """
         if has_left(scope):
             return
         policy = target.policy
@@ -156,7 +159,7 @@ class PageCache:
             if policy not in self._logged:
                 self._logged.add(policy)
                 logger.warning(
-                    "Answers of %s are not cached, though it is marked as cached: of %s%s, %s",
+                    "%s is marked as cached, but an answer of it cannot be: %s%s, since %s",
                     *(policy.name, target.root_path, target.path, obstacle),
                 )
             await self._bypass(target, scope, receive, send)
@@ -164,7 +167,7 @@ class PageCache:
         policy.counts[found.outcome, found.tier] += 1
         if unstored := found.answer:
             await send_answer(
-                send, unstored.status, _unstored(unstored.fields, b"fwd=uri-miss"), unstored.body
+                send, unstored.status, _fields_of_unstored(unstored.fields, b"fwd=uri-miss"), unstored.body
             )
         elif found.entry:
             detail = STORED if found.is_shared else DETAILS[found.outcome, found.tier]
@@ -178,14 +181,17 @@ class PageCache:
 
         async def send_unstored(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": _unstored(message.get("headers", []), b"fwd=bypass")}
+                message = {
+                    **message,
+                    "headers": _fields_of_unstored(message.get("headers", []), b"fwd=bypass"),
+                }
             await send(message)
 
         return self.application(scope, receive, send_unstored)
 
 
 def _target(path: str, query: bytes, root_path: str = "", scheme: str = "http") -> Target | None:
-    """Return the entry for a request; None if the endpoint is not cached, or if no entry can answer the request."""
+    """Return the Target of a request; None if the endpoint is not cached, or if no entry can answer the request."""
     try:
         path = path.removeprefix(root_path)
         match: Any = routes.resolve(get_resolver(), path)
@@ -225,7 +231,7 @@ def _send_entry(send: Send, entry: Entry, conditions: Conditions, age_and_status
     return send_answer(send, chosen.status, fields + age_and_status, chosen.body)
 
 
-def _unstored(fields: Fields, detail: bytes) -> Fields:
+def _fields_of_unstored(fields: Fields, detail: bytes) -> Fields:
     """Add Cache-Status to the fields of an answer that was not stored, and no-store if there is no Cache-Control."""
     more = [_cache_status(detail)]
     if not any(name.lower() == b"cache-control" for name, _ in fields):

@@ -197,7 +197,7 @@ class Policy:
 
 
 class Target(NamedTuple):
-    """The entry that a request asks for, and the canonical request that it answers."""
+    """Names the entry that a request asks for, by its key, and holds the canonical request."""
 
     policy: Policy
     key: str  # of the entry; it contains everything that the endpoint sees

@@ -7,8 +7,8 @@ A request counts from the end of its content to the beginning of its answer (ops
 sends or reads slowly takes no place from others. Most refusals are made where the request is parsed
 (ops/gunicorn/wire.py), at a twentieth of the cost of an answer. The wire refuses no probe, and no page that it has
 ready or had ready lately. The layer `Admission` refuses those requests that have to be computed after all. One turn
-of the event loop may read hundreds of requests before the first of them gets to the layer, so the wire counts the
-requests that it lets pass in a turn.
+of the event loop may read hundreds of requests before the first of them gets to the layer. So, while requests are
+refused, the wire counts those that it lets pass in a turn.
 
 The limit follows two queues in a worker: the lag of its event loop, and the wait of quick statements for a connection
 to Postgres that other statements use. The longer of the two waits counts:
@@ -73,14 +73,20 @@ SHED = request_stats.SHED.labels("overload")
 
 
 class Limit:
-    """The most requests that this worker computes at once, and the number that it computes now."""
+    """The limit of requests that this worker computes at once, and the number that it computes now.
+
+    Writes and pages for the cache may exceed the limit by KEPT_SHARE.
+    """
 
     def __init__(self) -> None:
         self.limit, self.least, self.most = FIRST, LEAST, MOST
         self.active = 0  # requests that are being computed
         self.begun = 0  # requests that the handler has begun, since the start
-        self._coming = 0  # requests that found a place in this turn of the event loop, and are not active yet
-        self._refused = self._refused_before = 0  # since the last look; in the interval before it
+        # Requests that found a place in this turn of the event loop, and are not active yet. They are counted only if
+        # a request was refused lately.
+        self._coming = 0
+        # Refusals since the last look, and in the interval before that look.
+        self._refused = self._refused_before = 0
         self._wait = 0.0
 
     def find_place(self) -> bool:

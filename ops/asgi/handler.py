@@ -180,14 +180,15 @@ class LeanASGIHandler(StockASGIHandler):
     async def finish(self, request: Any, response: Any) -> None:
         """Close the response, if there is one, and send request_finished if that has an effect.
 
-        The response is closed in a thread if its closing may wait for a disk or run foreign code: if there are
-        uploaded files, an overridden close, or closers besides `request.close`, which each response has.
-        `request` or `response` is None if it was not made.
+        If it has, or if closing may wait for a disk or run foreign code (uploaded files, an overridden close, a
+        closer besides `request.close`), `response.close` runs in a thread and sends the signal. Else the response is
+        closed here, without the signal. `request` or `response` is None if it was not made.
         """
         may_block = getattr(request, "_files", None) or (
             response is not None
             and (
-                len(response._resource_closers) > 1 or response.__class__.close is not HttpResponseBase.close
+                response._resource_closers not in ([], [request and request.close])
+                or response.__class__.close is not HttpResponseBase.close
             )
         )
         if may_block or _concerns(request_finished):

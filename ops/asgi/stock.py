@@ -89,7 +89,13 @@ class StockASGIHandler(ASGIHandler):
             return response
         detail = "No representation here has an ETag of If-Match."
         refused: Any = problems.response(412, "precondition_failed", detail)
-        refused._resource_closers.append(response.close)  # noqa: SLF001  as Django's own, for the request
+        replaced: Any = response
+        if (
+            replaced.__class__.close is HttpResponseBase.close
+        ):  # which would send request_finished a second time
+            refused._resource_closers += replaced._resource_closers
+        else:
+            refused._resource_closers.append(replaced.close)
         return refused  # type: ignore[no-any-return]
 
     def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:

@@ -91,7 +91,8 @@ class Copy:
                 f"BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}; SET LOCAL jit = off"
             )
         text = AsyncClientCursor(self._connection).mogrify(statement, values)  # COPY takes no parameters
-        self._pq.nonblocking = 0  # sending does not block: the statement fits into the socket's empty buffer
+        # In blocking mode send_query writes all of the statement. It need not wait: the socket's buffer is empty.
+        self._pq.nonblocking = 0
         self._pq.send_query(text.encode())
         self._pq.nonblocking = 1
         await self._result(ExecStatus.COPY_OUT)
@@ -131,7 +132,11 @@ class Copy:
                 await self._connection.cancel_safe(timeout=CANCEL_SECONDS)
 
     async def _result(self, expected: ExecStatus) -> None:
-        """Wait for the next result. Raises psycopg's errors if its status is another, and ResponseTimeout."""
+        """Wait for the next result, which should have the status `expected`.
+
+        Raises psycopg's error if it has another status, or if the connection is lost; ResponseTimeout if Postgres
+        sends nothing for too long.
+        """
         while self._pq.is_busy():
             if not await self._readable(self._silence):
                 raise ResponseTimeout("no answer from Postgres in time")

@@ -37,7 +37,7 @@ class JsonSql:
 
     sql: str
     python: Callable[[Any], str]  # makes of a sample the JSON that Postgres writes
-    quotes: tuple[str, str] = ("", "")  # literal texts around the value
+    quotes: tuple[str, str] = ("", "")  # JSON text before and after every value, such as double quotes
     plain: str = (
         ""  # SQL of a cell of CSV, which is NULL where JSON has null; empty if `sql` serves there, too
     )
@@ -47,7 +47,8 @@ class JsonSql:
     def text(self, column: str, *, nullable: bool) -> tuple[str, str, str]:
         """Return the text before the column, the column's SQL, and the text after it.
 
-        The texts are raw: the caller quotes them. If `nullable`, they are empty, and the SQL includes them.
+        The texts are not SQL yet: the caller joins them with the constant text beside them, and makes SQL literals of
+        that. For a nullable column both are empty, and the SQL itself writes them, or null.
         """
         sql = self.sql.replace("%", "%%").replace("{}", column)
         before, after = self.quotes
@@ -301,9 +302,11 @@ def _accepted(
 def _may_convert(schema: type[BaseModel], name: str, kind: type) -> bool:
     """Whether validation may change a value of type `kind`: by a function, a conversion or another type.
 
-    Serialisers do not count, since they print the samples.
+    Serialisers do not count: `_printed` prints samples that were not validated through them, so their effect is seen.
     """
     info = schema.model_fields[name]
+    if kind is str and any(map(schema.model_config.get, (f"str_{each}" for each in CONVERSIONS))):
+        return True
     validators = schema.__pydantic_decorators__.field_validators.values()
     if any({name, "*"} & {*each.info.fields} for each in validators):
         return True

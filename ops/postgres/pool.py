@@ -166,7 +166,8 @@ class Pool:
             call = Call(statement, parameters, self._loop.create_future(), now)
             call.lease, call.only_proven = lease, is_retry
             lane = self._lane(call)
-            # A call that has lost its connection may not use every free one, so other calls need not wait behind it.
+            # A call in its second attempt takes only a connection that has answered since, or is new. It may wait
+            # while another one is free, so a queue of such calls holds up no other call.
             is_free = not lane.waiting or all(each.only_proven for each in lane.waiting)
             connection = self._find(lane, now, call) if is_free else None
             expiry, was_away = None, False
@@ -264,7 +265,7 @@ class Pool:
     def _rescue(self) -> None:
         """Send calls that wait behind a slow one a second time, on an idle connection, if there is one.
 
-        The first connection runs these calls, too: its answers are dropped.
+        The slow connection runs these calls, too, but its answers are dropped.
         """
         self._rescue_due = None
         now = perf_counter()
@@ -464,13 +465,14 @@ class Lease:
 
 
 class StockPool:
-    """The pool of RUNTIME=stock: psycopg's own pool and cursors, with the limits of settings.NATIVE_POOL.
+    """The pool of RUNTIME=stock: psycopg's own pool and cursors.
 
+    It has the sizes of settings.NATIVE_POOL and its limits of waiting for a connection, and no deadline of an answer.
     A read fails if its connection is lost. A read that a frozen server holds up ends only with its TCP connection.
     """
 
     async def open(self) -> None:
-        """Open the pool. A database that is down is no error here, only a delay."""
+        """Open the pool. A database that is down is no error here."""
         options: PoolOptions = settings.NATIVE_POOL
         self._source = _psycopg_pool(
             max_waiting=options.max_waiting,
@@ -483,7 +485,7 @@ class StockPool:
         await self._source.close()
 
     async def fetch(self, statement: Statement, parameters: Sequence[bytes | None]) -> PGresult:
-        """Run a statement. Raises psycopg.OperationalError if no connection is free, or Postgres does not answer."""
+        """Run a statement. Raises psycopg.OperationalError if no connection is free, or if the connection is lost."""
         values = [None if text is None else text.decode() for text in parameters]
         async with AsyncExitStack() as stack:
             with _checkout():

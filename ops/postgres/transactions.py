@@ -148,7 +148,8 @@ class Transaction:
         return await self._lease.fetch(statement, parameters)
 
     async def _commit(self) -> None:
-        current.set(None)  # in finish's task only: hooks run outside the transaction
+        # `finish` runs this in a task with a copy of the context. Statements of hooks run outside the transaction.
+        current.set(None)
         is_lost_before = self._lease.is_lost
         try:
             await self._lease.end(COMMIT)
@@ -260,7 +261,7 @@ async def transaction(
 
     After `deadline` seconds the block is cancelled, and TransactionTimeout raised. Besides the errors of its
     statements it raises InFailedSqlTransaction if the block has caught one and gone on, and OutcomeUnknown if the
-    connection was lost under the COMMIT.
+    connection was lost under the COMMIT. On Django's own connection, in tests and commands, that is psycopg's error.
     """
     if isolation not in BEGIN:
         raise ValueError(f"isolation is one of {', '.join(BEGIN)}, not {isolation!r}.")

@@ -344,9 +344,9 @@ def test_what_turns_out_not_to_be_storable_is_computed_once_and_said_once(
     for number in range(1, 6):
         assert status(pages.get(path)) == "fwd=bypass"
         assert calls[name] == 2 + number
-    said = [record.getMessage() for record in caplog.records if "not cached" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "marked as cached" in record.getMessage()]
     assert said == [
-        f"Answers of tests.{name} are not cached, though it is marked as cached: of {path}, {reason}"
+        f"tests.{name} is marked as cached, but an answer of it cannot be: {path}, since {reason}"
     ]
     clock.ahead += PASS_SECONDS + 1  # and then it is tried again
     pages.get(path)

@@ -14,8 +14,9 @@ from django.utils.log import request_logger
 from pytest_django import Settings
 
 from ops.asgi.handler import LeanASGIHandler
+from ops.asgi.stock import StockASGIHandler
 from tests.ops.asgi import views
-from tests.ops.asgi.server import Serving
+from tests.ops.asgi.server import Serving, serve
 
 
 def test_request(either: Serving) -> None:
@@ -120,6 +121,31 @@ def test_foreign_receivers(either: Serving, path: str) -> None:
         (request_started, handler, {"scope"}, "ThreadPoolExecutor"),
         (request_finished, handler, set(), "ThreadPoolExecutor"),
     ]
+
+
+@pytest.mark.parametrize("handler", [LeanASGIHandler, StockASGIHandler])
+def test_a_refusal_by_if_match_is_one_request(
+    handler: type, routes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that it takes the place of is closed with it, and in a thread where its closing may wait."""
+    ended: list[str] = []
+
+    def receive(**_: Any) -> None:
+        ended.append("request_finished")
+
+    def close() -> None:
+        ended.append(threading.current_thread().name[:18])
+
+    monkeypatch.setattr(views, "closers", [close])
+    request_finished.connect(receive)
+    try:
+        with serve(handler(), monkeypatch) as serving:
+            answer = serving.client.get("/closing", headers={"If-Match": '"another"'})
+            serving.wait_until_ended()
+    finally:
+        request_finished.disconnect(receive)
+    assert answer.status_code == 412
+    assert ended == ["ThreadPoolExecutor", "request_finished"]
 
 
 def test_error_is_logged_once(either: Serving, caplog: pytest.LogCaptureFixture) -> None:

@@ -71,6 +71,15 @@ async def late(request: HttpRequest) -> HttpResponse:
     return response
 
 
+closers: list[Any] = []  # of the next answer of `closing`
+
+
+async def closing(request: HttpRequest) -> HttpResponse:
+    response: Any = HttpResponse()
+    response._resource_closers += closers
+    return response  # type: ignore[no-any-return]
+
+
 async def missing(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=404)
 
@@ -224,7 +233,7 @@ VIEWS: list[Any] = [
     slow_orm,
     endless,
 ]
-VIEWS += [stubborn, stream, large, endless_stream, sync_stream, file, failing, held, late]
+VIEWS += [stubborn, stream, large, endless_stream, sync_stream, file, failing, held, late, closing]
 urlpatterns = [path(view.__name__, view) for view in VIEWS]
 urlpatterns += [path("state/<int:number>", numbered)]
 handler500 = "api.problems.internal_error"

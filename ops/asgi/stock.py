@@ -90,12 +90,11 @@ class StockASGIHandler(ASGIHandler):
         detail = "No representation here has an ETag of If-Match."
         refused: Any = problems.response(412, "precondition_failed", detail)
         replaced: Any = response
-        if (
-            replaced.__class__.close is HttpResponseBase.close
-        ):  # which would send request_finished a second time
-            refused._resource_closers += replaced._resource_closers
+        if replaced.__class__.close is HttpResponseBase.close:  # it would send request_finished, too
+            closers = replaced._resource_closers  # noqa: SLF001
         else:
-            refused._resource_closers.append(replaced.close)
+            closers = [replaced.close]
+        refused._resource_closers += closers  # noqa: SLF001
         return refused  # type: ignore[no-any-return]
 
     def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:

@@ -20,6 +20,7 @@ from ninja import Schema
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ConfigDict,
     Field,
     HttpUrl,
     IPvAnyAddress,
@@ -360,6 +361,15 @@ def test_refused_paths(alias: str, message: str) -> None:
     schema = schema_of(found=Annotated[str | None, Field(alias=alias)])
     with pytest.raises(ImproperlyConfigured, match=message):
         One(Everything.objects.filter(pk=1), schema)
+
+
+def test_a_schema_that_changes_all_texts() -> None:
+    class Loud(Schema):
+        model_config = ConfigDict(str_to_upper=True)
+        char: Annotated[str, Field(pattern="^x+$")]
+
+    with pytest.raises(ImproperlyConfigured, match="its bounds exclude all"):
+        One(Everything.objects.filter(pk=1), Loud)
 
 
 def test_a_path_that_leads_nowhere_in_its_second_step() -> None:

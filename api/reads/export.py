@@ -204,7 +204,7 @@ class Export:
         names = ",".join(types)
         try:
             if len(texts) > 1:
-                parts = next(csv.reader(text.splitlines(keepends=True), strict=True), [])
+                parts = next(csv.reader([text], strict=True), [])
             else:
                 *before, rest = text.split(",", texts[0] if texts else 0)
                 parts = [*before, *rest.rsplit(",", len(types) - 1 - len(before))]

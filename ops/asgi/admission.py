@@ -56,7 +56,7 @@ ENOUGH = 4  # active requests; from this number on, another begins only if its c
 # clients get them.
 KEPT_SHARE = 0.25
 LOOK_SECONDS = 0.02  # seconds between two looks
-# The same while no request is computed: an idle worker wakes up 39 times a second instead of 80.
+# The same while no request is computed, so that an idle worker wakes up 39 times a second instead of 80.
 IDLE_LOOK_SECONDS = 0.2
 # Seconds that requests may wait, smoothed. At 2 to 10 times the capacity of one worker, p99 was 33 to 62 ms for 0.02
 # and 28 to 41 ms for 0.015, for the same number of answers; 0.005 refused 30 % of the requests of 32 connections
@@ -127,6 +127,11 @@ class Limit:
             self.limit = min(self.most, self.limit + 1)
         self._refused, self._refused_before = 0, self._refused
 
+    def is_at_rest(self) -> bool:
+        """Whether no request is being computed, and all signs of an overload are gone."""
+        is_calm = self._wait < MAX_WAIT_SECONDS / 2 and not self._refused_before
+        return is_calm and not self.active
+
     def sample(self) -> None:
         LIMIT.value, ACTIVE.value = self.limit, self.active
 
@@ -175,7 +180,7 @@ async def control_admission() -> AsyncIterator[None]:
 async def _look() -> None:
     begun = 0
     while True:
-        is_idle = admission.begun == begun and not admission.active
+        is_idle = admission.begun == begun and admission.is_at_rest()
         begun, pause = admission.begun, IDLE_LOOK_SECONDS if is_idle else LOOK_SECONDS
         due = perf_counter() + pause
         await sleep(pause)

@@ -276,7 +276,10 @@ class EdgeProtocol(PipeliningProtocol):
             _end_with_connection(self, self.cycle)
         elif self.parser.get_method() not in (b"GET", b"HEAD"):
             self.cycle.transport = Ending(self, self.cycle)  # type: ignore[assignment]
-        self._in_content, self._read = True, 0
+        self._in_content, self._read = (
+            True,
+            int(self._read > 0),
+        )  # 1: the wait has begun with an earlier piece
         self.headers = []  # trailers may come: the application has the fields of the head
 
     def on_body(self, body: bytes) -> None:

@@ -323,14 +323,13 @@ class Connection:
         if self._held:
             held, self._held = self._held, None
             self._complete(*held)
-        if again := self._again:
-            self._again = []
-            for call in again:  # each is sent as a batch of its own, unless no caller waits for it any more
-                if call.future.done():
-                    self.calls_due -= 1
-                else:
-                    call.alone, call.error = True, None
-                    self._send(call)
+        for call in self._again:  # each is sent as a batch of its own, unless no caller waits for it any more
+            if call.future.done():
+                self.calls_due -= 1
+            else:
+                call.alone, call.error = True, None
+                self._send(call)
+        self._again.clear()  # not before: if a sending fails, `fail` ends all of them
 
     def _give_results(self) -> None:
         """Give the results of this read to the callers that still wait, each with an equal share of the time."""

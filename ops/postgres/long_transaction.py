@@ -127,7 +127,7 @@ async def _watch(connection: "AsyncConnection[Any]") -> None:
         except OperationalError:
             continue
         heard = loop.time()
-    _cut(connection)
+    cut(connection)
 
 
 @contextmanager
@@ -139,14 +139,14 @@ def in_time(connection: "AsyncConnection[Any]", seconds: float | None = None) ->
     answer to that as well.
     """
     seconds = settings.NATIVE_POOL.deadline if seconds is None else seconds
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, connection)
+    timer = asyncio.get_running_loop().call_later(seconds, cut, connection)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def _cut(connection: "AsyncConnection[Any]") -> None:
+def cut(connection: "AsyncConnection[Any]") -> None:
     """Shut the socket down, which ends a waiting statement with OperationalError.
 
     A cancellation would wait for an answer, too.

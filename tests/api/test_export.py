@@ -25,7 +25,7 @@ from django.test import Client, RequestFactory
 from ninja import Schema
 from pytest_django import Settings
 
-from api import AccessPath, Export, Listing
+from api import AccessPath, Export, Listing, Problem
 from api.reads import export
 from api.reads.export import ExportQuery, Stream
 from ops.asgi.admission import admission
@@ -352,7 +352,7 @@ def test_keys_with_commas_and_quotes(monkeypatch: pytest.MonkeyPatch, sort: str)
     monkeypatch.setattr("api.reads.listing.LISTINGS", [])
     with connection.schema_editor(atomic=False) as editor:
         editor.create_model(Shelfmark)
-    texts = ["a", "a,b", 'a"b', '"a","b"', "b,a,b", ",", "a\nb"]
+    texts = ["a", "a,b", 'a"b', '"a","b"', "b,a,b", ",", "a\nb", "a\u2028b", "a\x0bb"]
     for at, author in enumerate(texts[:4]):
         for mark in texts:
             Shelfmark.objects.create(mark=f"{at}{mark}", author=author, year=at, title=f"{mark}{at}")
@@ -360,7 +360,7 @@ def test_keys_with_commas_and_quotes(monkeypatch: pytest.MonkeyPatch, sort: str)
 
     def rows(query: str) -> list[dict[str, Any]]:
         answer = async_to_sync(whole.respond)(RequestFactory().get(f"/?sort={sort}&{query}"))
-        return [json.loads(line) for line in answer.content.decode().splitlines()]
+        return [json.loads(line) for line in answer.content.splitlines()]
 
     expected = rows("")
     for at, row in enumerate(expected):
@@ -369,6 +369,9 @@ def test_keys_with_commas_and_quotes(monkeypatch: pytest.MonkeyPatch, sort: str)
             csv.writer(key := io.StringIO()).writerow([row["author"], row["mark"]])
             after = key.getvalue().removesuffix("\r\n")
         assert rows(f"after={quote(after)}") == expected[at + 1 :], row
+    if sort == "author":
+        with pytest.raises(Problem, match="as a line of CSV"):
+            rows("after=x,a%0Ab")
 
 
 @pytest.mark.django_db

@@ -15,13 +15,12 @@ from django.db import connection
 
 from ops.telemetry.logs import SAME_SECONDS
 from tests.e2e.cache.client import Load, load, tell
-from tests.e2e.cache.conftest import links, valkey
 from tests.e2e.cache.proxy import REFUSING, Network, Way
 from tests.e2e.cache.valkey import Valkey
 from tests.loops import until
 from tests.ops.telemetry.conftest import Instrumented, Start, eventually, start
 
-__all__ = ["links", "start", "valkey"]
+__all__ = ["start"]
 
 pytestmark = pytest.mark.lean
 

@@ -39,6 +39,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
             with _counting:
                 if outcome is not None:
                     outcome.value += 1
+                    WAITED.observe(perf_counter() - began)
                 SHED.value += outcome is REFUSED
-                WAITED.observe(perf_counter() - began)
         return connection

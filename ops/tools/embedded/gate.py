@@ -119,11 +119,16 @@ PARTS[SAMPLE] = Part(
         *(*sample.FOLDERS, *sample.EDITS, "config", "tests/config", "docs/writing.md", "docs/testing.md"),
     ),
 )
-# Runs of the laboratory over the sample. A change of the service that they measure has tests of its own.
+# Runs of the laboratory over the sample. Of the service that they measure, the files that start it decide, too; the
+# others have tests of their own.
 PARTS[LAB] = Part(
     tests=(f"tests/{sample.SAMPLE}/test_lab.py",),
-    files=(*PARTS[TOOLS].files, *sample.FOLDERS),
+    files=(
+        *(*PARTS[TOOLS].files, *sample.FOLDERS, "gunicorn.conf.py", "manage.py", "ops/gunicorn"),
+        *("ops/asgi/telemetry.py", *(f"config/{module}.py" for module in ("asgi", "env", "settings"))),
+    ),
     but=("tests/test_*",),
+    cut=PARTS[RUNTIME].cut,
 )
 OF_SAMPLE = (SAMPLE, LAB)
 # On the second Python: what a resource is made of. ALL=1 has all tests there, too.

@@ -58,7 +58,7 @@ def test_a_fixed_limit(settings: Settings) -> None:
 
 @pytest.mark.usefixtures("restored")
 def test_an_idle_worker_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until a request has begun, or is being computed still."""
+    """Until a request has begun or is being computed, or while the last overload is not over."""
     pauses: list[float] = []
     admission, sleep = module.admission, asyncio.sleep
 
@@ -71,17 +71,22 @@ def test_an_idle_worker_looks_less_often(monkeypatch: pytest.MonkeyPatch) -> Non
                 admission.active = 1
             case 6:
                 admission.active = 0
+            case 8:
+                admission._wait = 10 * MAX_WAIT_SECONDS
+            case 9:
+                admission._wait = 0.0
         await sleep(0)
 
     async def run() -> None:
         async with module.control_admission():
-            await until(lambda: len(pauses) > 7)
+            await until(lambda: len(pauses) > 10)
 
     monkeypatch.setattr(module, "sleep", pause)
     admission.begun = 0
     asyncio.run(run())
     often, seldom = module.LOOK_SECONDS, module.IDLE_LOOK_SECONDS
     assert pauses[:8] == [seldom, seldom, often, seldom, often, often, seldom, seldom]
+    assert pauses[8:11] == [often, seldom, seldom]
 
 
 @pytest.fixture

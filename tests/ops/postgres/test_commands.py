@@ -323,7 +323,7 @@ def schema_of(**fields: Any) -> Any:
         (lambda: Insert(Product, ProductOut, defaults={"nothing": 1}), "no field nothing to give a default"),
         (lambda: Update(Bare.objects.all(), schema_of(silent=str)), "cannot call its get_prep_value"),
         (lambda: Update(Bare.objects.all(), schema_of(owner__rank=int)), "an update needs a field"),
-        (lambda: Update(Label.objects.all(), schema_of(rank=int, parent__rank=int)), "of its own table"),
+        (lambda: Update(Label.objects.all(), schema_of(rank=int, parent__rank=int)), "in its own table"),
         (
             lambda: Update(Bare.objects.all(), schema_of(owner__key=str, owner_id=str), ["owner__key", "owner_id"]),
             "owner_id and another field fill",

@@ -1,5 +1,6 @@
 """Each alert tells people what to do, and has been seen to fire; each entry of the runbook belongs to one."""
 
+import os
 import re
 import shutil
 from dataclasses import asdict
@@ -80,6 +81,13 @@ def test_the_gate_fails_with_a_rule_that_is_wrong(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(promtool, "HERE", tmp_path)
     rules = tmp_path / "rules/dependencies.yml"
     rules.write_text(rules.read_text().replace("pg_up == 0", "pg_up == 1"))
+    assert promtool.check() == 1
+
+
+def test_a_promtool_that_is_killed_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "promtool").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "promtool").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert promtool.check() == 1
 
 

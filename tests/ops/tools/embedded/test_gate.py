@@ -116,7 +116,8 @@ def test_what_passed_is_not_tested_again(tree: Path, monkeypatch: pytest.MonkeyP
         ("requirements/lab.txt", OF_TOOLS | OF_LAB),
         ("api/reads/listing.py", OF_RUNTIME),
         ("tests/api/test_list.py", OF_RUNTIME),
-        ("gunicorn.conf.py", OF_RUNTIME),
+        ("gunicorn.conf.py", OF_RUNTIME | OF_LAB),
+        ("ops/gunicorn/worker.py", OF_RUNTIME | OF_LAB),
         ("products/api.py", OF_LAB),
         ("ops/tools/lab/contenders/raw.py", OF_LAB),
         ("config/urls.py", set()),
@@ -138,13 +139,13 @@ def test_what_changed_is_tested(
 @pytest.mark.parametrize(
     ("change", "tested"),
     [
-        (("config/settings.py", "METRICS_PORT = 9100", "METRICS_PORT = 0"), OF_RUNTIME),
-        (("config/settings.py", '    "api.apps.ApiConfig",\n', ""), OF_RUNTIME),
+        (("config/settings.py", "METRICS_PORT = 9100", "METRICS_PORT = 0"), OF_RUNTIME | OF_LAB),
+        (("config/settings.py", '    "api.apps.ApiConfig",\n', ""), OF_RUNTIME | OF_LAB),
         (("config/settings.py", "zoo.apps.ZooConfig", "orders.apps.OrdersConfig"), set()),
         (("config/settings.py", "RATES_URL", "WEATHER_URL"), set()),
         (("pyproject.toml", '"error"', '"ignore"'), OF_TOOLS | OF_RUNTIME | OF_LAB),
-        (("pyproject.toml", '"sub10"\nversion = "0.1.0"', '"x"\nversion = "1"'), OF_TOOLS | OF_LAB),
-        (("requirements/runtime.txt", "requirements", "# via acme\nrequirements"), OF_TOOLS | OF_LAB),
+        (("pyproject.toml", '"sub10"\nversion = "0.1.0"', '"x"\nversion = "1"'), OF_TOOLS),
+        (("requirements/runtime.txt", "requirements", "# via acme\nrequirements"), OF_TOOLS),
     ],
 )
 def test_what_is_a_clones_own_is_not_the_runtimes(

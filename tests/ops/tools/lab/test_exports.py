@@ -42,6 +42,7 @@ def test_a_table_of_each_size(tmp_path: Path) -> None:
 
 def test_a_measurement_of_exports_needs_the_rows() -> None:
     assert needs_rows(["export", "--rounds", "1"])
+    assert needs_rows(["disturbed"])
     assert not needs_rows(["export", "--help"])
     assert not needs_rows([])
 

@@ -47,7 +47,8 @@ def test_a_worker_over_its_memory_limit_is_replaced_and_cuts_nothing(
     running = start(
         workers, DJANGO_SETTINGS_MODULE=SETTINGS, WORKER_MEMORY_LIMIT=str(LIMIT), SERVES_SECONDS="0"
     )
-    with load(running.service.address) as clients, connect(running) as other:
+    # So many that each worker has some of them.
+    with load(running.service.address, [0.0, *[0.1] * 9]) as clients, connect(running) as other:
         wait_for_answers(clients)
         long = Client(running.service.address, "/wait/2500", 0.0)
         long.thread.start()

@@ -10,24 +10,9 @@ import httpx
 import pytest
 
 from tests import spare
-from tests.e2e.cache.proxy import Network, network
-from tests.e2e.cache.valkey import Valkey, private_valkey
 from tests.service import serve
 
 ROWS = 1000
-
-
-@pytest.fixture(scope="package")
-def links() -> Iterator[Network]:
-    with network() as made:
-        yield made
-
-
-@pytest.fixture(scope="package")
-def valkey() -> Iterator[Valkey]:
-    """A Valkey of its own, in memory only, which a test may harm."""
-    with private_valkey() as made:
-        yield made
 
 
 @pytest.fixture(scope="package")

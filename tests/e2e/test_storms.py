@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from django.db import connection
 
 from ops.telemetry.logs import SAME_SECONDS
 from tests.e2e.cache.client import Load, load, tell
-from tests.e2e.cache.proxy import REFUSING, Network, Way
-from tests.e2e.cache.valkey import Valkey
+from tests.e2e.cache.proxy import REFUSING, Way, network
+from tests.e2e.cache.valkey import private_valkey
 from tests.loops import until
 from tests.ops.telemetry.conftest import Instrumented, Start, eventually, start
 
@@ -42,12 +43,13 @@ GAUGES = {
 
 
 @pytest.fixture
-def ways(django_db_setup: None, valkey: Valkey, links: Network) -> tuple[Way, Way]:
-    """To Postgres and to Redis."""
-    valkey.start()
+def ways(django_db_setup: None) -> Iterator[tuple[Way, Way]]:
+    """To Postgres and to a Redis of its own."""
     server = settings.DATABASES["default"]
     postgres = Path(server["HOST"]) / f".s.PGSQL.{server['PORT'] or 5432}"
-    return links.way(postgres), links.way(valkey.socket)
+    with private_valkey() as valkey, network() as links:
+        valkey.start()
+        yield links.way(postgres), links.way(valkey.socket)
 
 
 def kind(line: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,9 +10,22 @@ import pytest
 from django.conf import settings
 
 from tests.e2e.cache.fleet import Fleet, Member, fleet, member, until
-from tests.e2e.cache.proxy import Network
-from tests.e2e.cache.valkey import Valkey
+from tests.e2e.cache.proxy import Network, network
+from tests.e2e.cache.valkey import Valkey, private_valkey
 from tests.spare import Database
+
+
+@pytest.fixture(scope="package")
+def links() -> Iterator[Network]:
+    with network() as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def valkey() -> Iterator[Valkey]:
+    """A Valkey of its own, in memory only, which a test may harm."""
+    with private_valkey() as made:
+        yield made
 
 
 @pytest.fixture(scope="package")
